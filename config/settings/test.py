@@ -1,0 +1,22 @@
+"""Settings of the test suite: the same product, a throw-away database that need not survive power cuts."""
+
+import tempfile
+from pathlib import Path
+
+from config.settings.base import *  # noqa: F403
+from config.settings.base import BASE_DIR, DATABASES, env
+
+# Tests move no real money; an fsync per commit would only make them slow.
+DATABASE_MUST_BE_DURABLE = False
+if DATABASES["default"]["ENGINE"] == "config.embedded_postgres":
+    DATABASES["default"]["OPTIONS"] = {
+        "data_dir": Path(env.str("TEST_DB_DIR", default=str(BASE_DIR / ".data" / "test-postgres"))),
+        "fsync": False,
+    }
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SANDBOX_BOOK = Path(tempfile.gettempdir()) / "month-close-test-book.sqlite3"  # each test takes its own
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
