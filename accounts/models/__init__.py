@@ -1,0 +1,17 @@
+from accounts.models.account import Account
+from accounts.models.billing_entity import BillingEntity
+from accounts.models.hold import Hold
+from accounts.models.member import Member
+from accounts.models.payment_method import PaymentMethod
+from accounts.models.timeline_event import TimelineEvent
+from accounts.models.user import User
+
+__all__ = [
+    "Account",
+    "BillingEntity",
+    "Hold",
+    "Member",
+    "PaymentMethod",
+    "TimelineEvent",
+    "User",
+]

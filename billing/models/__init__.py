@@ -1,0 +1,32 @@
+from billing.models.billing_period import BillingPeriod
+from billing.models.catalog import Price, Product
+from billing.models.close import CloseRun, Step
+from billing.models.credit_grant import CreditGrant
+from billing.models.decision import Decision
+from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
+from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
+from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
+from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
+
+__all__ = [
+    "Allocation",
+    "BillingPeriod",
+    "CloseRun",
+    "CreditGrant",
+    "Decision",
+    "Invoice",
+    "LedgerAccount",
+    "LedgerEntry",
+    "LineItem",
+    "NumberSeries",
+    "Payment",
+    "PaymentAttempt",
+    "Posting",
+    "Price",
+    "Product",
+    "ProviderRecord",
+    "Step",
+    "UsageBatch",
+    "UsageEvent",
+    "UsageSummary",
+]

@@ -1,0 +1,58 @@
+"""
+Every row lock in billing, and the one order they are taken in:
+
+    account (by id) → invoices (by id) → payment attempt → number series
+
+Functions return locked rows, never querysets: a queryset that is not evaluated locks nothing.
+Take locks late, recheck on the next line, never hold one across a gateway call.
+
+Accounts are locked with no_key=True: a plain FOR UPDATE would block the foreign-key check of
+every row that names the account. Whoever holds the account's lock may write all of its money.
+"""
+
+import uuid
+from collections.abc import Iterable
+
+from accounts.models import Account, BillingEntity
+from billing.models import CloseRun, Invoice, NumberSeries, PaymentAttempt
+
+
+def account_for_update(account_id: int) -> Account:
+    """
+    This will lock the money of one account.
+
+    :raises Account.DoesNotExist: if there is none.
+    """
+    return Account.objects.select_for_update(no_key=True).get(pk=account_id)
+
+
+def accounts_for_update(account_ids: Iterable[int]) -> dict[int, Account]:
+    """This will lock the money of several accounts, in id order, and return them by id."""
+    locked = Account.objects.select_for_update(no_key=True).filter(pk__in=account_ids).order_by("pk")
+    return {account.pk: account for account in locked}
+
+
+def open_invoices_for_update(account_ids: Iterable[int]) -> list[Invoice]:
+    """This will lock what the (locked) accounts have not settled, oldest due first within an account."""
+    invoices = list(
+        Invoice.objects.select_for_update()
+        .filter(account__in=account_ids, state=Invoice.State.ISSUED, settled_at=None)
+        .order_by("pk")
+    )
+    return sorted(invoices, key=lambda invoice: (invoice.due_at, invoice.pk))
+
+
+def attempt_for_update(attempt_id: uuid.UUID) -> PaymentAttempt:
+    """This will lock one attempt; its account must be locked already."""
+    return PaymentAttempt.objects.select_for_update().get(pk=attempt_id)
+
+
+def number_series_for_update(entity: BillingEntity) -> NumberSeries:
+    """This will lock the invoice numbers of an entity. Taken last: every issuing chunk waits here."""
+    NumberSeries.objects.bulk_create([NumberSeries(entity=entity)], ignore_conflicts=True)
+    return NumberSeries.objects.select_for_update().get(entity=entity)
+
+
+def run_for_update(run_id: int) -> CloseRun:
+    """This will lock one close run, to finish it once."""
+    return CloseRun.objects.select_for_update().get(pk=run_id)

@@ -1,0 +1,150 @@
+from datetime import date
+from typing import Final
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class CloseRun(models.Model):
+    """
+    One close of one month for one entity. Starting it twice is the same run.
+
+    It ends when no step is open, with dead or blocked ones listed, and then its report is made, once.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "RUNNING", "Running"
+        FINISHED = "FINISHED", "Finished"
+
+    class ChangedBalance(models.TextChoices):
+        """What a charge does when the balance is no longer what the invoice step saw."""
+
+        CHARGE_DUE_NOW = "CHARGE_DUE_NOW", "Charge what is due now"
+        SKIP = "SKIP", "Skip"
+        HOLD_FOR_PERSON = "HOLD_FOR_PERSON", "Leave to a person"
+
+    entity = models.ForeignKey("accounts.BillingEntity", on_delete=models.PROTECT, related_name="runs")
+    month = models.DateField()
+    state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
+    when_balance_changed = models.CharField(
+        max_length=20, choices=ChangedBalance, default=ChangedBalance.CHARGE_DUE_NOW
+    )
+    started_by = models.CharField(max_length=254)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    # The finance answer at the instant the run finished; reports/finance.py describes its keys.
+    report = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["entity", "month"], name="one_run_per_entity_and_month"),
+            models.CheckConstraint(condition=Q(month__day=1), name="run_month_is_a_first_day"),
+            models.CheckConstraint(
+                condition=Q(state="RUNNING", finished_at=None, report=None)
+                | Q(state="FINISHED", finished_at__isnull=False, report__isnull=False),
+                name="finished_run_has_its_report",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.entity} {self.month:%Y-%m}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state == self.State.FINISHED
+
+    @staticmethod
+    def month_of(text: str) -> date:
+        """
+        This will read "2018-10" as the first day of that month.
+
+        :raises ValueError: if the text is no month.
+        """
+        return date.fromisoformat(f"{text}-01")
+
+
+class Step(models.Model):
+    """One step of one account in one run: the only record of work. Queue rows are doorbells."""
+
+    class State(models.TextChoices):
+        WAITING = "WAITING", "Waiting"  # for the step before it
+        READY = "READY", "Ready"  # from run_at on
+        RUNNING = "RUNNING", "Running"  # leased
+        UNKNOWN = "UNKNOWN", "Unknown"  # its lease ran out: ask the world before acting again
+        DONE = "DONE", "Done"
+        SKIPPED = "SKIPPED", "Skipped"  # the world had changed; the decision says how
+        BLOCKED = "BLOCKED", "Blocked"  # a person has to act; listed
+        DEAD = "DEAD", "Dead"  # gave up; listed, with Retry and Cancel
+        CANCELLED = "CANCELLED", "Cancelled"  # by a person
+
+    OPEN: Final = (State.WAITING, State.READY, State.RUNNING, State.UNKNOWN)
+    CLAIMABLE: Final = (State.READY, State.UNKNOWN)
+
+    class Kind(models.TextChoices):
+        INVOICE = "INVOICE", "Invoice"
+        CHARGE = "CHARGE", "Charge"
+        EMAIL = "EMAIL", "Email"
+        HOLD = "HOLD", "Hold"
+        REPORT = "REPORT", "Report"
+
+    run = models.ForeignKey(CloseRun, on_delete=models.PROTECT, related_name="steps")
+    # Null for the run's report.
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, null=True, blank=True, related_name="steps"
+    )
+    kind = models.CharField(max_length=10, choices=Kind)
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    priority = models.SmallIntegerField(default=0)  # higher goes first
+    run_at = models.DateTimeField(db_default=Now())
+    attempts = models.PositiveSmallIntegerField(default=0)
+    # The fence: whoever finishes the step must hold the token it was claimed with.
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    # What the step before it saw, e.g. {"due_minor": 1200, "currency": "EUR", "as_of": …}.
+    expected = models.JSONField(default=dict)
+    # The outcome's words: "settled meanwhile".
+    because = models.CharField(max_length=300, blank=True)
+    last_error = models.TextField(blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["run", "account", "kind"],
+                nulls_distinct=False,
+                name="one_step_per_run_account_and_kind",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="RUNNING", lease_token__isnull=False, lease_until__isnull=False)
+                | (~Q(state="RUNNING") & Q(lease_token=None, lease_until=None)),
+                name="running_exactly_when_leased",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    state__in=["DONE", "SKIPPED", "BLOCKED", "DEAD", "CANCELLED"],
+                    finished_at__isnull=False,
+                )
+                | Q(state__in=["WAITING", "READY", "RUNNING", "UNKNOWN"], finished_at=None),
+                name="ended_step_says_when",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["kind", "-priority", "run_at", "id"],
+                condition=Q(state__in=["READY", "UNKNOWN"]),
+                name="steps_to_claim",
+            ),
+            models.Index(
+                fields=["lease_until"], condition=Q(state="RUNNING"), name="steps_leased"
+            ),
+            models.Index(
+                fields=["run"],
+                condition=Q(state__in=["WAITING", "READY", "RUNNING", "UNKNOWN"]),
+                name="steps_open",
+            ),
+            models.Index(fields=["run", "kind", "state"], name="steps_by_outcome"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.account or self.run}"

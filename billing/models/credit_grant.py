@@ -1,0 +1,52 @@
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+
+class CreditGrant(models.Model):
+    """
+    Value a customer may use against invoices: given by us, or left over from a payment.
+
+    `remaining_minor` moves only under the account's lock, in billing/credits.py;
+    check_books holds it against allocations, expiry and the ledger.
+    """
+
+    class Kind(models.TextChoices):
+        PROMOTIONAL = "PROMOTIONAL", "Promotional"
+        GOODWILL = "GOODWILL", "Goodwill"
+        SURPLUS = "SURPLUS", "Paid too much"  # real money: never expires
+        INVOICE = "INVOICE", "Invoiced credit"  # an invoice whose total was negative
+
+    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="grants")
+    # From the form or the source: the same grant sent twice is one grant.
+    token = models.UUIDField(unique=True, default=uuid.uuid4)
+    kind = models.CharField(max_length=12, choices=Kind)
+    currency = models.CharField(max_length=3)
+    amount_minor = models.BigIntegerField()
+    remaining_minor = models.BigIntegerField()
+    expired_minor = models.BigIntegerField(default=0)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=300)
+    granted_by = models.CharField(max_length=254, default="system")
+    granted_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(amount_minor__gt=0), name="grant_is_positive"),
+            models.CheckConstraint(
+                condition=Q(remaining_minor__gte=0)
+                & Q(expired_minor__gte=0)
+                & Q(amount_minor__gte=F("remaining_minor") + F("expired_minor")),
+                name="grant_is_never_overspent",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["account", "expires_at"], condition=Q(remaining_minor__gt=0), name="usable_grants"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.reason}"

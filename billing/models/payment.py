@@ -1,0 +1,161 @@
+import uuid
+from typing import Final
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class Payment(models.Model):
+    """Money received: by a gateway, or by hand (gateway "manual"). Append-only (trigger)."""
+
+    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="payments")
+    attempt = models.OneToOneField(
+        "billing.PaymentAttempt", on_delete=models.PROTECT, null=True, blank=True, related_name="payment"
+    )
+    gateway = models.CharField(max_length=30)
+    # The provider's charge, or the token of the form it was recorded with: books once.
+    provider_ref = models.CharField(max_length=200)
+    currency = models.CharField(max_length=3)
+    amount_minor = models.BigIntegerField()
+    # What the customer knows it by: "Visa ···· 4242", a bank reference.
+    method = models.CharField(max_length=200)
+    reason = models.CharField(max_length=300, blank=True)
+    recorded_by = models.CharField(max_length=254, default="system")
+    received_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["gateway", "provider_ref"], name="payment_is_booked_once"),
+            models.CheckConstraint(condition=Q(amount_minor__gt=0), name="payment_is_positive"),
+        ]
+        indexes = [models.Index(fields=["account", "-id"], name="payments_of_an_account")]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.received_at:%Y-%m-%d}"
+
+
+class PaymentAttempt(models.Model):
+    """
+    One try to receive a payment through a gateway: reserve, prepare, recheck, submit, settle.
+
+    At most one is in flight per account and currency (constraint). Ends only by what the provider
+    says; see billing/payments.py and docs/states.md.
+    """
+
+    class State(models.TextChoices):
+        RESERVED = "RESERVED", "Reserved"  # ours alone; no money can move
+        PREPARED = "PREPARED", "Prepared"  # the provider holds an unsubmitted object
+        SUBMITTED = "SUBMITTED", "Submitted"  # the provider may be moving money
+        PROCESSING = "PROCESSING", "Processing"  # the provider says: on its way
+        REQUIRES_ACTION = "REQUIRES_ACTION", "Needs the customer"
+        CANCELING = "CANCELING", "Being cancelled"  # not free before the provider says so
+        REVIEW = "REVIEW", "In review"  # a person decides; blocks new attempts
+        SUCCEEDED = "SUCCEEDED", "Succeeded"
+        FAILED = "FAILED", "Failed"  # declined, and cancelled at the provider
+        RELEASED = "RELEASED", "Released"  # given up before money moved
+
+    IN_FLIGHT: Final = (
+        State.RESERVED,
+        State.PREPARED,
+        State.SUBMITTED,
+        State.PROCESSING,
+        State.REQUIRES_ACTION,
+        State.CANCELING,
+        State.REVIEW,
+    )
+
+    class Kind(models.TextChoices):
+        AUTO = "AUTO", "Automatic"  # by the close
+        ON_SESSION = "ON_SESSION", "By the customer"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="attempts")
+    run = models.ForeignKey(
+        "billing.CloseRun", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts"
+    )
+    kind = models.CharField(max_length=12, choices=Kind)
+    currency = models.CharField(max_length=3)
+    amount_minor = models.BigIntegerField()
+    payment_method = models.ForeignKey(
+        "accounts.PaymentMethod", on_delete=models.PROTECT, related_name="attempts"
+    )
+    gateway = models.CharField(max_length=30)
+    state = models.CharField(max_length=20, choices=State, default=State.RESERVED)
+    # The provider's object: single-use, so it is the fence.
+    provider_ref = models.CharField(max_length=200, null=True, blank=True)
+    # What the provider answered when it said no: "insufficient_funds".
+    decline_code = models.CharField(max_length=60, blank=True)
+    # Why it ended as it did, or waits, in words.
+    because = models.CharField(max_length=300, blank=True)
+    # Rises with each send after an answer we could not use, so that no cached answer repeats for ever.
+    key_generation = models.PositiveSmallIntegerField(default=0)
+    # The sweeper drives it on from here on. Whoever works on it moves this ahead first.
+    next_action_at = models.DateTimeField(null=True, blank=True)
+    submitted_at = models.DateTimeField(null=True, blank=True)
+    unknown_since = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "currency"],
+                condition=Q(
+                    state__in=[
+                        "RESERVED",
+                        "PREPARED",
+                        "SUBMITTED",
+                        "PROCESSING",
+                        "REQUIRES_ACTION",
+                        "CANCELING",
+                        "REVIEW",
+                    ]
+                ),
+                name="one_attempt_in_flight_per_account_and_currency",
+            ),
+            models.UniqueConstraint(
+                fields=["gateway", "provider_ref"], name="provider_object_belongs_to_one_attempt"
+            ),
+            models.CheckConstraint(condition=Q(amount_minor__gt=0), name="attempt_is_positive"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["next_action_at"],
+                condition=Q(next_action_at__isnull=False),
+                name="attempts_to_drive",
+            ),
+            models.Index(fields=["account", "-created_at"], name="attempts_of_an_account"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_state_display()} {self.id}"
+
+    @property
+    def is_in_flight(self) -> bool:
+        return self.state in self.IN_FLIGHT
+
+
+class ProviderRecord(models.Model):
+    """
+    One line of a provider's own book, copied in by check_books to be held against ours.
+
+    Written and rolled back within the check: outside one, this table is empty.
+    """
+
+    gateway = models.CharField(max_length=30)
+    provider_ref = models.CharField(max_length=200)
+    own_reference = models.CharField(max_length=200)  # our attempt's id, as the provider kept it
+    status = models.CharField(max_length=30)
+    currency = models.CharField(max_length=3)
+    amount_minor = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["gateway", "provider_ref"], name="provider_lists_an_object_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider_ref}: {self.status}"

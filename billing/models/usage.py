@@ -1,0 +1,132 @@
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class Kind(models.TextChoices):
+    """What a usage row, and the line made of it, is."""
+
+    USAGE = "USAGE", "Usage"
+    COVERED = "COVERED", "Covered by a commitment"  # reserved usage, billed elsewhere
+    FEE = "FEE", "Fee"  # recurring or one-time, whatever was used
+    CREDIT = "CREDIT", "Credit"  # usually negative
+    ADJUSTMENT = "ADJUSTMENT", "Adjustment"
+    TAX = "TAX", "Tax"
+
+
+class UsageBatch(models.Model):
+    """One import, or one delivery, of usage events. Committed whole or not at all."""
+
+    source = models.CharField(max_length=40)  # the format: "aws-cur", "focus", "csv"
+    name = models.CharField(max_length=300)  # the file
+    sha256 = models.CharField(max_length=64)
+    rows_read = models.BigIntegerField(default=0)
+    rows_added = models.BigIntegerField(default=0)
+    rows_known = models.BigIntegerField(default=0)  # stored by an earlier batch
+    rows_rejected = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    # When its events were added to the summaries, in one transaction; null: not yet.
+    tallied_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "usage batches"
+        indexes = [
+            models.Index(fields=["id"], condition=Q(tallied_at=None), name="batches_to_tally"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UsageEvent(models.Model):
+    """
+    One measurement. Append-only (trigger), partitioned by the month of `effective_at` (migration).
+
+    Its price is either stated per unit, or stated as a whole (`amount`), or neither: then the
+    catalogue prices it at the close. Unique per account, source, event id and instant.
+    """
+
+    batch = models.ForeignKey(
+        UsageBatch, on_delete=models.DO_NOTHING, db_constraint=False, related_name="events"
+    )
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    product = models.ForeignKey(
+        "billing.Product", on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    source = models.CharField(max_length=40)
+    event_id = models.CharField(max_length=200)
+    kind = models.CharField(max_length=12, choices=Kind, default=Kind.USAGE)
+    item = models.CharField(max_length=300, blank=True)
+    unit = models.CharField(max_length=60, blank=True)
+    quantity = models.DecimalField(max_digits=36, decimal_places=15)
+    unit_price = models.DecimalField(max_digits=26, decimal_places=12, null=True)
+    amount = models.DecimalField(max_digits=30, decimal_places=15, null=True)
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    # Decides the billing period. The start, unless the source bills it in another month.
+    effective_at = models.DateTimeField()
+    description = models.CharField(max_length=500, blank=True)
+    # What else the source said and reports may want: resource, region, tags.
+    attributes = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "source", "event_id", "effective_at"],
+                name="usage_event_stored_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(unit_price=None) | Q(amount=None), name="usage_price_is_stated_one_way"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity.normalize():f} {self.unit} {self.item}"
+
+
+class UsageSummary(models.Model):
+    """
+    The tally of one account's like events in one period; one line of its invoice.
+
+    Open (no invoice) it grows with every batch; the invoice that takes it freezes it. Events that
+    arrive later start a new summary, which the next invoice takes: billed once, and never lost.
+    """
+
+    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="summaries")
+    period = models.ForeignKey("billing.BillingPeriod", on_delete=models.PROTECT, related_name="summaries")
+    product = models.ForeignKey("billing.Product", on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=12, choices=Kind)
+    item = models.CharField(max_length=300, blank=True)
+    unit = models.CharField(max_length=60, blank=True)
+    unit_price = models.DecimalField(max_digits=26, decimal_places=12, null=True)
+    quantity = models.DecimalField(max_digits=36, decimal_places=15)
+    # Sum of the amounts the source stated; null where it stated none.
+    amount = models.DecimalField(max_digits=30, decimal_places=15, null=True)
+    events = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    invoice = models.ForeignKey(
+        "billing.Invoice", on_delete=models.PROTECT, null=True, blank=True, related_name="summaries"
+    )
+
+    class Meta:
+        verbose_name_plural = "usage summaries"
+        constraints = [
+            models.UniqueConstraint(
+                "account", "period", "product", "kind", "item", "unit", "unit_price",
+                models.ExpressionWrapper(
+                    Q(amount__isnull=True), output_field=models.BooleanField()
+                ),
+                condition=Q(invoice=None),
+                nulls_distinct=False,
+                name="one_open_summary_per_key",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["invoice"], name="summaries_of_an_invoice"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity.normalize():f} {self.unit} {self.item}"

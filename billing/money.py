@@ -1,0 +1,73 @@
+"""
+Money: minor units in the books, `Money` at the edges, one rounding rule, by name.
+
+Stored amounts are whole minor units of their ISO 4217 currency (JPY 0 decimals, USD 2, KWD 3).
+Nothing here is a float.
+"""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+from moneyed import CURRENCIES, Money
+
+# ISO 4217 exponents where moneyed's differ or could drift: the three- and zero-decimal currencies
+# that payment providers name. Everything else has two.
+EXPONENTS = {
+    **dict.fromkeys(
+        ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND",
+         "VUV", "XAF", "XOF", "XPF"),
+        0,
+    ),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    **dict.fromkeys(("CLF", "UYW"), 4),
+}  # fmt: skip
+
+
+class UnknownCurrency(ValueError):
+    """The code is not an ISO 4217 currency."""
+
+
+def check_currency(code: str) -> str:
+    """
+    This will return the code if it is an ISO 4217 currency.
+
+    :raises UnknownCurrency: if it is not.
+    """
+    if code not in CURRENCIES:
+        raise UnknownCurrency(f"currency {code!r} is not an ISO 4217 code such as 'EUR'")
+    return code
+
+
+def exponent(currency: str) -> int:
+    """The number of decimals of a currency's minor unit, by ISO 4217."""
+    return EXPONENTS.get(check_currency(currency), 2)
+
+
+def round_half_up(amount: Decimal, currency: str) -> int:
+    """This will round an amount in major units, half away from zero, to whole minor units."""
+    return int(amount.scaleb(exponent(currency)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+class NotWhole(ValueError):
+    """The amount has more decimals than its currency."""
+
+
+def to_minor(amount: Decimal, currency: str) -> int:
+    """
+    This will convert an exact amount in major units to minor units.
+
+    :raises NotWhole: if it is finer than the currency's minor unit; nothing is rounded here.
+    """
+    minor = amount.scaleb(exponent(currency))
+    if minor != minor.to_integral_value():
+        raise NotWhole(f"{amount} has more decimals than {currency}, which has {exponent(currency)}")
+    return int(minor)
+
+
+def to_major(amount_minor: int, currency: str) -> Decimal:
+    """This will convert minor units to major ones, with the currency's decimals: 1200 → 12.00."""
+    return Decimal(amount_minor).scaleb(-exponent(currency))
+
+
+def money(amount_minor: int, currency: str) -> Money:
+    """This will make the Money of an amount in minor units, for faces and messages."""
+    return Money(to_major(amount_minor, currency), currency)

@@ -1,0 +1,37 @@
+"""Months and the instants they begin and end at. Pure; bounds are stored once cut (BillingPeriod)."""
+
+from collections.abc import Iterable
+from datetime import date, datetime, timezone
+from zoneinfo import ZoneInfo
+
+
+def next_month(month: date) -> date:
+    """The first day of the month after."""
+    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
+def previous_month(month: date) -> date:
+    """The first day of the month before."""
+    return date(month.year - (month.month == 1), (month.month - 2) % 12 + 1, 1)
+
+
+def starts_at(month: date, time_zone: str) -> datetime:
+    """The instant a month begins in a zone, in UTC."""
+    return datetime(month.year, month.month, 1, tzinfo=ZoneInfo(time_zone)).astimezone(timezone.utc)
+
+
+def ends_at(month: date, time_zone: str) -> datetime:
+    """The instant a month ends in a zone, in UTC; the next one begins at it."""
+    return starts_at(next_month(month), time_zone)
+
+
+def closes_at(month: date, time_zones: Iterable[str]) -> datetime:
+    """The instant a month is over in the last of the zones; in UTC where there are none."""
+    return max((ends_at(month, zone) for zone in time_zones), default=ends_at(month, "UTC"))
+
+
+def latest_month_over(as_of: datetime, time_zones: Iterable[str]) -> date:
+    """The first day of the latest month that is over in all of the zones."""
+    zones = list(time_zones)
+    month = previous_month(date(as_of.year, as_of.month, 1))
+    return month if closes_at(month, zones) <= as_of else previous_month(month)
