@@ -1,0 +1,331 @@
+"""
+The only writer of the ledger, and the reader of balances.
+
+Double entry, append-only: an entry's postings sum to zero, a correction is another entry.
+docs/accounting.md teaches it. Every function here that writes assumes the caller's transaction and
+the lock of every account it posts to (billing/locks.py); the running balances rest on it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.db.models import Q
+
+from billing.models import (
+    CreditGrant,
+    Invoice,
+    LedgerAccount,
+    LedgerEntry,
+    Payment,
+    PaymentAttempt,
+    Posting,
+)
+
+Kind = LedgerAccount.Kind
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A debit (positive) or credit (negative), in minor units, of one ledger account."""
+
+    kind: str
+    amount_minor: int
+    gateway: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One business event, about to be booked."""
+
+    kind: str
+    source: str
+    account_id: int
+    entity_id: int
+    currency: str
+    description: str
+    effective_at: datetime
+    legs: Sequence[Leg] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an account owes and has, at one instant, in minor units of its currency."""
+
+    account_id: int
+    currency: str
+    due_minor: int  # all it owes
+    overdue_minor: int  # the part past its due date
+    credit_minor: int  # unused credit
+    in_flight_minor: int  # attempts whose end is not known
+    as_of: datetime
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The numbers as a Decision keeps them."""
+        return {
+            "due_minor": self.due_minor,
+            "overdue_minor": self.overdue_minor,
+            "credit_minor": self.credit_minor,
+            "in_flight_minor": self.in_flight_minor,
+            "currency": self.currency,
+            "as_of": self.as_of.isoformat(),
+        }
+
+
+# --- what is true now
+
+
+def standing(account_id: int, *, as_of: datetime) -> Standing:
+    """What one account owes and has. To act on it, hold the account's lock."""
+    return standings([account_id], as_of=as_of)[account_id]
+
+
+def standings(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, Standing]:
+    """What each account owes and has, in one query."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            STANDINGS,
+            {"accounts": list(account_ids), "as_of": as_of, "in_flight": list(PaymentAttempt.IN_FLIGHT)},
+        )
+        return {row[0]: Standing(*row, as_of=as_of) for row in cursor.fetchall()}
+
+
+STANDINGS = """
+SELECT a.id, a.currency, coalesce(receivable.balance_minor, 0), coalesce(overdue.due_minor, 0)::bigint,
+       coalesce(-credit.balance_minor, 0), coalesce(flying.amount_minor, 0)::bigint
+  FROM accounts_account a
+  LEFT JOIN LATERAL (
+        SELECT p.balance_minor FROM billing_ledgeraccount l JOIN billing_posting p ON p.ledger_account_id = l.id
+         WHERE l.account_id = a.id AND l.currency = a.currency AND l.kind = 'RECEIVABLE'
+           AND p.version IS NOT NULL
+         ORDER BY p.version DESC LIMIT 1) receivable ON true
+  LEFT JOIN LATERAL (
+        SELECT p.balance_minor FROM billing_ledgeraccount l JOIN billing_posting p ON p.ledger_account_id = l.id
+         WHERE l.account_id = a.id AND l.currency = a.currency AND l.kind = 'CUSTOMER_CREDIT'
+           AND p.version IS NOT NULL
+         ORDER BY p.version DESC LIMIT 1) credit ON true
+  LEFT JOIN LATERAL (
+        SELECT sum(i.total_minor - coalesce(
+                   (SELECT sum(x.amount_minor) FROM billing_allocation x WHERE x.invoice_id = i.id), 0)) AS due_minor
+          FROM billing_invoice i
+         WHERE i.account_id = a.id AND i.state = 'ISSUED' AND i.settled_at IS NULL
+           AND i.due_at <= %(as_of)s) overdue ON true
+  LEFT JOIN LATERAL (
+        SELECT sum(t.amount_minor) AS amount_minor FROM billing_paymentattempt t
+         WHERE t.account_id = a.id AND t.state = ANY(%(in_flight)s)) flying ON true
+ WHERE a.id = ANY(%(accounts)s)
+"""
+
+
+def balance(kind: str, *, account_id: int, as_of: datetime) -> int:
+    """
+    The balance of a customer-side ledger account as it stood in the books at an instant.
+
+    In minor units; positive is a debit (a receivable they owe), negative a credit (credit they have).
+    """
+    posting = (
+        Posting.objects.filter(
+            ledger_account__account=account_id, ledger_account__kind=kind, posted_at__lte=as_of
+        )
+        .order_by("-version")
+        .first()
+    )
+    return posting.balance_minor or 0 if posting else 0
+
+
+# --- what happened
+
+
+def invoice_issued(invoice: Invoice) -> Event:
+    """An invoice above zero is owed; one below zero is credit the customer has."""
+    owed = Kind.RECEIVABLE if invoice.total_minor > 0 else Kind.CUSTOMER_CREDIT
+    return Event(
+        kind=LedgerEntry.Kind.INVOICE_ISSUED,
+        source=f"invoice:{invoice.pk}",
+        account_id=invoice.account_id,
+        entity_id=invoice.entity_id,
+        currency=invoice.currency,
+        description=f"Invoice {invoice.number}",
+        effective_at=_said(invoice.issued_at),
+        legs=(Leg(owed, invoice.total_minor), Leg(Kind.REVENUE, -invoice.total_minor)),
+    )
+
+
+def credit_granted(grant: CreditGrant, *, entity_id: int, as_of: datetime) -> Event:
+    """A credit given away costs us promotions, and we owe it to the customer."""
+    return _credit(
+        LedgerEntry.Kind.CREDIT_GRANTED,
+        f"grant:{grant.pk}",
+        grant,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=(Leg(Kind.PROMOTIONS, grant.amount_minor), Leg(Kind.CUSTOMER_CREDIT, -grant.amount_minor)),
+    )
+
+
+def credit_applied(
+    grant: CreditGrant, *, allocation_id: int, amount_minor: int, entity_id: int, as_of: datetime
+) -> Event:
+    """Credit used on an invoice: we owe less credit, they owe less money."""
+    return _credit(
+        LedgerEntry.Kind.CREDIT_APPLIED,
+        f"allocation:{allocation_id}",
+        grant,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=(Leg(Kind.CUSTOMER_CREDIT, amount_minor), Leg(Kind.RECEIVABLE, -amount_minor)),
+    )
+
+
+def credit_expired(grant: CreditGrant, *, amount_minor: int, entity_id: int, as_of: datetime) -> Event:
+    """Credit not used in time is no longer owed."""
+    return _credit(
+        LedgerEntry.Kind.CREDIT_EXPIRED,
+        f"grant:{grant.pk}",
+        grant,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=(Leg(Kind.CUSTOMER_CREDIT, amount_minor), Leg(Kind.PROMOTIONS, -amount_minor)),
+    )
+
+
+def payment_received(payment: Payment, *, allocated_minor: int, entity_id: int) -> Event:
+    """Cash came in: it settles what is owed, and what is left over is the customer's credit."""
+    legs = [Leg(Kind.CASH, payment.amount_minor, payment.gateway)]
+    if allocated_minor:
+        legs.append(Leg(Kind.RECEIVABLE, -allocated_minor))
+    if surplus_minor := payment.amount_minor - allocated_minor:
+        legs.append(Leg(Kind.CUSTOMER_CREDIT, -surplus_minor))
+    return Event(
+        kind=LedgerEntry.Kind.PAYMENT_RECEIVED,
+        source=f"payment:{payment.pk}",
+        account_id=payment.account_id,
+        entity_id=entity_id,
+        currency=payment.currency,
+        description=f"Payment by {payment.method}",
+        effective_at=payment.received_at,
+        legs=legs,
+    )
+
+
+def _credit(
+    kind: str, source: str, grant: CreditGrant, *, entity_id: int, as_of: datetime, legs: Sequence[Leg]
+) -> Event:
+    return Event(
+        kind=kind,
+        source=source,
+        account_id=grant.account_id,
+        entity_id=entity_id,
+        currency=grant.currency,
+        description=str(grant),
+        effective_at=as_of,
+        legs=legs,
+    )
+
+
+def _said(instant: datetime | None) -> datetime:
+    assert instant is not None, "an issued invoice says when"
+    return instant
+
+
+# --- writing it down
+
+
+def post(events: Sequence[Event]) -> None:
+    """
+    This will book the events, in order, set-wise.
+
+    :raises IntegrityError: if an event is booked already, or does not sum to zero (at commit).
+    """
+    if not events:
+        return
+    entries = LedgerEntry.objects.bulk_create(
+        LedgerEntry(
+            kind=event.kind,
+            source=event.source,
+            currency=event.currency,
+            account_id=event.account_id,
+            description=event.description[:300],
+            effective_at=event.effective_at,
+        )
+        for event in events
+    )
+    accounts = _ledger_accounts(events)
+    running = _latest(accounts[key] for key in accounts if key[2] is not None)
+    Posting.objects.bulk_create(
+        _posting(entry, accounts[_key(event, leg)], leg.amount_minor, running)
+        for entry, event in zip(entries, events, strict=True)
+        for leg in event.legs
+    )
+
+
+# kind, currency, account, entity, gateway: what makes a ledger account one of its kind.
+Key = tuple[str, str, int | None, int | None, str]
+
+
+def _key(event: Event, leg: Leg) -> Key:
+    if leg.kind in LedgerAccount.CUSTOMER_SIDE:
+        return (leg.kind, event.currency, event.account_id, None, "")
+    return (leg.kind, event.currency, None, event.entity_id, leg.gateway)
+
+
+def _ledger_accounts(events: Sequence[Event]) -> dict[Key, int]:
+    keys = {_key(event, leg) for event in events for leg in event.legs}
+    found = _find(keys)
+    if missing := sorted(keys - found.keys(), key=repr):
+        # Another worker may open the same company-side account at the same time: one wins.
+        LedgerAccount.objects.bulk_create(
+            (
+                LedgerAccount(kind=kind, currency=currency, account_id=account, entity_id=entity, gateway=gateway)
+                for kind, currency, account, entity, gateway in missing
+            ),
+            ignore_conflicts=True,
+        )
+        found = _find(keys)
+    return found
+
+
+def _find(keys: set[Key]) -> dict[Key, int]:
+    rows = LedgerAccount.objects.filter(
+        Q(account__in={key[2] for key in keys if key[2] is not None})
+        | Q(entity__in={key[3] for key in keys if key[3] is not None})
+    ).values_list("kind", "currency", "account", "entity", "gateway", "pk")
+    return {row[:5]: row[5] for row in rows if row[:5] in keys}
+
+
+@dataclass
+class _Running:
+    version: int = 0
+    balance_minor: int = 0
+
+
+def _latest(ledger_account_ids: Iterable[int]) -> dict[int, _Running]:
+    """The latest running balance of each customer-side ledger account; zero where nothing is posted."""
+    running = {pk: _Running() for pk in ledger_account_ids}
+    with connection.cursor() as cursor:
+        cursor.execute(LATEST, [list(running)])
+        running.update((pk, _Running(version, minor)) for pk, version, minor in cursor.fetchall())
+    return running
+
+
+LATEST = """
+SELECT l.id, p.version, p.balance_minor
+  FROM unnest(%s::bigint[]) AS l(id)
+ CROSS JOIN LATERAL (
+       SELECT version, balance_minor FROM billing_posting
+        WHERE ledger_account_id = l.id AND version IS NOT NULL ORDER BY version DESC LIMIT 1) p
+"""
+
+
+def _posting(
+    entry: LedgerEntry, ledger_account_id: int, amount_minor: int, running: dict[int, _Running]
+) -> Posting:
+    posting = Posting(entry=entry, ledger_account_id=ledger_account_id, amount_minor=amount_minor)
+    if (so_far := running.get(ledger_account_id)) is not None:
+        so_far.version += 1
+        so_far.balance_minor += amount_minor
+        posting.version, posting.balance_minor = so_far.version, so_far.balance_minor
+    return posting
