@@ -12,14 +12,14 @@ class Member(models.Model):
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="members"
     )
-    user = models.ForeignKey(
-        "accounts.User", on_delete=models.CASCADE, related_name="memberships"
-    )
+    user = models.ForeignKey("accounts.User", on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role, default=Role.OWNER)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["account", "user"], name="one_role_per_account_and_user"),
+            models.UniqueConstraint(
+                fields=["account", "user"], name="one_role_per_account_and_user"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -5,7 +5,9 @@ from django.db.models.functions import Now
 class TimelineEvent(models.Model):
     """One thing that happened to an account, in words for support. Never changed or deleted (trigger)."""
 
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="timeline")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="timeline"
+    )
     happened_at = models.DateTimeField(db_default=Now())
     # A stable dotted name: "invoice.issued", "payment.received", "hold.placed".
     kind = models.CharField(max_length=60)

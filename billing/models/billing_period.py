@@ -12,7 +12,9 @@ class BillingPeriod(models.Model):
     zone moves the end of the next period, so an account's periods tile without hole or overlap.
     """
 
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="periods")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="periods"
+    )
     # The first day of the month it stands for: 2018-10-01 is "October 2018".
     month = models.DateField()
     starts_at = models.DateTimeField()
@@ -20,8 +22,12 @@ class BillingPeriod(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["account", "month"], name="one_period_per_account_and_month"),
-            models.CheckConstraint(condition=Q(starts_at__lt=F("ends_at")), name="period_ends_after_it_starts"),
+            models.UniqueConstraint(
+                fields=["account", "month"], name="one_period_per_account_and_month"
+            ),
+            models.CheckConstraint(
+                condition=Q(starts_at__lt=F("ends_at")), name="period_ends_after_it_starts"
+            ),
             # int8range stands in for btree_gist, which the embedded PostgreSQL does not carry.
             ExclusionConstraint(
                 name="periods_of_an_account_never_overlap",

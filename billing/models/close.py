@@ -24,7 +24,9 @@ class CloseRun(models.Model):
         SKIP = "SKIP", "Skip"
         HOLD_FOR_PERSON = "HOLD_FOR_PERSON", "Leave to a person"
 
-    entity = models.ForeignKey("accounts.BillingEntity", on_delete=models.PROTECT, related_name="runs")
+    entity = models.ForeignKey(
+        "accounts.BillingEntity", on_delete=models.PROTECT, related_name="runs"
+    )
     month = models.DateField()
     state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
     when_balance_changed = models.CharField(
@@ -38,7 +40,9 @@ class CloseRun(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["entity", "month"], name="one_run_per_entity_and_month"),
+            models.UniqueConstraint(
+                fields=["entity", "month"], name="one_run_per_entity_and_month"
+            ),
             models.CheckConstraint(condition=Q(month__day=1), name="run_month_is_a_first_day"),
             models.CheckConstraint(
                 condition=Q(state="RUNNING", finished_at=None, report=None)
@@ -135,9 +139,7 @@ class Step(models.Model):
                 condition=Q(state__in=["READY", "UNKNOWN"]),
                 name="steps_to_claim",
             ),
-            models.Index(
-                fields=["lease_until"], condition=Q(state="RUNNING"), name="steps_leased"
-            ),
+            models.Index(fields=["lease_until"], condition=Q(state="RUNNING"), name="steps_leased"),
             models.Index(
                 fields=["run"],
                 condition=Q(state__in=["WAITING", "READY", "RUNNING", "UNKNOWN"]),

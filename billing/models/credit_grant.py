@@ -44,7 +44,9 @@ class CreditGrant(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["account", "expires_at"], condition=Q(remaining_minor__gt=0), name="usable_grants"
+                fields=["account", "expires_at"],
+                condition=Q(remaining_minor__gt=0),
+                name="usable_grants",
             ),
         ]
 

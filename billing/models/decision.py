@@ -25,13 +25,25 @@ class Decision(models.Model):
     # Whether what it saw was not what it expected.
     world_changed = models.BooleanField(default=False)
     account = models.ForeignKey(
-        "accounts.Account", on_delete=models.PROTECT, null=True, blank=True, related_name="decisions"
+        "accounts.Account",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="decisions",
     )
     run = models.ForeignKey(
-        "billing.CloseRun", on_delete=models.PROTECT, null=True, blank=True, related_name="decisions"
+        "billing.CloseRun",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="decisions",
     )
     attempt = models.ForeignKey(
-        "billing.PaymentAttempt", on_delete=models.PROTECT, null=True, blank=True, related_name="decisions"
+        "billing.PaymentAttempt",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="decisions",
     )
     hold = models.ForeignKey(
         "accounts.Hold", on_delete=models.PROTECT, null=True, blank=True, related_name="decisions"
@@ -43,7 +55,9 @@ class Decision(models.Model):
         indexes = [
             models.Index(fields=["account", "-id"], name="decisions_of_an_account"),
             models.Index(
-                fields=["run", "id"], condition=Q(world_changed=True), name="decisions_world_changed"
+                fields=["run", "id"],
+                condition=Q(world_changed=True),
+                name="decisions_world_changed",
             ),
         ]
 

@@ -35,7 +35,9 @@ class Invoice(models.Model):
         ISSUED = "ISSUED", "Issued"
 
     entity = models.ForeignKey("accounts.BillingEntity", on_delete=models.PROTECT, related_name="+")
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="invoices")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="invoices"
+    )
     period = models.ForeignKey("billing.BillingPeriod", on_delete=models.PROTECT, related_name="+")
     state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
     # Whom it was addressed to, as it was then.
@@ -64,7 +66,12 @@ class Invoice(models.Model):
             models.UniqueConstraint(fields=["number"], name="invoice_number_is_unique"),
             models.CheckConstraint(
                 condition=Q(
-                    state="DRAFT", sequence=None, number=None, issued_at=None, due_at=None, settled_at=None
+                    state="DRAFT",
+                    sequence=None,
+                    number=None,
+                    issued_at=None,
+                    due_at=None,
+                    settled_at=None,
                 )
                 | Q(
                     state="ISSUED",
@@ -106,6 +113,10 @@ class LineItem(models.Model):
     summary = models.OneToOneField(
         "billing.UsageSummary", on_delete=models.PROTECT, null=True, blank=True, related_name="line"
     )
+    # The catalogue's price it was priced with; null where the source stated its own.
+    price = models.ForeignKey(
+        "billing.Price", on_delete=models.PROTECT, null=True, blank=True, related_name="lines"
+    )
     description = models.CharField(max_length=500)
     quantity = models.DecimalField(max_digits=36, decimal_places=15)
     # How much of the quantity was free.
@@ -122,7 +133,9 @@ class LineItem(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["invoice", "position"], name="line_positions_are_unique"),
+            models.UniqueConstraint(
+                fields=["invoice", "position"], name="line_positions_are_unique"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -134,10 +147,18 @@ class Allocation(models.Model):
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="allocations")
     payment = models.ForeignKey(
-        "billing.Payment", on_delete=models.PROTECT, null=True, blank=True, related_name="allocations"
+        "billing.Payment",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="allocations",
     )
     grant = models.ForeignKey(
-        "billing.CreditGrant", on_delete=models.PROTECT, null=True, blank=True, related_name="allocations"
+        "billing.CreditGrant",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="allocations",
     )
     amount_minor = models.BigIntegerField()
     allocated_at = models.DateTimeField(db_default=Now())
@@ -146,7 +167,8 @@ class Allocation(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="allocation_is_positive"),
             models.CheckConstraint(
-                condition=Q(payment=None, grant__isnull=False) | Q(payment__isnull=False, grant=None),
+                condition=Q(payment=None, grant__isnull=False)
+                | Q(payment__isnull=False, grant=None),
                 name="allocation_has_one_source",
             ),
         ]

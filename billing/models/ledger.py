@@ -24,7 +24,11 @@ class LedgerAccount(models.Model):
     kind = models.CharField(max_length=20, choices=Kind)
     currency = models.CharField(max_length=3)
     account = models.ForeignKey(
-        "accounts.Account", on_delete=models.PROTECT, null=True, blank=True, related_name="ledger_accounts"
+        "accounts.Account",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="ledger_accounts",
     )
     entity = models.ForeignKey(
         "accounts.BillingEntity", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
@@ -39,7 +43,9 @@ class LedgerAccount(models.Model):
                 name="one_ledger_account_per_purpose",
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["RECEIVABLE", "CUSTOMER_CREDIT"], account__isnull=False, entity=None)
+                condition=Q(
+                    kind__in=["RECEIVABLE", "CUSTOMER_CREDIT"], account__isnull=False, entity=None
+                )
                 | (
                     ~Q(kind__in=["RECEIVABLE", "CUSTOMER_CREDIT"])
                     & Q(account=None, entity__isnull=False)
@@ -70,13 +76,17 @@ class LedgerEntry(models.Model):
     # What it books: "invoice:17", "payment:4", "grant:2", "allocation:9".
     source = models.CharField(max_length=100)
     currency = models.CharField(max_length=3)
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="entries"
+    )
     description = models.CharField(max_length=300)
     # When the event took place.
     effective_at = models.DateTimeField()
     # When it entered the books, by the database's clock, under the account's lock: never backwards
     # within an account. "Balance as of T" goes by this one.
-    posted_at = models.DateTimeField(db_default=models.Func(function="clock_timestamp", template="%(function)s()"))
+    posted_at = models.DateTimeField(
+        db_default=models.Func(function="clock_timestamp", template="%(function)s()")
+    )
 
     class Meta:
         verbose_name_plural = "ledger entries"
@@ -93,13 +103,17 @@ class Posting(models.Model):
     """One debit (positive) or credit (negative) of an entry, in minor units. Append-only (trigger)."""
 
     entry = models.ForeignKey(LedgerEntry, on_delete=models.PROTECT, related_name="postings")
-    ledger_account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="postings")
+    ledger_account = models.ForeignKey(
+        LedgerAccount, on_delete=models.PROTECT, related_name="postings"
+    )
     amount_minor = models.BigIntegerField()
     # Customer-side only: 1, 2, 3… per ledger account. Two writers who read the same balance
     # collide on it, so a balance can never be built on a stale one.
     version = models.BigIntegerField(null=True)
     balance_minor = models.BigIntegerField(null=True)
-    posted_at = models.DateTimeField(db_default=models.Func(function="clock_timestamp", template="%(function)s()"))
+    posted_at = models.DateTimeField(
+        db_default=models.Func(function="clock_timestamp", template="%(function)s()")
+    )
 
     class Meta:
         constraints = [

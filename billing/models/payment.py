@@ -9,9 +9,15 @@ from django.db.models.functions import Now
 class Payment(models.Model):
     """Money received: by a gateway, or by hand (gateway "manual"). Append-only (trigger)."""
 
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="payments")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="payments"
+    )
     attempt = models.OneToOneField(
-        "billing.PaymentAttempt", on_delete=models.PROTECT, null=True, blank=True, related_name="payment"
+        "billing.PaymentAttempt",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="payment",
     )
     gateway = models.CharField(max_length=30)
     # The provider's charge, or the token of the form it was recorded with: books once.
@@ -26,7 +32,9 @@ class Payment(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["gateway", "provider_ref"], name="payment_is_booked_once"),
+            models.UniqueConstraint(
+                fields=["gateway", "provider_ref"], name="payment_is_booked_once"
+            ),
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="payment_is_positive"),
         ]
         indexes = [models.Index(fields=["account", "-id"], name="payments_of_an_account")]
@@ -70,7 +78,9 @@ class PaymentAttempt(models.Model):
         ON_SESSION = "ON_SESSION", "By the customer"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="attempts")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="attempts"
+    )
     run = models.ForeignKey(
         "billing.CloseRun", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts"
     )

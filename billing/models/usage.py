@@ -94,8 +94,12 @@ class UsageSummary(models.Model):
     arrive later start a new summary, which the next invoice takes: billed once, and never lost.
     """
 
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="summaries")
-    period = models.ForeignKey("billing.BillingPeriod", on_delete=models.PROTECT, related_name="summaries")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="summaries"
+    )
+    period = models.ForeignKey(
+        "billing.BillingPeriod", on_delete=models.PROTECT, related_name="summaries"
+    )
     product = models.ForeignKey("billing.Product", on_delete=models.PROTECT, related_name="+")
     kind = models.CharField(max_length=12, choices=Kind)
     item = models.CharField(max_length=300, blank=True)
@@ -115,7 +119,13 @@ class UsageSummary(models.Model):
         verbose_name_plural = "usage summaries"
         constraints = [
             models.UniqueConstraint(
-                "account", "period", "product", "kind", "item", "unit", "unit_price",
+                "account",
+                "period",
+                "product",
+                "kind",
+                "item",
+                "unit",
+                "unit_price",
                 models.ExpressionWrapper(
                     Q(amount__isnull=True), output_field=models.BooleanField()
                 ),
