@@ -88,7 +88,11 @@ def standings(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, Stand
     with connection.cursor() as cursor:
         cursor.execute(
             STANDINGS,
-            {"accounts": list(account_ids), "as_of": as_of, "in_flight": list(PaymentAttempt.IN_FLIGHT)},
+            {
+                "accounts": list(account_ids),
+                "as_of": as_of,
+                "in_flight": list(PaymentAttempt.IN_FLIGHT),
+            },
         )
         return {row[0]: Standing(*row, as_of=as_of) for row in cursor.fetchall()}
 
@@ -162,7 +166,10 @@ def credit_granted(grant: CreditGrant, *, entity_id: int, as_of: datetime) -> Ev
         grant,
         entity_id=entity_id,
         as_of=as_of,
-        legs=(Leg(Kind.PROMOTIONS, grant.amount_minor), Leg(Kind.CUSTOMER_CREDIT, -grant.amount_minor)),
+        legs=(
+            Leg(Kind.PROMOTIONS, grant.amount_minor),
+            Leg(Kind.CUSTOMER_CREDIT, -grant.amount_minor),
+        ),
     )
 
 
@@ -180,7 +187,9 @@ def credit_applied(
     )
 
 
-def credit_expired(grant: CreditGrant, *, amount_minor: int, entity_id: int, as_of: datetime) -> Event:
+def credit_expired(
+    grant: CreditGrant, *, amount_minor: int, entity_id: int, as_of: datetime
+) -> Event:
     """Credit not used in time is no longer owed."""
     return _credit(
         LedgerEntry.Kind.CREDIT_EXPIRED,
@@ -212,7 +221,13 @@ def payment_received(payment: Payment, *, allocated_minor: int, entity_id: int) 
 
 
 def _credit(
-    kind: str, source: str, grant: CreditGrant, *, entity_id: int, as_of: datetime, legs: Sequence[Leg]
+    kind: str,
+    source: str,
+    grant: CreditGrant,
+    *,
+    entity_id: int,
+    as_of: datetime,
+    legs: Sequence[Leg],
 ) -> Event:
     return Event(
         kind=kind,
@@ -279,7 +294,13 @@ def _ledger_accounts(events: Sequence[Event]) -> dict[Key, int]:
         # Another worker may open the same company-side account at the same time: one wins.
         LedgerAccount.objects.bulk_create(
             (
-                LedgerAccount(kind=kind, currency=currency, account_id=account, entity_id=entity, gateway=gateway)
+                LedgerAccount(
+                    kind=kind,
+                    currency=currency,
+                    account_id=account,
+                    entity_id=entity,
+                    gateway=gateway,
+                )
                 for kind, currency, account, entity, gateway in missing
             ),
             ignore_conflicts=True,

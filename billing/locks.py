@@ -28,7 +28,9 @@ def account_for_update(account_id: int) -> Account:
 
 def accounts_for_update(account_ids: Iterable[int]) -> dict[int, Account]:
     """This will lock the money of several accounts, in id order, and return them by id."""
-    locked = Account.objects.select_for_update(no_key=True).filter(pk__in=account_ids).order_by("pk")
+    locked = (
+        Account.objects.select_for_update(no_key=True).filter(pk__in=account_ids).order_by("pk")
+    )
     return {account.pk: account for account in locked}
 
 

@@ -59,7 +59,9 @@ def to_minor(amount: Decimal, currency: str) -> int:
     """
     minor = amount.scaleb(exponent(currency))
     if minor != minor.to_integral_value():
-        raise NotWhole(f"{amount} has more decimals than {currency}, which has {exponent(currency)}")
+        raise NotWhole(
+            f"{amount} has more decimals than {currency}, which has {exponent(currency)}"
+        )
     return int(minor)
 
 

@@ -1,7 +1,7 @@
 """Months and the instants they begin and end at. Pure; bounds are stored once cut (BillingPeriod)."""
 
 from collections.abc import Iterable
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 
@@ -17,7 +17,7 @@ def previous_month(month: date) -> date:
 
 def starts_at(month: date, time_zone: str) -> datetime:
     """The instant a month begins in a zone, in UTC."""
-    return datetime(month.year, month.month, 1, tzinfo=ZoneInfo(time_zone)).astimezone(timezone.utc)
+    return datetime(month.year, month.month, 1, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
 
 
 def ends_at(month: date, time_zone: str) -> datetime:
