@@ -13,8 +13,12 @@ if DATABASES["default"]["ENGINE"] == "config.embedded_postgres":
         "data_dir": Path(env.str("TEST_DB_DIR", default=str(BASE_DIR / ".data" / "test-postgres"))),
         "fsync": False,
     }
+# A process that a test starts works on the database of that test.
+DATABASES["default"]["NAME"] = env.str("TEST_DATABASE_NAME", default=DATABASES["default"]["NAME"])
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-SANDBOX_BOOK = Path(tempfile.gettempdir()) / "month-close-test-book.sqlite3"  # each test takes its own
+SANDBOX_BOOK = (
+    Path(tempfile.gettempdir()) / "month-close-test-book.sqlite3"
+)  # each test takes its own
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

@@ -1,0 +1,79 @@
+"""`manage.py cluster`: runs what django-q2 is asked to run, and crashes rather than limps."""
+
+import os
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django_q.conf import Conf
+
+from billing.doorbell import LANES, UnknownLane
+from config import schedules
+from config.cluster import LANES_VARIABLE, die_with, parse_lanes, run_cluster
+from config.supervisor import Supervisor
+
+
+class Command(BaseCommand):
+    help = "Run a cluster of workers. Exit code 0 after SIGTERM or SIGINT, 70 after a crash."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--lanes",
+            default=os.environ.get(LANES_VARIABLE, ""),
+            help=f"Which lanes to serve, comma separated. All of them unless said: {','.join(LANES)}.",
+        )
+        parser.add_argument(
+            "--workers",
+            type=int,
+            default=settings.WORKERS,
+            help="How many worker processes. Default: the setting WORKERS.",
+        )
+        parser.add_argument(
+            "--supervise",
+            action="store_true",
+            help="Start the cluster again when it crashes, where nothing else would.",
+        )
+        # Said by --supervise to the cluster it starts: whom to die with.
+        parser.add_argument("--supervised-by", type=int, default=None, help="(internal)")
+
+    def handle(
+        self,
+        *_args: Any,
+        lanes: str,
+        workers: int,
+        supervise: bool,
+        supervised_by: int | None,
+        **_options: Any,
+    ) -> None:
+        served = self.checked(lanes, workers)
+        if supervise:
+            sys.exit(self.supervise(served, workers))
+        if supervised_by is not None:
+            die_with(supervised_by)
+        schedules.sync()
+        self.stdout.write(f"Cluster: lanes {', '.join(served)}; {workers} workers.")
+        self.stdout.flush()
+        sys.exit(run_cluster(lanes=served, workers=workers))
+
+    def checked(self, lanes: str, workers: int) -> tuple[str, ...]:
+        """The lanes to serve. Raises `CommandError` for what could never run."""
+        if workers < 1:
+            raise CommandError(f"--workers must be at least 1, not {workers}.")
+        if Conf.CLUSTER_NAME != Conf.PREFIX:
+            raise CommandError(
+                f"Unset Q_CLUSTER_NAME (now {Conf.CLUSTER_NAME!r}): a cluster of another name fires "
+                "no schedules. Choose what it serves with --lanes."
+            )
+        try:
+            return parse_lanes(lanes)
+        except UnknownLane as error:
+            raise CommandError(str(error)) from error
+
+    def supervise(self, lanes: tuple[str, ...], workers: int) -> int:
+        """Keep a cluster running in a process of its own, until told to stop."""
+        manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
+        command = [*manage, "cluster", "--lanes", ",".join(lanes), "--workers", str(workers)]
+        command += ["--supervised-by", str(os.getpid())]
+        return Supervisor(command, say=self.stderr.write).run()
