@@ -27,11 +27,11 @@ def refuse_unsafe_database(*, connection: BaseDatabaseWrapper, **_signal: Any) -
         return
     try:
         _verify(connection)
-    except UnsafeDatabase:
-        # Left open, it would serve the next query unasked.
-        connection.close()
-        raise
-    _trusted.add(this)
+        _trusted.add(this)
+    finally:
+        if this not in _trusted:
+            # Left open, it would serve the next query unasked.
+            connection.close()
 
 
 def _verify(connection: BaseDatabaseWrapper) -> None:

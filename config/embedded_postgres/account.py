@@ -44,7 +44,8 @@ class Account:
         """Let this account pass through the folders above `path`: the right to pass, not to look."""
         if os.geteuid() != 0:
             return
-        closed = [folder for folder in path.parents if not self._may_pass(folder)]
+        above = dict.fromkeys([*path.parents, *path.resolve().parents])
+        closed = [folder for folder in above if not self._may_pass(folder)]
         for folder in closed:
             folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
         if closed:

@@ -8,7 +8,9 @@ from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.postgresql import base, client
 from psycopg2 import OperationalError
 
-from config.embedded_postgres.server import PORT, SUPERUSER, Server, binaries
+from config.embedded_postgres.folder import SUPERUSER
+from config.embedded_postgres.programs import binaries
+from config.embedded_postgres.server import PORT, Server
 
 
 class DatabaseClient(client.DatabaseClient):
