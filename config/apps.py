@@ -1,6 +1,7 @@
 """What the project does once when it starts."""
 
 from django.apps import AppConfig
+from django.core import checks as system_checks
 from django.db.backends.signals import connection_created
 
 
@@ -10,7 +11,10 @@ class ConfigConfig(AppConfig):
     name = "config"
 
     def ready(self) -> None:
-        """Look at every database before the first query reaches it."""
+        """Look at every database before the first query reaches it; keep django-q in its place."""
+        from config import checks_q, q_admin
         from config.checks import refuse_unsafe_database
 
         connection_created.connect(refuse_unsafe_database, dispatch_uid="config.checks")
+        system_checks.register(checks_q.lease_outlives_the_queue)
+        q_admin.unregister()

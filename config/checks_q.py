@@ -5,11 +5,10 @@ from math import ceil
 from typing import Any
 
 from django.apps import AppConfig
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error
 from django_q.conf import Conf
 
 
-@register
 def lease_outlives_the_queue(
     app_configs: Sequence[AppConfig] | None, **_kwargs: Any
 ) -> list[CheckMessage]:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import connections, transaction
 from django.db.models.functions import Now
 from django_q.conf import Conf
 from django_q.models import OrmQ
@@ -74,7 +74,7 @@ class TestRingInATransaction:
         """Another database connection."""
         with ThreadPoolExecutor(1) as pool:
             yield pool
-            pool.submit(lambda: connection.close()).result()
+            pool.submit(connections.close_all).result()
 
     def test_is_heard_after_the_commit(
         self, elsewhere: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
