@@ -1,0 +1,351 @@
+"""
+What customers are told about their money, and whether it is still true just before it is sent.
+
+Leaves: each writes one message in the caller's transaction, under the account's lock, and returns
+it, or None if the fact is told already. Each states the balance, and the instant it was true at.
+
+:raises NoRecipient: from all of them, if the account has no email address.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypedDict
+
+from django.conf import settings
+from django.db.models import Q, Sum
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import Account, Hold, PaymentMethod
+from billing import decisions, ledger, locks
+from billing.ledger import Standing
+from billing.models import Decision, Invoice, Payment, PaymentAttempt
+from notifications import catalog, outbox
+from notifications.catalog import Cancel, Keep, Rerender, Verdict
+from notifications.formats import Reader
+from notifications.models import Message
+
+INVOICE = "INVOICE"
+RECEIPT = "RECEIPT"
+PAYMENT_FAILED = "PAYMENT_FAILED"
+HOLD_PLACED = "HOLD_PLACED"
+HOLD_LIFTED = "HOLD_LIFTED"
+
+# More do not help a reader of a mail; the invoice's page shows them all.
+PRODUCTS_LISTED = 20
+
+
+class _Mail(TypedDict):
+    """What outbox.enqueue and outbox.render ask for alike."""
+
+    account: Account
+    kind: str
+    context: dict[str, Any]
+    amounts: dict[str, Any]
+    as_of: datetime
+
+
+def register() -> None:
+    """This will make our kinds known to the outbox, each with its recheck."""
+    catalog.register(INVOICE, recheck=recheck_invoice)
+    catalog.register(RECEIPT)
+    catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
+    catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
+    catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
+
+
+# --- what is told
+
+
+def invoice_issued(
+    invoice: Invoice, *, account: Account, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell of an invoice: what for, how much, what is due, and how it will be paid."""
+    mail = _invoice(invoice, account=account, due_minor=due_minor, as_of=as_of)
+    return outbox.enqueue(fact=f"invoice:{invoice.pk}", **mail)
+
+
+def payment_received(
+    payment: Payment,
+    *,
+    account: Account,
+    allocations: Sequence[tuple[Invoice, int]],
+    due_minor: int,
+    credit_minor: int,
+    as_of: datetime,
+) -> Message | None:
+    """This will send the receipt: which invoices it paid, what is kept as credit, what is left."""
+    reader = Reader.of(account)
+    context = {
+        "amount": reader.money(payment.amount_minor, payment.currency),
+        "method": payment.method,
+        "received_at": reader.instant(payment.received_at),
+        "paid": [
+            {"number": invoice.number, "amount": reader.money(minor, payment.currency)}
+            for invoice, minor in allocations
+        ],
+        "credit": reader.money(credit_minor, payment.currency) if credit_minor > 0 else "",
+    }
+    mail = _mail(RECEIPT, context, account=account, due_minor=due_minor, as_of=as_of)
+    return outbox.enqueue(fact=f"payment:{payment.pk}", **mail)
+
+
+def payment_failed(
+    attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell that a card was declined, why in words, and what to do."""
+    mail = _payment_failed(attempt, account=account, due_minor=due_minor, as_of=as_of)
+    return outbox.enqueue(fact=f"attempt:{attempt.pk}", **mail)
+
+
+def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
+    """This will tell that the account is on hold, and what lifts it."""
+    mail = _hold_placed(hold, account=account, due_minor=due_minor, as_of=as_of)
+    return outbox.enqueue(fact=f"hold:{hold.pk}:placed", **mail)
+
+
+def hold_lifted(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
+    """This will tell that the hold is gone."""
+    mail = _mail(HOLD_LIFTED, {}, account=account, due_minor=due_minor, as_of=as_of)
+    return outbox.enqueue(fact=f"hold:{hold.pk}:lifted", **mail)
+
+
+# --- what each says
+
+
+def _invoice(invoice: Invoice, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
+    reader = Reader.of(account)
+    credit_minor, paid_minor = _settled_by(invoice)
+    left_minor = max(invoice.total_minor, 0) - credit_minor - paid_minor
+    assert invoice.due_at is not None, "an issued invoice says when it is due"
+    context = {
+        "number": invoice.number,
+        "period": reader.period(invoice.period.month),
+        **_products(invoice, reader),
+        "total": reader.money(invoice.total_minor, invoice.currency),
+        "is_credit": invoice.total_minor < 0,
+        "credit": reader.money(-credit_minor, invoice.currency) if credit_minor else "",
+        "paid": reader.money(-paid_minor, invoice.currency) if paid_minor else "",
+        "left": reader.money(left_minor, invoice.currency),
+        "due_date": reader.date(invoice.due_at) if left_minor > 0 else "",
+        "card": _card_to_charge(account, as_of=as_of),
+    }
+    return _mail(INVOICE, context, account=account, due_minor=due_minor, as_of=as_of)
+
+
+def _settled_by(invoice: Invoice) -> tuple[int, int]:
+    """How much of an invoice credit has settled, and how much payments."""
+    sums = invoice.allocations.aggregate(
+        credit=Sum("amount_minor", filter=Q(grant__isnull=False), default=0),
+        paid=Sum("amount_minor", filter=Q(payment__isnull=False), default=0),
+    )
+    return sums["credit"], sums["paid"]
+
+
+def _products(invoice: Invoice, reader: Reader) -> dict[str, Any]:
+    rows = list(
+        invoice.lines.values_list("product__name")
+        .annotate(amount_minor=Sum("amount_minor"))
+        .values_list("product__name", "amount_minor")
+        .order_by("-amount_minor", "product__name")
+    )
+    listed, more = rows[:PRODUCTS_LISTED], rows[PRODUCTS_LISTED:]
+    return {
+        "products": [
+            {"name": name, "amount": reader.money(minor, invoice.currency)}
+            for name, minor in listed
+        ],
+        "more_count": len(more),
+        "more_amount": reader.money(sum(minor for _, minor in more), invoice.currency),
+    }
+
+
+def _card_to_charge(account: Account, *, as_of: datetime) -> str:
+    """The card the close will charge: "Visa ···· 4242"; empty if there is none that can be."""
+    card = account.payment_methods.filter(is_default=True, state=PaymentMethod.State.ACTIVE).first()
+    return str(card) if card and not card.has_expired(as_of) else ""
+
+
+def _payment_failed(
+    attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
+) -> _Mail:
+    reason, advice = DECLINES.get(attempt.decline_code, DECLINED)
+    context = {
+        "amount": Reader.of(account).money(attempt.amount_minor, attempt.currency),
+        "card": str(attempt.payment_method),
+        "reason": reason,
+        "advice": advice,
+    }
+    return _mail(PAYMENT_FAILED, context, account=account, due_minor=due_minor, as_of=as_of)
+
+
+def _hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
+    context = {"is_overdue": hold.reason == Hold.Reason.OVERDUE}
+    return _mail(HOLD_PLACED, context, account=account, due_minor=due_minor, as_of=as_of)
+
+
+def _mail(
+    kind: str, context: dict[str, Any], *, account: Account, due_minor: int, as_of: datetime
+) -> _Mail:
+    reader = Reader.of(account)
+    balance = {
+        "has_due": due_minor > 0,
+        "balance": reader.money(due_minor, account.currency),
+        "as_of": reader.instant(as_of),
+        "pay_link": pay_link(),
+    }
+    return _Mail(
+        account=account,
+        kind=kind,
+        context={**context, **balance},
+        amounts={"due_minor": due_minor, "currency": account.currency},
+        as_of=as_of,
+    )
+
+
+def pay_link() -> str:
+    """Where a customer signs in, sees the balance and pays. Never made from a request's Host."""
+    return f"{settings.SITE_URL}/"
+
+
+# --- why a card was declined, and what helps
+
+_CHECK_FUNDS = _("Please make sure that the card has enough funds, or pay with another card.")
+_OTHER_CARD = _("Please add another card, or pay with one.")
+_ASK_BANK = _("Please ask your bank about it, or pay with another card.")
+_CHECK_DETAILS = _("Please enter the card's details again, or pay with another card.")
+_CONFIRM = _("Please sign in and pay; your bank will ask you to confirm it.")
+_LATER = _("Please try again later, or pay with another card.")
+
+DECLINED = (_("The bank declined the card."), _ASK_BANK)
+
+# By the provider's code. Lost, stolen and suspected cards are told as "declined": the holder of a
+# stolen card must not learn more from us than from the bank.
+DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
+    "insufficient_funds": (_("The card did not have enough funds."), _CHECK_FUNDS),
+    "card_velocity_exceeded": (_("The card is over its limit."), _CHECK_FUNDS),
+    "withdrawal_count_limit_exceeded": (_("The card is over its limit."), _CHECK_FUNDS),
+    "expired_card": (_("The card has expired."), _OTHER_CARD),
+    "invalid_account": (_("The card's account no longer exists."), _OTHER_CARD),
+    "card_not_supported": (_("The card cannot be used for this kind of payment."), _OTHER_CARD),
+    "currency_not_supported": (_("The card cannot pay in this currency."), _OTHER_CARD),
+    "incorrect_number": (_("The card's details are not right."), _CHECK_DETAILS),
+    "incorrect_cvc": (_("The card's details are not right."), _CHECK_DETAILS),
+    "invalid_cvc": (_("The card's details are not right."), _CHECK_DETAILS),
+    "authentication_required": (_("Your bank wants you to confirm the payment."), _CONFIRM),
+    "processing_error": (_("The bank could not process the payment."), _LATER),
+    "issuer_not_available": (_("The bank could not be reached."), _LATER),
+    "try_again_later": (_("The bank could not process the payment."), _LATER),
+}
+
+
+# --- whether it is still true
+
+
+def recheck_invoice(message: Message, as_of: datetime) -> Verdict:
+    """Settled by a payment: the receipt tells it. Another balance: the mail says that one."""
+    account, standing = _look(message, as_of=as_of)
+    invoice = Invoice.objects.get(pk=int(_subject(message)))
+    if _stated(message) > 0 and _is_paid(invoice):
+        return _cancel(message, standing, because="settled meanwhile: the receipt tells it")
+    return _keep_or_rerender(
+        message,
+        standing,
+        lambda: _invoice(invoice, account=account, due_minor=standing.due_minor, as_of=as_of),
+    )
+
+
+def recheck_payment_failed(message: Message, as_of: datetime) -> Verdict:
+    """Nothing is due any more: there is nothing to be done about it."""
+    account, standing = _look(message, as_of=as_of)
+    attempt = PaymentAttempt.objects.get(pk=uuid.UUID(_subject(message)))
+    if standing.due_minor <= 0:
+        return _cancel(message, standing, because="settled meanwhile", attempt=attempt)
+    return _keep_or_rerender(
+        message,
+        standing,
+        lambda: _payment_failed(
+            attempt, account=account, due_minor=standing.due_minor, as_of=as_of
+        ),
+        attempt=attempt,
+    )
+
+
+def recheck_hold_placed(message: Message, as_of: datetime) -> Verdict:
+    """Lifted again: there is no hold to tell of."""
+    account, standing = _look(message, as_of=as_of)
+    hold = Hold.objects.get(pk=int(_subject(message)))
+    if hold.lifted_at is not None:
+        return _cancel(message, standing, because="the hold was lifted meanwhile", hold=hold)
+    return _keep_or_rerender(
+        message,
+        standing,
+        lambda: _hold_placed(hold, account=account, due_minor=standing.due_minor, as_of=as_of),
+        hold=hold,
+    )
+
+
+def recheck_hold_lifted(message: Message, as_of: datetime) -> Verdict:
+    """They were never told of the hold: its end would only puzzle them."""
+    placed = message.fact.replace(":lifted", ":placed")
+    if Message.objects.filter(
+        kind=HOLD_PLACED, fact=placed, state=Message.State.CANCELLED
+    ).exists():
+        return Cancel("they were never told of the hold")
+    return Keep()
+
+
+def _look(message: Message, *, as_of: datetime) -> tuple[Account, Standing]:
+    account = locks.account_for_update(message.account_id)
+    return account, ledger.standing(account.pk, as_of=as_of)
+
+
+def _subject(message: Message) -> str:
+    """The key in a fact: "17" of "hold:17:placed"."""
+    return message.fact.split(":")[1]
+
+
+def _stated(message: Message) -> int:
+    return int(message.amounts["due_minor"])
+
+
+def _is_paid(invoice: Invoice) -> bool:
+    return (
+        invoice.settled_at is not None
+        and invoice.allocations.filter(payment__isnull=False).exists()
+    )
+
+
+def _cancel(message: Message, standing: Standing, *, because: str, **links: Any) -> Cancel:
+    _decide(message, standing, did=Decision.Did.SKIPPED, because=because, **links)
+    return Cancel(because)
+
+
+def _keep_or_rerender(
+    message: Message, standing: Standing, again: Callable[[], _Mail], **links: Any
+) -> Verdict:
+    if standing.due_minor == _stated(message):
+        return Keep()
+    because = "the balance had changed: rendered anew"
+    _decide(message, standing, did=Decision.Did.DONE, because=because, **links)
+    return Rerender(outbox.render(**again()), because)
+
+
+def _decide(message: Message, standing: Standing, *, did: str, because: str, **links: Any) -> None:
+    decisions.record(
+        decisions.decision(
+            act="EMAIL",
+            did=did,
+            because=because,
+            account_id=message.account_id,
+            expected={
+                **message.amounts,
+                "as_of": message.as_of.isoformat(),
+                "message": f"{message.kind} {message.fact}",
+            },
+            saw=standing.facts,
+            world_changed=True,
+            **links,
+        )
+    )

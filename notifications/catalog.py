@@ -1,0 +1,84 @@
+"""
+The kinds of messages there are, and how each is rechecked just before it is sent.
+
+A kind is registered by the app that writes it, when that app is ready: this one knows no invoice.
+The recheck runs inside delivery's transaction, may lock and write what is its own, and answers with
+a verdict.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from notifications.models import Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a message says, in which language, and the instant its numbers were true at."""
+
+    locale: str
+    time_zone: str
+    subject: str
+    body_text: str
+    body_html: str
+    amounts: dict[str, Any]
+    as_of: datetime
+
+
+@dataclass(frozen=True)
+class Keep:
+    """It is still true: send it as it is."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """It is no longer true, or another message tells it better."""
+
+    because: str
+
+
+@dataclass(frozen=True)
+class Rerender:
+    """It is worth sending, with other numbers."""
+
+    content: Content
+    because: str
+
+
+Verdict: TypeAlias = Keep | Cancel | Rerender
+Recheck: TypeAlias = Callable[[Message, datetime], Verdict]
+
+
+class UnknownKind(LookupError):
+    """No app has registered this kind of message."""
+
+
+_RECHECKS: dict[str, Recheck | None] = {}
+
+
+def register(kind: str, *, recheck: Recheck | None = None) -> None:
+    """This will make a kind known. Without a recheck, its messages are true for ever: a receipt."""
+    _RECHECKS[kind] = recheck
+
+
+def recheck(message: Message, *, as_of: datetime) -> Verdict:
+    """
+    This will ask whether a message is still true.
+
+    :raises UnknownKind: if no app has registered its kind.
+    """
+    ask = _RECHECKS[check(message.kind)]
+    return ask(message, as_of) if ask else Keep()
+
+
+def check(kind: str) -> str:
+    """
+    This will return the kind if it is known.
+
+    :raises UnknownKind: if it is not.
+    """
+    if kind not in _RECHECKS:
+        raise UnknownKind(f"no message kind {kind!r}; there are {', '.join(sorted(_RECHECKS))}")
+    return kind

@@ -1,0 +1,108 @@
+"""
+Money, instants and dates as the reader writes them. Pure; what it needs to know is passed in.
+
+English is written for readers anywhere: the day before the month, 24 hours, and US$ told apart
+from A$. Every instant names its time zone.
+"""
+
+import datetime as dt
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from babel.dates import format_date, format_skeleton
+from babel.numbers import NumberPattern
+from django.conf import settings
+from django.utils.translation import get_supported_language_variant
+
+from accounts.models import Account
+
+BABEL_LOCALES = {"en": "en_GB"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads it: the language and the time zone everything is written in."""
+
+    locale: str
+    time_zone: str
+
+    @classmethod
+    def of(cls, account: Account) -> "Reader":
+        """The reader of an account's messages; English where its language is none of ours."""
+        return cls(locale=supported(account.language), time_zone=account.time_zone)
+
+    def money(self, amount_minor: int, currency: str) -> str:
+        return money(amount_minor, currency, self.locale)
+
+    def instant(self, moment: dt.datetime) -> str:
+        return instant(moment, self.locale, self.time_zone)
+
+    def date(self, moment: dt.datetime) -> str:
+        return date(moment, self.locale, self.time_zone)
+
+    def period(self, month: dt.date) -> str:
+        return period(month, self.locale)
+
+
+def supported(language: str) -> str:
+    """The language of ours that is closest to a code: "hu" for "hu-HU", the default for "xx"."""
+    try:
+        return get_supported_language_variant(language)
+    except LookupError:
+        return settings.LANGUAGE_CODE
+
+
+def money(amount_minor: int, currency: str, locale: str) -> str:
+    """An amount in minor units with its currency and exactly that currency's decimals."""
+    decimals = _exponent(currency)
+    amount = Decimal(amount_minor).scaleb(-decimals)
+    pattern = _currency_pattern(locale, decimals)
+    return pattern.apply(amount, babel_locale(locale), currency=currency, currency_digits=False)
+
+
+def instant(moment: dt.datetime, locale: str, time_zone: str) -> str:
+    """ "1 November 2026, 06:12 (Europe/Budapest)"."""
+    local = moment.astimezone(ZoneInfo(time_zone))
+    return f"{date(moment, locale, time_zone)}, {local:%H:%M} ({time_zone})"
+
+
+def date(moment: dt.datetime, locale: str, time_zone: str) -> str:
+    """ "1 November 2026": the day it is in the reader's zone."""
+    return format_date(moment.astimezone(ZoneInfo(time_zone)).date(), "long", babel_locale(locale))
+
+
+def period(month: dt.date, locale: str) -> str:
+    """ "October 2026", for the month a first day stands for."""
+    return format_skeleton("yMMMM", month, locale=babel_locale(locale))
+
+
+@cache
+def babel_locale(locale: str) -> Locale:
+    """The Babel locale of a language of ours."""
+    return Locale.parse(BABEL_LOCALES.get(locale, locale), sep="-" if "-" in locale else "_")
+
+
+@cache
+def _currency_pattern(locale: str, decimals: int) -> NumberPattern:
+    # Babel would take the decimals people use in cash (IQD 0); the books keep ISO 4217's (IQD 3).
+    pattern: NumberPattern = copy(babel_locale(locale).currency_formats["standard"])
+    pattern.frac_prec = (decimals, decimals)
+    return pattern
+
+
+# The one table of decimals is the billing app's; it registers it here, as it does its messages.
+_exponents: list[Callable[[str], int]] = []
+
+
+def use_exponents(exponent: Callable[[str], int]) -> None:
+    """This will take the number of decimals of a currency's minor unit from this function."""
+    _exponents[:] = [exponent]
+
+
+def _exponent(currency: str) -> int:
+    return _exponents[0](currency)
