@@ -1,0 +1,1 @@
+"""What finance asks. One query file per report; every answer says as of when."""

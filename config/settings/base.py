@@ -16,7 +16,9 @@ env.read_env(BASE_DIR / ".env")
 
 DEBUG = env.bool("DEBUG", default=False)
 # A development key; `check --deploy` and config.checks refuse it outside DEBUG on a public host.
-SECRET_KEY = env.str("SECRET_KEY", default="insecure-development-key-set-SECRET_KEY-before-going-live")
+SECRET_KEY = env.str(
+    "SECRET_KEY", default="insecure-development-key-set-SECRET_KEY-before-going-live"
+)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Links in emails are made from this, never from a request's Host header.
@@ -117,7 +119,12 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Billing <billing@loc
 EMAIL_FILE_PATH = env.str("EMAIL_FILE_PATH", default=str(BASE_DIR / ".data" / "mail"))
 
 # The sandbox provider's own book: outside our database, so outside our transactions.
-SANDBOX_BOOK = Path(env.str("SANDBOX_BOOK", default=str(EMBEDDED_DB_DIR.parent / "sandbox-book.sqlite3")))
+SANDBOX_BOOK = Path(
+    env.str("SANDBOX_BOOK", default=str(EMBEDDED_DB_DIR.parent / "sandbox-book.sqlite3"))
+)
+# How long each of its answers takes, and those of its slow card.
+SANDBOX_LATENCY_SECONDS = env.float("SANDBOX_LATENCY_SECONDS", default=0.0)
+SANDBOX_SLOW_SECONDS = env.float("SANDBOX_SLOW_SECONDS", default=2.0)
 # Which gateway a new card is stored with. `sandbox` moves no money.
 DEFAULT_GATEWAY = env.str("DEFAULT_GATEWAY", default="sandbox")
 

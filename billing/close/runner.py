@@ -1,0 +1,310 @@
+"""
+Work on ready steps, a chunk at a time.
+
+A step that touches only our database runs in one transaction with its claim, its outcome and the
+readying of what follows: a kill rolls all of it back. One that touches the world is leased first,
+works with nothing open, and may write its outcome only while its lease token stands.
+"""
+
+import logging
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest, Now
+
+from accounts.models import Account
+from billing import decisions, doorbell, gateways, locks
+from billing.close import pipeline
+from billing.close.step import Chunk, Outcome, StepModule
+from billing.models import Decision, Step
+
+logger = logging.getLogger(__name__)
+State = Step.State
+
+# How long a leased step is its worker's; longer than the slowest batch of provider calls.
+LEASE = timedelta(seconds=60)
+# Transient errors: 30 s, 1 min, 2 min… with full jitter, capped at an hour; then dead.
+RETRY_BASE = timedelta(seconds=30)
+RETRY_CAP = timedelta(hours=1)
+ATTEMPTS_MAX = 8
+
+# The database itself is in trouble: nobody's step is at fault. Let the worker die and be restarted.
+NOT_THE_STEPS_FAULT = (OperationalError, InterfaceError)
+
+
+def drain(lane: str, *, clock: Callable[[], datetime], until: Callable[[], bool]) -> int:
+    """This will work on a lane until nothing is ready in it, or `until` says stop. Returns steps ended."""
+    worked = 0
+    while not until():
+        ended = sum(work_once(step, as_of=clock()) for step in pipeline.STEPS if step.lane == lane)
+        if not ended:
+            return worked
+        worked += ended
+    doorbell.ring(lane)
+    return worked
+
+
+def work_once(module: StepModule, *, as_of: datetime) -> int:
+    """This will work on one chunk of a kind of step. Returns how many it took; 0: none was ready."""
+    if module.touches_the_world:
+        return _work_in_the_world(module, as_of=as_of)
+    return _work_in_the_database(module, as_of=as_of)
+
+
+# --- steps that touch only our database
+
+
+def _work_in_the_database(
+    module: StepModule, *, as_of: datetime, only: Sequence[int] | None = None
+) -> int:
+    claimed: list[int] = []
+    try:
+        return _transact(module, claimed, as_of=as_of, only=only)
+    except NOT_THE_STEPS_FAULT:
+        raise
+    except Exception as error:  # noqa: BLE001 - one account's error must not stop the others
+        if len(claimed) == 1:
+            _charge_an_attempt(claimed[0], error, as_of=as_of)
+            return 1
+        logger.warning("%s: bisecting %s steps: %r", module.kind, len(claimed), error)
+        half = len(claimed) // 2
+        return _work_in_the_database(
+            module, as_of=as_of, only=claimed[:half]
+        ) + _work_in_the_database(module, as_of=as_of, only=claimed[half:])
+
+
+@transaction.atomic(durable=True)
+def _transact(
+    module: StepModule, claimed: list[int], *, as_of: datetime, only: Sequence[int] | None
+) -> int:
+    steps = _ready(module, limit=module.batch, only=only)
+    claimed += [step.pk for step in steps]
+    if not steps:
+        return 0
+    accounts = locks.accounts_for_update({s.account_id for s in steps if s.account_id is not None})
+    outcomes = list(module.perform(Chunk(steps[0].run, steps, accounts, as_of)))
+    _check_complete(steps, outcomes)
+    write_down(module, outcomes, as_of=as_of)
+    return len(steps)
+
+
+def _ready(module: StepModule, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
+    """Ready steps of one run, locked; steps that another worker holds are passed over."""
+    ready = Step.objects.filter(kind=module.kind, state__in=Step.CLAIMABLE, run_at__lte=Now())
+    if only is not None:
+        ready = ready.filter(pk__in=only)
+    order = ("-priority", "run_at", "pk")
+    first_run = ready.order_by(*order).values_list("run", flat=True).first()
+    return list(
+        ready.filter(run=first_run)
+        .select_for_update(skip_locked=True, of=("self",))
+        .select_related("run")
+        .order_by(*order)[:limit]
+    )
+
+
+def _check_complete(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
+    assert {s.pk for s in steps} == {o.step.pk for o in outcomes}, (
+        "a step was left without an outcome"
+    )
+
+
+# --- steps that touch the world
+
+
+def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
+    steps = _lease(module)
+    if not steps:
+        return 0
+    accounts = Account.objects.in_bulk([s.account_id for s in steps if s.account_id is not None])
+    chunk = Chunk(steps[0].run, steps, accounts, as_of)
+    try:
+        outcomes = list(module.perform(chunk))
+    except NOT_THE_STEPS_FAULT:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above; their leases are given back one by one
+        for step in steps:
+            _charge_an_attempt(step.pk, error, as_of=as_of, lease_token=step.lease_token)
+        return len(steps)
+    _check_complete(steps, outcomes)
+    _finish_leased(module, outcomes, as_of=as_of)
+    return len(steps)
+
+
+@transaction.atomic(durable=True)
+def _lease(module: StepModule) -> list[Step]:
+    steps = _ready(module, limit=module.batch)
+    token = uuid.uuid4()
+    Step.objects.filter(pk__in=[step.pk for step in steps]).update(
+        state=State.RUNNING,
+        lease_token=token,
+        lease_until=Now() + LEASE,
+        # Counted before the work, so that a step that kills its worker runs out of attempts.
+        attempts=F("attempts") + 1,
+    )
+    for step in steps:
+        step.lease_token = token
+    return steps
+
+
+@transaction.atomic(durable=True)
+def _finish_leased(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
+    mine = set(
+        Step.objects.select_for_update()
+        .filter(
+            pk__in=[outcome.step.pk for outcome in outcomes],
+            state=State.RUNNING,
+            lease_token=outcomes[0].step.lease_token,
+        )
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    kept = [outcome for outcome in outcomes if outcome.step.pk in mine]
+    if fenced := len(outcomes) - len(kept):
+        logger.warning(
+            "%s: %s outcomes came after their lease ran out: dropped", module.kind, fenced
+        )
+    write_down(module, kept, as_of=as_of)
+
+
+# --- writing outcomes down
+
+
+def write_down(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
+    """This will end or postpone steps, record the decisions and ready what follows, in the caller's transaction."""
+    ended = [outcome for outcome in outcomes if outcome.is_end]
+    _end(ended, as_of=as_of)
+    _postpone([outcome for outcome in outcomes if not outcome.is_end])
+    decisions.record(*(_decision(outcome) for outcome in ended if outcome.step.account_id))
+    _ready_followers(module, [o for o in ended if o.state in {State.DONE, State.SKIPPED}])
+    _block_followers(
+        module, [o for o in ended if o.state in {State.BLOCKED, State.DEAD}], as_of=as_of
+    )
+
+
+def _end(ended: Sequence[Outcome], *, as_of: datetime) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            END,
+            {
+                "ids": [outcome.step.pk for outcome in ended],
+                "states": [outcome.state for outcome in ended],
+                "because": [outcome.because[:300] for outcome in ended],
+                "as_of": as_of,
+            },
+        )
+
+
+END = """
+UPDATE billing_step s
+   SET state = o.state, because = o.because, finished_at = %(as_of)s,
+       lease_token = NULL, lease_until = NULL
+  FROM unnest(%(ids)s::bigint[], %(states)s::text[], %(because)s::text[]) AS o(id, state, because)
+ WHERE s.id = o.id
+"""
+
+
+def _postpone(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        Step.objects.filter(pk=outcome.step.pk).update(
+            state=State.READY,
+            run_at=outcome.run_at,
+            because=outcome.because[:300],
+            lease_token=None,
+            lease_until=None,
+            # Waiting is not failing.
+            attempts=Greatest(F("attempts") - 1, 0),
+        )
+
+
+def _decision(outcome: Outcome) -> Decision:
+    step = outcome.step
+    return decisions.decision(
+        act=step.kind,
+        did=outcome.did,
+        because=outcome.because,
+        account_id=step.account_id,
+        expected=step.expected,
+        saw=outcome.saw,
+        world_changed=outcome.world_changed,
+        run_id=step.run_id,
+        attempt=outcome.attempt,
+        hold=outcome.hold,
+    )
+
+
+def _ready_followers(module: StepModule, outcomes: Sequence[Outcome]) -> None:
+    following = pipeline.followers(module.kind)
+    if not outcomes or not following:
+        return
+    by_account = {outcome.step.account_id: outcome for outcome in outcomes}
+    waiting = list(
+        Step.objects.filter(
+            run=outcomes[0].step.run_id,
+            account__in=by_account,
+            kind__in=[step.kind for step in following],
+            state=State.WAITING,
+        )
+    )
+    for step in waiting:
+        step.state = State.READY
+        step.expected = by_account[step.account_id].expect
+    Step.objects.bulk_update(waiting, ["state", "expected"])
+    for lane in dict.fromkeys(step.lane for step in following):
+        doorbell.ring(lane, times=settings.WORKERS)
+
+
+def _block_followers(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
+    for state, because in ((State.BLOCKED, "is blocked"), (State.DEAD, "gave up")):
+        accounts = [outcome.step.account_id for outcome in outcomes if outcome.state == state]
+        if accounts:
+            Step.objects.filter(
+                run=outcomes[0].step.run_id,
+                account__in=accounts,
+                kind__in=pipeline.all_followers(module.kind),
+                state=State.WAITING,
+            ).update(
+                state=State.BLOCKED,
+                because=f"its {module.kind.lower()} step {because}",
+                finished_at=as_of,
+            )
+
+
+# --- when a step fails
+
+
+@transaction.atomic(durable=True)
+def _charge_an_attempt(
+    step_id: int, error: Exception, *, as_of: datetime, lease_token: uuid.UUID | None = None
+) -> None:
+    """A step failed by itself: try again later, or give up. A lost lease is left to who has it now."""
+    step = Step.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_id)
+    if step.lease_token != lease_token:
+        return
+    logger.error("%s failed: %r", step, error, exc_info=error)
+    attempts = step.attempts if lease_token else step.attempts + 1
+    Step.objects.filter(pk=step_id).update(
+        attempts=attempts, last_error=f"{type(error).__name__}: {error}"
+    )
+    if attempts >= ATTEMPTS_MAX or isinstance(error, gateways.Misconfigured):
+        module = pipeline.BY_KIND[step.kind]
+        because = f"{type(error).__name__}: {error}"
+        write_down(module, [Outcome(step, State.DEAD, because)], as_of=as_of)
+    else:
+        Step.objects.filter(pk=step_id).update(
+            state=State.READY,
+            run_at=as_of + retry_delay(attempts),
+            lease_token=None,
+            lease_until=None,
+        )
+
+
+def retry_delay(attempts: int) -> timedelta:
+    """How long to wait after so many failed attempts: doubling, capped, with full jitter."""
+    longest = min(RETRY_CAP, RETRY_BASE * 2 ** (attempts - 1))
+    return longest * random.random()  # noqa: S311 - spreads load, guards nothing

@@ -1,0 +1,97 @@
+"""
+What a step is given, and what it says: the contract between the runner and billing/close/steps/.
+
+A step only decides. The runner claims, locks, writes outcomes and decisions down, and readies what
+follows, all in one transaction.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from accounts.models import Account, Hold
+from billing.models import CloseRun, Decision, PaymentAttempt, Step
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some steps of one kind and one run, claimed together."""
+
+    run: CloseRun
+    steps: list[Step]
+    # By id; locked where the step touches only our database.
+    accounts: dict[int, Account]
+    as_of: datetime
+
+    def account_of(self, step: Step) -> Account:
+        """The account of a step; the run's report has none."""
+        assert step.account_id is not None, f"{step} is not about an account"
+        return self.accounts[step.account_id]
+
+
+@dataclass
+class Outcome:
+    """The end, or the postponement, of one step."""
+
+    step: Step
+    state: str
+    because: str
+    saw: dict[str, Any] = field(default_factory=dict)
+    # The world was not what the step before had left.
+    world_changed: bool = False
+    # What the steps that follow should find.
+    expect: dict[str, Any] = field(default_factory=dict)
+    # For a postponement: when to look again. For an end: when what follows may start.
+    run_at: datetime | None = None
+    attempt: PaymentAttempt | None = None
+    hold: Hold | None = None
+
+    @property
+    def is_end(self) -> bool:
+        return self.state not in Step.OPEN
+
+    @property
+    def did(self) -> Decision.Did:
+        """The Decision's word for this end."""
+        return Decision.Did(self.state)
+
+
+def done(step: Step, because: str, **facts: Any) -> Outcome:
+    """It was done."""
+    return Outcome(step, Step.State.DONE, because, **facts)
+
+
+def skipped(step: Step, because: str, **facts: Any) -> Outcome:
+    """There was nothing to do, which is a normal end."""
+    return Outcome(step, Step.State.SKIPPED, because, **facts)
+
+
+def blocked(step: Step, because: str, **facts: Any) -> Outcome:
+    """It cannot go on before a person acts; what follows is blocked too."""
+    return Outcome(step, Step.State.BLOCKED, because, **facts)
+
+
+def later(step: Step, because: str, *, run_at: datetime) -> Outcome:
+    """Not yet: look again at `run_at`. Neither an attempt nor a decision."""
+    return Outcome(step, Step.State.READY, because, run_at=run_at)
+
+
+class StepModule(Protocol):
+    """One step of the close: a module with these names."""
+
+    kind: str
+    # The kind whose end readies this one; None where the run does.
+    follows: str | None
+    # The doorbell it is rung with, and so the clusters that work on it.
+    lane: str
+    # How many it takes at once.
+    batch: int
+    # False: the runner opens the transaction and locks the accounts; a kill rolls all back.
+    # True: the runner leases the steps, commits, and calls with nothing open.
+    touches_the_world: bool
+
+    @staticmethod
+    def perform(chunk: Chunk) -> Iterable[Outcome]:
+        """This will decide each step of the chunk. One left out is an error of the module."""
+        ...

@@ -1,0 +1,101 @@
+"""Charge what each account owes now, with the card it has now."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from billing import ledger, payments
+from billing.close.step import Chunk, Outcome, blocked, done, later, skipped
+from billing.models import CloseRun, PaymentAttempt, Step
+from billing.payments import CannotCollect
+
+kind = Step.Kind.CHARGE
+follows = Step.Kind.INVOICE
+lane = "charge"
+batch = 16
+touches_the_world = True
+
+State = PaymentAttempt.State
+# How soon to look again at an attempt that another process is working on.
+LOOK_AGAIN_AFTER = timedelta(seconds=2)
+
+
+def perform(chunk: Chunk) -> Iterator[Outcome]:
+    """Collect from all at once; every account's answer is its own."""
+    collected = payments.collect_all(
+        [_request(chunk.run, step) for step in chunk.steps], as_of=chunk.as_of
+    )
+    for step in chunk.steps:
+        account = chunk.account_of(step)
+        attempt = collected.attempts.get(account.pk)
+        if attempt is None:
+            yield _refused(chunk, step, collected.refused[account.pk])
+        else:
+            yield _attempted(chunk, step, attempt)
+
+
+def _request(run: CloseRun, step: Step) -> payments.Request:
+    assert step.account_id is not None, f"{step} is not about an account"
+    charges_anyway = run.when_balance_changed == CloseRun.ChangedBalance.CHARGE_DUE_NOW
+    return payments.Request(
+        account_id=step.account_id,
+        run_id=run.pk,
+        only_if_due_minor=None if charges_anyway else step.expected.get("due_minor"),
+    )
+
+
+def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
+    saw = refusal.standing.facts
+    expected_minor = step.expected.get("due_minor", 0)
+    changed = expected_minor != refusal.standing.due_minor
+    match refusal:
+        case payments.AttemptInFlight(attempt=attempt):
+            return _in_flight(chunk, step, attempt)
+        case payments.NothingDue() if expected_minor > 0 and refusal.standing.due_minor <= 0:
+            return skipped(step, "settled meanwhile", saw=saw, expect=saw, world_changed=True)
+        case payments.BalanceChanged() if (
+            chunk.run.when_balance_changed == CloseRun.ChangedBalance.HOLD_FOR_PERSON
+        ):
+            return blocked(
+                step, "the balance has changed: a person decides", saw=saw, world_changed=True
+            )
+        case payments.NoPaymentMethod() if step.expected.get("has_card"):
+            return skipped(step, "card removed meanwhile", saw=saw, expect=saw, world_changed=True)
+        case _:
+            return skipped(step, refusal.because, saw=saw, expect=saw, world_changed=changed)
+
+
+def _in_flight(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
+    """Ours from before a crash, or the customer's own: drive it if nobody does, then look again."""
+    if attempt.state == State.REVIEW:
+        return blocked(step, f"a payment is in review: {attempt.because}", attempt=attempt)
+    payments.drive([attempt], as_of=chunk.as_of)
+    return later(step, "a payment is on its way", run_at=chunk.as_of + LOOK_AGAIN_AFTER)
+
+
+def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
+    saw = {
+        **ledger.standing(attempt.account_id, as_of=chunk.as_of).facts,
+        "charged_minor": attempt.amount_minor,
+    }
+    changed = attempt.amount_minor != step.expected.get("due_minor")
+    match attempt.state:
+        case State.SUCCEEDED:
+            return done(
+                step, "charged", saw=saw, expect=saw, world_changed=changed, attempt=attempt
+            )
+        case State.FAILED:
+            return done(
+                step, attempt.because, saw=saw, expect=saw, world_changed=changed, attempt=attempt
+            )
+        case State.RELEASED if attempt.provider_ref is None:
+            # It never got to the provider and never will: our set-up is wrong.
+            return blocked(step, attempt.because, saw=saw, attempt=attempt)
+        case State.RELEASED:
+            # Given up because the world changed; ask again what is due now.
+            return later(step, attempt.because, run_at=chunk.as_of)
+        case State.REVIEW:
+            return blocked(step, attempt.because, saw=saw, attempt=attempt)
+        case _:
+            return later(
+                step, "outcome not known yet", run_at=attempt.next_action_at or chunk.as_of
+            )

@@ -1,0 +1,49 @@
+"""Place a hold on every account that is overdue and has nothing in flight."""
+
+from collections.abc import Iterator
+
+from accounts import holds
+from billing import dunning, ledger
+from billing.close.step import Chunk, Outcome, done, later, skipped
+from billing.ledger import Standing
+from billing.models import Invoice, Step
+
+kind = Step.Kind.HOLD
+follows = Step.Kind.CHARGE
+lane = "default"
+batch = 200
+touches_the_world = False
+
+
+def perform(chunk: Chunk) -> Iterator[Outcome]:
+    """Look at what is overdue now, whatever the charge said."""
+    standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
+    for step in chunk.steps:
+        yield _decide(chunk, step, standings[chunk.account_of(step).pk])
+
+
+def _decide(chunk: Chunk, step: Step, standing: Standing) -> Outcome:
+    if not standing.due_minor:
+        changed = step.expected.get("due_minor", 0) > 0
+        because = "settled meanwhile" if changed else "nothing is due"
+        return skipped(step, because, saw=standing.facts, world_changed=changed)
+    if standing.in_flight_minor:
+        return skipped(step, "a payment is on its way", saw=standing.facts, world_changed=True)
+    if not standing.overdue_minor:
+        return _wait_until_due(chunk, step)
+    try:
+        hold = dunning.place_hold(chunk.account_of(step), standing)
+    except holds.AlreadyHeld:
+        return skipped(step, "already held", saw=standing.facts)
+    return done(step, "overdue and not paid", saw=standing.facts, hold=hold)
+
+
+def _wait_until_due(chunk: Chunk, step: Step) -> Outcome:
+    first_due = (
+        Invoice.objects.filter(account=chunk.account_of(step), state="ISSUED", settled_at=None)
+        .order_by("due_at")
+        .values_list("due_at", flat=True)
+        .first()
+    )
+    assert first_due is not None, f"{step}: something is due, but no invoice is open"
+    return later(step, "not overdue yet", run_at=first_due)

@@ -1,0 +1,43 @@
+"""Issue the invoice of every account that used something."""
+
+from collections.abc import Iterator
+
+from accounts.models import PaymentMethod
+from billing import invoicing, ledger
+from billing.close.step import Chunk, Outcome, blocked, done, skipped
+from billing.models import Step
+
+kind = Step.Kind.INVOICE
+follows = None
+lane = "default"
+batch = 200
+touches_the_world = False
+
+
+def perform(chunk: Chunk) -> Iterator[Outcome]:
+    """Draft from the summaries, issue, apply credit; say what is due, for the charge to expect."""
+    drafted = invoicing.draft_invoices(list(chunk.accounts.values()), month=chunk.run.month)
+    invoicing.issue_invoices(
+        list(drafted.invoices.values()), accounts=chunk.accounts, as_of=chunk.as_of
+    )
+    standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
+    with_card = set(
+        PaymentMethod.objects.filter(
+            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
+        ).values_list("account", flat=True)
+    )
+    for step in chunk.steps:
+        account = chunk.account_of(step)
+        facts = {**standings[account.pk].facts, "has_card": account.pk in with_card}
+        if account.pk in drafted.unpriced:
+            yield blocked(step, str(drafted.unpriced[account.pk]), saw=facts)
+        elif account.pk in drafted.invoices:
+            invoice = drafted.invoices[account.pk]
+            yield done(
+                step,
+                f"issued {invoice.number}",
+                saw={**facts, "total_minor": invoice.total_minor},
+                expect={**facts, "invoice": invoice.pk},
+            )
+        else:
+            yield skipped(step, "no usage to bill", saw=facts, expect=facts)

@@ -1,0 +1,83 @@
+"""
+Heal what died: once a minute, from anywhere, any number at once.
+
+Nothing here waits for a lock that a dead process could hold, and each part stands alone: one that
+fails is logged and does not stop the next.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from billing import credits, doorbell, metering, payments
+from billing.close import pipeline, runner, runs
+from billing.close.step import Outcome
+from billing.models import CloseRun, Step
+
+logger = logging.getLogger(__name__)
+State = Step.State
+
+
+def sweep(*, as_of: datetime) -> dict[str, int]:
+    """This will heal, and say how much of each it healed. Raises the first error after all parts ran."""
+    parts: dict[str, Callable[[], int]] = {
+        "leases": lambda: free_expired_leases(as_of=as_of),
+        "attempts": lambda: payments.drive_due(as_of=as_of),
+        "tallied": lambda: metering.tally(as_of=as_of),
+        "credits": lambda: credits.expire_due_credits(as_of=as_of),
+        "reports": release_reports,
+        "doorbells": ring_for_ready_steps,
+    }
+    healed, errors = {}, []
+    for name, part in parts.items():
+        try:
+            healed[name] = part()
+        except Exception as error:
+            logger.exception("sweeping %s failed", name)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return healed
+
+
+@transaction.atomic(durable=True)
+def free_expired_leases(*, as_of: datetime) -> int:
+    """This will make steps whose worker died UNKNOWN: the next one asks the world before acting."""
+    expired = list(
+        Step.objects.select_for_update(skip_locked=True, of=("self",))
+        .filter(state=State.RUNNING, lease_until__lt=Now())
+        .select_related("run")
+        .order_by("pk")
+    )
+    for step in expired:
+        if step.attempts >= runner.ATTEMPTS_MAX:
+            outcome = Outcome(step, State.DEAD, f"its worker died {step.attempts} times")
+            runner.write_down(pipeline.BY_KIND[step.kind], [outcome], as_of=as_of)
+        else:
+            Step.objects.filter(pk=step.pk).update(
+                state=State.UNKNOWN, lease_token=None, lease_until=None, run_at=Now()
+            )
+    return len(expired)
+
+
+def release_reports() -> int:
+    """This will release the report of every run that has no other step open."""
+    running = CloseRun.objects.filter(state=CloseRun.State.RUNNING).values_list("pk", flat=True)
+    return sum(runs.release_report(run_id) for run_id in running)
+
+
+def ring_for_ready_steps() -> int:
+    """This will ring every lane that has something ready, in case its doorbell was lost."""
+    ready = set(
+        Step.objects.filter(state__in=Step.CLAIMABLE, run_at__lte=Now())
+        .values_list("kind", flat=True)
+        .distinct()
+    )
+    lanes = {pipeline.BY_KIND[kind].lane for kind in ready}
+    for lane in lanes:
+        doorbell.ring(lane, times=settings.WORKERS)
+    return len(lanes)

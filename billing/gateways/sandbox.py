@@ -1,0 +1,205 @@
+"""
+A provider that moves no money and keeps its own book, outside our database and its transactions.
+
+The book is an SQLite file, so several of our processes share it and a kill of any of them leaves
+it whole. What a card does stands in its token; see CARDS.
+"""
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from billing.gateways.base import (
+    AttemptSpec,
+    Capabilities,
+    Misconfigured,
+    Observation,
+    OutcomeUnknown,
+    Status,
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A sandbox card: how it looks, and what it does when it is charged."""
+
+    token: str
+    brand: str
+    last_four: str
+    title: str
+    decline_code: str = ""
+    answers_slowly: bool = False
+    loses_reply: bool = False
+
+
+CARDS = {
+    card.token: card
+    for card in (
+        Card("sandbox_visa", "Visa", "4242", "Pays"),
+        Card("sandbox_mastercard", "Mastercard", "4444", "Pays"),
+        Card(
+            "sandbox_insufficient",
+            "Visa",
+            "9995",
+            "Declines: insufficient funds",
+            "insufficient_funds",
+        ),
+        Card("sandbox_declined", "Visa", "0002", "Declines", "card_declined"),
+        Card("sandbox_expired", "Visa", "0069", "Declines: expired", "expired_card"),
+        Card("sandbox_slow", "Visa", "0077", "Pays, answers slowly", answers_slowly=True),
+        Card("sandbox_lost_reply", "Visa", "0119", "Pays, but its reply is lost", loses_reply=True),
+    )
+}
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS charge (
+    ref TEXT PRIMARY KEY,
+    own_reference TEXT NOT NULL,
+    account_ref TEXT NOT NULL,
+    token TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+    status TEXT NOT NULL,
+    decline_code TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS charge_own_reference ON charge (own_reference);
+CREATE TABLE IF NOT EXISTS idempotency_key (key TEXT PRIMARY KEY, ref TEXT NOT NULL);
+"""
+COLUMNS = "ref, own_reference, status, amount_minor, currency, decline_code"
+
+
+class SandboxGateway:
+    """Speaks the Gateway protocol; see the module."""
+
+    name = "sandbox"
+    capabilities = Capabilities(
+        prepare="two_step", settles="sync", key_lifetime=timedelta(hours=24), minimum_minor={}
+    )
+
+    def __init__(self, book: Path, *, latency_seconds: float = 0, slow_seconds: float = 2) -> None:
+        self._book = book
+        self._latency_seconds = latency_seconds
+        self._slow_seconds = slow_seconds
+
+    def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
+        """
+        This will note a charge that is not submitted yet.
+
+        :raises Misconfigured: if the token is no sandbox card.
+        """
+        self._card(spec.token)
+        with self._open() as book:
+            known = book.execute("SELECT ref FROM idempotency_key WHERE key = ?", [key]).fetchone()
+            if known:
+                return self._observe(book, known[0])
+            ref = f"sb_{uuid.uuid4().hex}"
+            book.execute(
+                "INSERT INTO charge (ref, own_reference, account_ref, token, currency, amount_minor, status)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    ref,
+                    spec.own_reference,
+                    spec.account_ref,
+                    spec.token,
+                    spec.currency,
+                    spec.amount_minor,
+                    Status.UNSUBMITTED,
+                ],
+            )
+            book.execute("INSERT INTO idempotency_key (key, ref) VALUES (?, ?)", [key, ref])
+            return self._observe(book, ref)
+
+    def submit(self, ref: str, *, key: str) -> Observation:
+        """
+        This will move the (pretended) money, or decline. A second submit changes nothing.
+
+        :raises OutcomeUnknown: after it moved, where the card loses replies.
+        """
+        with self._open() as book:
+            (token,) = book.execute("SELECT token FROM charge WHERE ref = ?", [ref]).fetchone()
+        card = self._card(token)
+        if card.answers_slowly:
+            time.sleep(self._slow_seconds)
+        with self._open() as book:
+            submitted = book.execute(
+                "UPDATE charge SET status = ?, decline_code = ? WHERE ref = ? AND status = ?",
+                [
+                    Status.DECLINED if card.decline_code else Status.SUCCEEDED,
+                    card.decline_code,
+                    ref,
+                    Status.UNSUBMITTED,
+                ],
+            ).rowcount
+            observation = self._observe(book, ref)
+        if card.loses_reply and submitted:
+            raise OutcomeUnknown("the reply was lost on its way")
+        return observation
+
+    def read(self, ref: str) -> Observation:
+        """What the book says of a charge."""
+        with self._open() as book:
+            return self._observe(book, ref)
+
+    def find(self, own_reference: str) -> list[Observation]:
+        """The charges that carry our reference."""
+        with self._open() as book:
+            rows = book.execute(
+                f"SELECT {COLUMNS} FROM charge WHERE own_reference = ? ORDER BY rowid",
+                [own_reference],
+            ).fetchall()
+        return [_observation(row) for row in rows]
+
+    def cancel(self, ref: str, *, key: str) -> Observation:
+        """This will close a charge for ever, unless it has succeeded."""
+        with self._open() as book:
+            book.execute(
+                "UPDATE charge SET status = ? WHERE ref = ? AND status <> ?",
+                [Status.CANCELED, ref, Status.SUCCEEDED],
+            )
+            return self._observe(book, ref)
+
+    def book(self) -> Iterator[Observation]:
+        """Every charge, in the order they were made."""
+        with self._open() as book:
+            rows = book.execute(f"SELECT {COLUMNS} FROM charge ORDER BY rowid").fetchall()
+        return (_observation(row) for row in rows)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """One call to the provider: its own connection, its own transaction, its own time on the wire."""
+        time.sleep(self._latency_seconds)
+        self._book.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._book, timeout=30, isolation_level="IMMEDIATE")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(SCHEMA)
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _observe(book: sqlite3.Connection, ref: str) -> Observation:
+        row = book.execute(f"SELECT {COLUMNS} FROM charge WHERE ref = ?", [ref]).fetchone()
+        if row is None:
+            raise Misconfigured(f"the sandbox book has no charge {ref!r}")
+        return _observation(row)
+
+    @staticmethod
+    def _card(token: str) -> Card:
+        try:
+            return CARDS[token]
+        except KeyError:
+            raise Misconfigured(
+                f"{token!r} is not a sandbox card: use one of {', '.join(CARDS)}"
+            ) from None
+
+
+def _observation(row: tuple[str, str, str, int, str, str]) -> Observation:
+    ref, own_reference, status, amount_minor, currency, decline_code = row
+    return Observation(ref, own_reference, Status(status), amount_minor, currency, decline_code)

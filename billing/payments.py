@@ -1,0 +1,662 @@
+"""
+Receive money exactly once: reserve → prepare → recheck → submit → settle.
+
+    reserve   transaction: lock the account, read what is due now, write the attempt down
+    prepare   no transaction: the provider makes an object that carries no money yet; its id is stored
+    recheck   transaction: lock again; is it still due, is the card still there? else give up
+    submit    no transaction: the provider may move the money, once for this object
+    settle    transaction: what the provider says becomes payment, ledger, receipt, lifted hold
+
+Every phase works on many attempts at once; a customer's own payment is a list of one. A phase that
+does not get through leaves the attempt where it is, and `drive` goes on from there, in any process,
+after asking the provider. An attempt is given up only when the provider says it is cancelled.
+The protocol, its crash matrix and its proof: docs/payments.md.
+"""
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from accounts import timeline
+from accounts.models import Account, PaymentMethod
+from billing import decisions, dunning, gateways, ledger, locks, messages, settlement
+from billing.gateways import Observation, Status
+from billing.ledger import Standing
+from billing.models import Allocation, CreditGrant, Decision, Payment, PaymentAttempt
+from billing.money import money
+
+logger = logging.getLogger(__name__)
+State = PaymentAttempt.State
+
+# The longest a driver may be at work on an attempt before the sweeper takes it for dead:
+# two provider calls of at most 30 s each.
+DRIVE_WINDOW = timedelta(seconds=60)
+# When to ask the provider again after an answer that did not come, and then hourly.
+ASK_AGAIN_AFTER = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600))
+ASK_AGAIN_LATER = timedelta(hours=1)
+# An unknown this old goes to a person. It keeps blocking new attempts: late is better than twice.
+REVIEW_AFTER = timedelta(hours=24)
+# Calls in flight at once per driver; each is a thread that only waits.
+CALLS_AT_ONCE = 16
+
+
+class CannotCollect(Exception):
+    """Nothing was charged, and why. Carries what was seen under the lock."""
+
+    def __init__(self, because: str, *, standing: Standing) -> None:
+        super().__init__(because)
+        self.because = because
+        self.standing = standing
+
+
+class NothingDue(CannotCollect):
+    """The account owes nothing, or less than the gateway charges."""
+
+
+class NoPaymentMethod(CannotCollect):
+    """The account has no card, or it has expired."""
+
+
+class BalanceChanged(CannotCollect):
+    """What is due is not what was expected, and the run's policy is not to charge then."""
+
+
+class AttemptInFlight(CannotCollect):
+    """Another attempt of this account has not come to its end."""
+
+    def __init__(self, because: str, *, standing: Standing, attempt: PaymentAttempt) -> None:
+        super().__init__(because, standing=standing)
+        self.attempt = attempt
+
+
+@dataclass(frozen=True)
+class Request:
+    """Whose money to collect: what is due now, or only if it is `only_if_due_minor`."""
+
+    account_id: int
+    kind: str = PaymentAttempt.Kind.AUTO
+    run_id: int | None = None
+    only_if_due_minor: int | None = None
+
+
+@dataclass
+class Collected:
+    """What became of each account's request: an attempt, wherever it stands, or why there is none."""
+
+    attempts: dict[int, PaymentAttempt] = field(default_factory=dict)
+    refused: dict[int, CannotCollect] = field(default_factory=dict)
+
+
+# --- the acts
+
+
+def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
+    """
+    This will collect what one account owes now with its default payment method.
+
+    :raises NothingDue: if the balance was settled meanwhile.
+    :raises NoPaymentMethod: if the card was removed meanwhile.
+    :raises AttemptInFlight: if another attempt of this account is unresolved.
+    """
+    collected = collect_all([Request(account_id, kind)], as_of=as_of)
+    if account_id in collected.refused:
+        raise collected.refused[account_id]
+    return collected.attempts[account_id]
+
+
+def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
+    """This will collect what several accounts owe now. One account's trouble does not touch another's."""
+    collected = _reserve(requests, as_of=as_of)
+    _drive(list(collected.attempts.values()), as_of=as_of, fresh=True)
+    _reread(collected.attempts)
+    return collected
+
+
+def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """This will take unfinished attempts on from where they stand, asking the provider first."""
+    claimed = _claim(attempts, as_of=as_of)
+    _drive(claimed, as_of=as_of, fresh=False)
+    current = {attempt.account_id: attempt for attempt in claimed}
+    _reread(current)
+    return list(current.values())
+
+
+def drive_due(*, as_of: datetime, limit: int = 50) -> int:
+    """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
+    due = list(
+        PaymentAttempt.objects.filter(next_action_at__lte=as_of).order_by("next_action_at", "pk")[
+            :limit
+        ]
+    )
+    return len(drive(due, as_of=as_of))
+
+
+@transaction.atomic(durable=True)
+def record_payment(
+    *,
+    account_id: int,
+    token: uuid.UUID,
+    amount_minor: int,
+    currency: str,
+    method: str,
+    reason: str,
+    recorded_by: str,
+    as_of: datetime,
+) -> Payment:
+    """
+    This will book money that came in outside a gateway, in minor units: a bank transfer, cash.
+
+    It settles the oldest invoices; what is left over becomes the customer's credit.
+
+    :raises AlreadyRecorded: if the token was used: the form was sent twice.
+    :raises ValueError: if the currency is not the account's.
+    """
+    account = locks.account_for_update(account_id)
+    if currency != account.currency:
+        raise ValueError(
+            f"currency {currency}: account {account.external_id} is in {account.currency}"
+        )
+    if Payment.objects.filter(gateway="manual", provider_ref=str(token)).exists():
+        raise AlreadyRecorded(token)
+    return _book(
+        Payment(
+            account=account,
+            gateway="manual",
+            provider_ref=str(token),
+            currency=currency,
+            amount_minor=amount_minor,
+            method=method,
+            reason=reason,
+            recorded_by=recorded_by,
+            received_at=as_of,
+        ),
+        account=account,
+        as_of=as_of,
+    )
+
+
+class AlreadyRecorded(Exception):
+    """A payment with this token stands."""
+
+
+# --- reserve
+
+
+@transaction.atomic(durable=True)
+def _reserve(requests: Sequence[Request], *, as_of: datetime) -> Collected:
+    ids = [request.account_id for request in requests]
+    accounts = locks.accounts_for_update(ids)
+    standings = ledger.standings(ids, as_of=as_of)
+    in_flight = {
+        attempt.account_id: attempt
+        for attempt in PaymentAttempt.objects.filter(
+            account__in=ids, state__in=PaymentAttempt.IN_FLIGHT
+        )
+    }
+    methods = {
+        method.account_id: method
+        for method in PaymentMethod.objects.filter(
+            account__in=ids, is_default=True, state=PaymentMethod.State.ACTIVE
+        )
+    }
+    collected = Collected()
+    for request in requests:
+        pk = request.account_id
+        refusal = _refusal(request, standings[pk], in_flight.get(pk), methods.get(pk), as_of=as_of)
+        if refusal is not None:
+            collected.refused[pk] = refusal
+        else:
+            collected.attempts[pk] = _reserved(request, accounts[pk], standings[pk], methods[pk])
+    PaymentAttempt.objects.bulk_create(collected.attempts.values())
+    return collected
+
+
+def _refusal(
+    request: Request,
+    standing: Standing,
+    in_flight: PaymentAttempt | None,
+    method: PaymentMethod | None,
+    *,
+    as_of: datetime,
+) -> CannotCollect | None:
+    """Why not to charge now; None where everything holds."""
+    if in_flight is not None:
+        return AttemptInFlight("a payment is on its way", standing=standing, attempt=in_flight)
+    if standing.due_minor <= 0:
+        return NothingDue("nothing is due", standing=standing)
+    if request.only_if_due_minor not in {None, standing.due_minor}:
+        return BalanceChanged("the balance has changed", standing=standing)
+    if method is None:
+        return NoPaymentMethod("there is no card", standing=standing)
+    if method.has_expired(as_of):
+        return NoPaymentMethod(f"{method} has expired", standing=standing)
+    minimum_minor = gateways.get(method.gateway).capabilities.minimum_minor.get(
+        standing.currency, 1
+    )
+    if standing.due_minor < minimum_minor:
+        return NothingDue(
+            f"less than {money(minimum_minor, standing.currency)}, the least the gateway charges:"
+            " carried forward",
+            standing=standing,
+        )
+    return None
+
+
+def _reserved(
+    request: Request, account: Account, standing: Standing, method: PaymentMethod
+) -> PaymentAttempt:
+    return PaymentAttempt(
+        account=account,
+        run_id=request.run_id,
+        kind=request.kind,
+        currency=standing.currency,
+        amount_minor=standing.due_minor,
+        payment_method=method,
+        gateway=method.gateway,
+        next_action_at=standing.as_of + DRIVE_WINDOW,
+    )
+
+
+@transaction.atomic(durable=True)
+def _claim(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """Move the sweeper's time ahead, so that one driver at a time works on an attempt."""
+    claimed = list(
+        PaymentAttempt.objects.select_for_update(skip_locked=True, of=("self",))
+        .filter(pk__in=[a.pk for a in attempts], next_action_at__lte=as_of)
+        .select_related("account", "payment_method")
+        .order_by("pk")
+    )
+    PaymentAttempt.objects.filter(pk__in=[a.pk for a in claimed]).update(
+        next_action_at=as_of + DRIVE_WINDOW
+    )
+    return claimed
+
+
+# --- driving
+
+
+def _drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) -> None:
+    """
+    Take each attempt through the phases it has before it.
+
+    `fresh`: nobody has driven it before, so there is nothing to ask the provider first.
+    """
+    _prepare([a for a in attempts if a.state == State.RESERVED], as_of=as_of, fresh=fresh)
+    _reread_each(attempts)
+    _recheck([a for a in attempts if a.state == State.PREPARED], as_of=as_of)
+    seen_before = {a.pk for a in attempts if a.state == State.SUBMITTED}
+    _reread_each(attempts)
+    _submit(
+        [a for a in attempts if a.state == State.SUBMITTED],
+        ask_first=lambda attempt: attempt.pk in seen_before,
+        as_of=as_of,
+    )
+    _ask(
+        [a for a in attempts if a.state in {State.PROCESSING, State.REQUIRES_ACTION, State.REVIEW}],
+        as_of=as_of,
+    )
+    _reread_each(attempts)
+    _cancel([a for a in attempts if a.state == State.CANCELING], as_of=as_of)
+
+
+def _prepare(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) -> None:
+    def prepare(attempt: PaymentAttempt) -> Observation:
+        gateway = gateways.get(attempt.gateway)
+        if not fresh:
+            # The reply of an earlier try may have been lost: take its object over instead of
+            # leaving it behind.
+            for found in gateway.find(str(attempt.pk)):
+                if found.status is Status.UNSUBMITTED:
+                    return found
+        return gateway.prepare(_spec(attempt), key=_key(attempt, "prepare"))
+
+    def store(answers: Mapping[PaymentAttempt, Observation]) -> None:
+        with transaction.atomic(durable=True):
+            for attempt, observation in answers.items():
+                PaymentAttempt.objects.filter(pk=attempt.pk, state=State.RESERVED).update(
+                    state=State.PREPARED, provider_ref=observation.ref, unknown_since=None
+                )
+
+    _call(attempts, prepare, store, as_of=as_of)
+
+
+@transaction.atomic(durable=True)
+def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
+    """Between reserving and now the world may have changed: is it still due, is the card still there?"""
+    ids = [attempt.account_id for attempt in attempts]
+    locks.accounts_for_update(ids)
+    standings = ledger.standings(ids, as_of=as_of)
+    for attempt in sorted(attempts, key=lambda a: a.account_id):
+        current = locks.attempt_for_update(attempt.pk)
+        if current.state != State.PREPARED:
+            continue
+        because = _no_longer(current, standings[current.account_id])
+        if because is None:
+            current.state = State.SUBMITTED
+            current.submitted_at = as_of
+        else:
+            current.state = State.CANCELING
+            current.because = because
+            decisions.record(_gave_up(current, standings[current.account_id], because))
+        current.save(update_fields=["state", "submitted_at", "because", "updated_at"])
+
+
+def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
+    """Why the reserved amount may not be charged any more; None where it may."""
+    if standing.due_minor <= 0:
+        return "settled meanwhile"
+    if standing.due_minor < attempt.amount_minor:
+        return "less is due meanwhile"
+    if attempt.payment_method.state != PaymentMethod.State.ACTIVE:
+        return "card removed meanwhile"
+    return None
+
+
+def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decision:
+    return decisions.decision(
+        act="SUBMIT",
+        did=Decision.Did.SKIPPED,
+        because=because,
+        account_id=attempt.account_id,
+        expected={"due_minor": attempt.amount_minor, "currency": attempt.currency},
+        saw=standing.facts,
+        world_changed=True,
+        run_id=attempt.run_id,
+        attempt=attempt,
+    )
+
+
+def _submit(
+    attempts: Sequence[PaymentAttempt],
+    *,
+    ask_first: Callable[[PaymentAttempt], bool],
+    as_of: datetime,
+) -> None:
+    def submit(attempt: PaymentAttempt) -> Observation:
+        gateway, ref = gateways.get(attempt.gateway), _ref(attempt)
+        if ask_first(attempt):
+            found = gateway.read(ref)
+            if found.status is not Status.UNSUBMITTED:
+                return found
+        return gateway.submit(ref, key=_key(attempt, "submit"))
+
+    _call(attempts, submit, _settle(as_of), as_of=as_of)
+
+
+def _ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
+    def read(attempt: PaymentAttempt) -> Observation:
+        return gateways.get(attempt.gateway).read(_ref(attempt))
+
+    _call(attempts, read, _settle(as_of), as_of=as_of)
+
+
+def _cancel(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
+    def cancel(attempt: PaymentAttempt) -> Observation:
+        return gateways.get(attempt.gateway).cancel(_ref(attempt), key=_key(attempt, "cancel"))
+
+    _call(attempts, cancel, _settle(as_of), as_of=as_of)
+
+
+def _call(
+    attempts: Sequence[PaymentAttempt],
+    ask: Callable[[PaymentAttempt], Observation],
+    use: Callable[[Mapping[PaymentAttempt, Observation]], None],
+    *,
+    as_of: datetime,
+) -> None:
+    """Ask the provider about each attempt, at once and with nothing open, then use the answers together."""
+    if not attempts:
+        return
+    assert not transaction.get_connection().in_atomic_block, (
+        "a network call with a transaction open"
+    )
+    with ThreadPoolExecutor(max_workers=min(CALLS_AT_ONCE, len(attempts))) as pool:
+        answers = dict(zip(attempts, pool.map(_answer_of(ask), attempts), strict=True))
+    use({attempt: answer for attempt, answer in answers.items() if isinstance(answer, Observation)})
+    for attempt, answer in answers.items():
+        if not isinstance(answer, Observation):
+            _note_unknown(attempt, answer, as_of=as_of)
+
+
+def _answer_of(
+    ask: Callable[[PaymentAttempt], Observation],
+) -> Callable[[PaymentAttempt], Observation | Exception]:
+    def answer(attempt: PaymentAttempt) -> Observation | Exception:
+        try:
+            return ask(attempt)
+        except Exception as error:  # noqa: BLE001 - whatever a provider call raises, the outcome is unknown
+            return error
+
+    return answer
+
+
+def _settle(as_of: datetime) -> Callable[[Mapping[PaymentAttempt, Observation]], None]:
+    return lambda answers: apply_provider_state(
+        {attempt.pk: observation for attempt, observation in answers.items()}, as_of=as_of
+    )
+
+
+def _note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) -> None:
+    """No answer: stay in this state, ask again later, and after a day leave it to a person."""
+    logger.warning("attempt %s: outcome unknown: %s: %s", attempt.pk, type(error).__name__, error)
+    since = attempt.unknown_since or as_of
+    changes: dict[str, Any] = {
+        "unknown_since": since,
+        "because": f"{type(error).__name__}: {error}"[:300],
+        "key_generation": attempt.key_generation + 1,
+        "next_action_at": as_of + _ask_again_after(as_of - since),
+    }
+    if isinstance(error, gateways.RateLimited):
+        changes["next_action_at"] = as_of + timedelta(seconds=error.retry_after_seconds)
+    if isinstance(error, gateways.Misconfigured):
+        # Asking again cannot help. Before submission nothing can have moved; after it, a person looks.
+        changes["state"] = State.RELEASED if attempt.state == State.RESERVED else State.REVIEW
+        changes["next_action_at"] = None
+    elif as_of - since >= REVIEW_AFTER and attempt.state != State.RESERVED:
+        changes["state"] = State.REVIEW
+    PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
+
+
+def _ask_again_after(unknown_for: timedelta) -> timedelta:
+    return next((pause for pause in ASK_AGAIN_AFTER if unknown_for < pause), ASK_AGAIN_LATER)
+
+
+# --- settle
+
+
+@transaction.atomic(durable=True)
+def apply_provider_state(observations: Mapping[uuid.UUID, Observation], *, as_of: datetime) -> None:
+    """
+    This will write down what the provider says of attempts, by attempt id. The only place that ends one.
+
+    Whoever learns something (a reply, the sweeper, support) comes here with what the provider says
+    now. Applying the same twice changes nothing; money that moved is booked from any state.
+    """
+    attempts = PaymentAttempt.objects.in_bulk(list(observations))
+    accounts = locks.accounts_for_update({attempt.account_id for attempt in attempts.values()})
+    for pk in sorted(observations, key=lambda pk: (attempts[pk].account_id, pk)):
+        attempt = locks.attempt_for_update(pk)
+        _apply(attempt, observations[pk], account=accounts[attempt.account_id], as_of=as_of)
+
+
+def _apply(
+    attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
+) -> None:
+    attempt.unknown_since = None
+    match seen.status:
+        case Status.SUCCEEDED:
+            _succeed(attempt, seen, account=account, as_of=as_of)
+        case Status.DECLINED if attempt.is_in_flight:
+            # It could still be submitted again, so it is not over before it is cancelled.
+            attempt.state = State.CANCELING
+            attempt.decline_code = seen.decline_code
+            attempt.because = f"declined: {seen.decline_code}"
+            attempt.next_action_at = as_of + DRIVE_WINDOW
+        case Status.CANCELED if attempt.is_in_flight:
+            _end_unpaid(attempt, account=account, as_of=as_of)
+        case Status.PROCESSING if attempt.is_in_flight:
+            attempt.state = State.PROCESSING
+            attempt.next_action_at = as_of + ASK_AGAIN_LATER
+        case Status.NEEDS_CUSTOMER if attempt.is_in_flight:
+            attempt.state = State.REQUIRES_ACTION
+            attempt.next_action_at = as_of + ASK_AGAIN_LATER
+        case _:
+            # Nothing new: not submitted yet, or an old answer about an attempt that has ended.
+            pass
+    attempt.save()
+
+
+def _succeed(
+    attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
+) -> None:
+    if Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).exists():
+        return
+    if seen.currency != attempt.currency:
+        # Cannot be booked against this account's debts: a person must see it.
+        attempt.state = State.REVIEW
+        attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"
+        attempt.next_action_at = None
+        return
+    attempt.because = (
+        ""
+        if seen.amount_minor == attempt.amount_minor
+        else f"the provider took {money(seen.amount_minor, seen.currency)},"
+        f" not {money(attempt.amount_minor, attempt.currency)}: booked as taken"
+    )
+    attempt.state = State.SUCCEEDED
+    attempt.provider_ref = seen.ref
+    attempt.next_action_at = None
+    _book(
+        Payment(
+            account=account,
+            attempt=attempt,
+            gateway=attempt.gateway,
+            provider_ref=seen.ref,
+            currency=seen.currency,
+            amount_minor=seen.amount_minor,
+            method=str(attempt.payment_method),
+            received_at=as_of,
+        ),
+        account=account,
+        as_of=as_of,
+    )
+
+
+def _end_unpaid(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -> None:
+    """The provider says it never will move money: declined, or given up by us."""
+    attempt.next_action_at = None
+    if not attempt.decline_code:
+        attempt.state = State.RELEASED
+        return
+    attempt.state = State.FAILED
+    timeline.record(
+        timeline.event(
+            account_id=account.pk,
+            kind="payment.failed",
+            summary=f"{attempt.payment_method} declined"
+            f" {money(attempt.amount_minor, attempt.currency)}: {attempt.decline_code}",
+            attempt=str(attempt.pk),
+        )
+    )
+    standing = ledger.standing(account.pk, as_of=as_of)
+    messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
+
+
+def _book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
+    """Money is here: settle the oldest invoices with it, keep the rest as credit, say so."""
+    payment.save(force_insert=True)
+    source = settlement.Source(account.pk, payment.amount_minor, payment=payment)
+    allocations = settlement.allocate(
+        sources=[source], invoices=locks.open_invoices_for_update([account.pk]), as_of=as_of
+    )
+    surplus_minor = source.available_minor
+    ledger.post(
+        [
+            ledger.payment_received(
+                payment,
+                allocated_minor=payment.amount_minor - surplus_minor,
+                entity_id=account.entity_id,
+            )
+        ]
+    )
+    if surplus_minor:
+        CreditGrant.objects.create(
+            account=account,
+            kind=CreditGrant.Kind.SURPLUS,
+            currency=payment.currency,
+            amount_minor=surplus_minor,
+            remaining_minor=surplus_minor,
+            reason=f"Left over from the payment by {payment.method}"[:300],
+        )
+    timeline.record(
+        timeline.event(
+            account_id=account.pk,
+            kind="payment.received",
+            summary=f"{money(payment.amount_minor, payment.currency)} received by {payment.method}",
+            actor=payment.recorded_by,
+            payment=payment.pk,
+            reason=payment.reason,
+        )
+    )
+    dunning.lift_settled_holds([account.pk], because="paid", as_of=as_of)
+    _send_receipt(payment, allocations, account=account, as_of=as_of)
+    return payment
+
+
+def _send_receipt(
+    payment: Payment, allocations: Iterable[Allocation], *, account: Account, as_of: datetime
+) -> None:
+    standing = ledger.standing(account.pk, as_of=as_of)
+    messages.payment_received(
+        payment,
+        account=account,
+        allocations=[(a.invoice, a.amount_minor) for a in allocations],
+        due_minor=standing.due_minor,
+        credit_minor=standing.credit_minor,
+        as_of=as_of,
+    )
+
+
+# --- small truths
+
+
+def _spec(attempt: PaymentAttempt) -> gateways.AttemptSpec:
+    return gateways.AttemptSpec(
+        own_reference=str(attempt.pk),
+        account_ref=attempt.account.external_id,
+        token=attempt.payment_method.token,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+    )
+
+
+def _key(attempt: PaymentAttempt, call: str) -> str:
+    """The idempotency key of one call: from our row, so that a repeat carries the same one."""
+    name = f"{settings.INSTALLATION_ID}|{attempt.pk}|{call}|{attempt.key_generation}"
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _ref(attempt: PaymentAttempt) -> str:
+    assert attempt.provider_ref, f"{attempt} is past prepare without a provider's object"
+    return attempt.provider_ref
+
+
+def _reread(attempts: dict[int, PaymentAttempt]) -> None:
+    for account_id, attempt in attempts.items():
+        attempts[account_id] = PaymentAttempt.objects.get(pk=attempt.pk)
+
+
+def _reread_each(attempts: Sequence[PaymentAttempt]) -> None:
+    """Bring the rows in hand up to what the database says now."""
+    current = PaymentAttempt.objects.in_bulk([attempt.pk for attempt in attempts])
+    for attempt in attempts:
+        for name in ("state", "provider_ref", "unknown_since", "key_generation", "because"):
+            setattr(attempt, name, getattr(current[attempt.pk], name))

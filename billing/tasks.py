@@ -1,0 +1,39 @@
+"""What django-q2 runs: three lines each. Tasks carry a lane's name and nothing else."""
+
+import time
+
+from django.db import transaction
+from django.utils import timezone
+
+from billing import doorbell
+from billing.close import runner, runs, sweeper
+from notifications import delivery
+
+# Well under the cluster's timeout, so that it never has to kill one.
+DRAIN_SECONDS = 45
+
+
+def drain(lane: str) -> int:
+    """This will work on a lane for at most 45 s, then ring again if there is more."""
+    stop_at = time.monotonic() + DRAIN_SECONDS
+    worked = runner.drain(lane, clock=timezone.now, until=lambda: time.monotonic() > stop_at)
+    if lane == "email":
+        delivery.deliver(as_of=timezone.now())
+    sweeper.release_reports()
+    return worked
+
+
+def sweep() -> dict[str, int]:
+    """This will heal; see billing/close/sweeper.py."""
+    return sweeper.sweep(as_of=timezone.now())
+
+
+def start_due_closes() -> int:
+    """This will start the closes whose month is over in every zone."""
+    return len(runs.start_due(as_of=timezone.now()))
+
+
+def ring_email() -> None:
+    """This will wake the email lane, which delivers whatever waits in the outbox."""
+    with transaction.atomic():
+        doorbell.ring("email")
