@@ -4,7 +4,8 @@ What customers are told about their money, and whether it is still true just bef
 Leaves: each writes one message in the caller's transaction, under the account's lock, and returns
 it, or None if the fact is told already. Each states the balance, and the instant it was true at.
 
-:raises NoRecipient: from all of them, if the account has no email address.
+An account without an email address stops no money: what nobody could be told of stands on its
+timeline. Only `invoice_issued` raises, because sending it is all its step does.
 """
 
 import uuid
@@ -17,6 +18,7 @@ from django.db.models import Q, Sum
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from accounts import timeline
 from accounts.models import Account, Hold, PaymentMethod
 from billing import decisions, ledger, locks
 from billing.ledger import Standing
@@ -61,7 +63,11 @@ def register() -> None:
 def invoice_issued(
     invoice: Invoice, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell of an invoice: what for, how much, what is due, and how it will be paid."""
+    """
+    This will tell of an invoice: what for, how much, what is due, and how it will be paid.
+
+    :raises NoRecipient: if the account has no email address.
+    """
     mail = _invoice(invoice, account=account, due_minor=due_minor, as_of=as_of)
     return outbox.enqueue(fact=f"invoice:{invoice.pk}", **mail)
 
@@ -75,8 +81,13 @@ def payment_received(
     credit_minor: int,
     as_of: datetime,
 ) -> Message | None:
-    """This will send the receipt: which invoices it paid, what is kept as credit, what is left."""
+    """
+    This will send the receipt: which invoices it paid, what it leaves as credit, what is still due.
+
+    `credit_minor` is all the unused credit the account has now.
+    """
     reader = Reader.of(account)
+    surplus_minor = payment.amount_minor - sum(minor for _invoice, minor in allocations)
     context = {
         "amount": reader.money(payment.amount_minor, payment.currency),
         "method": payment.method,
@@ -85,10 +96,11 @@ def payment_received(
             {"number": invoice.number, "amount": reader.money(minor, payment.currency)}
             for invoice, minor in allocations
         ],
+        "surplus": reader.money(surplus_minor, payment.currency) if surplus_minor > 0 else "",
         "credit": reader.money(credit_minor, payment.currency) if credit_minor > 0 else "",
     }
     mail = _mail(RECEIPT, context, account=account, due_minor=due_minor, as_of=as_of)
-    return outbox.enqueue(fact=f"payment:{payment.pk}", **mail)
+    return _tell(f"payment:{payment.pk}", mail)
 
 
 def payment_failed(
@@ -96,19 +108,34 @@ def payment_failed(
 ) -> Message | None:
     """This will tell that a card was declined, why in words, and what to do."""
     mail = _payment_failed(attempt, account=account, due_minor=due_minor, as_of=as_of)
-    return outbox.enqueue(fact=f"attempt:{attempt.pk}", **mail)
+    return _tell(f"attempt:{attempt.pk}", mail)
 
 
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
     """This will tell that the account is on hold, and what lifts it."""
     mail = _hold_placed(hold, account=account, due_minor=due_minor, as_of=as_of)
-    return outbox.enqueue(fact=f"hold:{hold.pk}:placed", **mail)
+    return _tell(f"hold:{hold.pk}:placed", mail)
 
 
 def hold_lifted(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
     """This will tell that the hold is gone."""
     mail = _mail(HOLD_LIFTED, {}, account=account, due_minor=due_minor, as_of=as_of)
-    return outbox.enqueue(fact=f"hold:{hold.pk}:lifted", **mail)
+    return _tell(f"hold:{hold.pk}:lifted", mail)
+
+
+def _tell(fact: str, mail: _Mail) -> Message | None:
+    try:
+        return outbox.enqueue(fact=fact, **mail)
+    except outbox.NoRecipient:
+        timeline.record(
+            timeline.event(
+                account_id=mail["account"].pk,
+                kind="message.not_written",
+                summary=f"Nobody was told ({mail['kind']}): the account has no email address",
+                fact=fact,
+            )
+        )
+        return None
 
 
 # --- what each says
