@@ -47,6 +47,9 @@ SCHEDULES = "schedules"
 # TimeoutStopSec is 120 and should never have to act.
 STOP_SECONDS = int(os.environ.get("CLUSTER_STOP_SECONDS", "100"))
 
+# How soon the main process heeds a signal.
+POLL_SECONDS = 0.1
+
 # The database's clock on both sides, since the clocks of hosts differ; SKIP LOCKED, since clusters that
 # fight for the same first rows make each other slower. MATERIALIZED: the claim must run just once.
 CLAIM = """
@@ -130,11 +133,7 @@ def run_cluster(
     cluster = CrashOnlyCluster(broker=SkipLockedBroker(list_key=SCHEDULES))
     stock.Sentinel = CrashOnlySentinel
     cluster.start()
-    if cluster.stopping:
-        # The signal came while the sentinel was being forked, and found nobody to tell.
-        cluster.stop()
-    cluster.sentinel.join()
-    return CRASHED if cluster.sentinel.exitcode else 0
+    return cluster.watch()
 
 
 def die_with(parent_pid: int) -> None:  # pragma: no cover - would bind the test runner; TestDeath
@@ -164,14 +163,14 @@ class CrashOnlyCluster(stock.Cluster):  # type: ignore[misc]  # pragma: no cover
         signal.signal(signal.SIGCHLD, self.on_child_death)
 
     def on_child_death(self, _signum: int, _frame: FrameType | None) -> None:
-        """Exit at once, even from within a call that waits for the dead sentinel."""
+        """Exit at once, even out of a call that waits for the dead sentinel."""
         ours = os.getpid() == self.pid and self.sentinel is not None
         if ours and self.sentinel.exitcode:
             os._exit(CRASHED)
 
-    def sig_handler(self, signum: int, frame: FrameType | None) -> None:
+    def sig_handler(self, _signum: int, _frame: FrameType | None) -> None:
         """
-        Stop gracefully, once: Ctrl-C reaches us from the terminal and again from a supervisor.
+        Take note that we shall stop, once: Ctrl-C comes from the terminal and from a supervisor.
 
         Should the sentinel not even manage to crash in time, SIGALRM ends us, and all die with us.
         """
@@ -179,8 +178,21 @@ class CrashOnlyCluster(stock.Cluster):  # type: ignore[misc]  # pragma: no cover
             return
         self.stopping = True
         signal.alarm(STOP_SECONDS + 10)
-        if self.sentinel is not None:
-            super().sig_handler(signum, frame)
+
+    def watch(self) -> int:
+        """
+        Wait for the sentinel, telling it to stop when we are told; return our exit code.
+
+        Not done in the signal handler: there it would wait for a dead sentinel, and the news of the
+        death would wait for the handler.
+        """
+        told = False
+        while self.sentinel.exitcode is None:
+            if self.stopping and not told:
+                told = True
+                self.stop_event.set()
+            self.sentinel.join(timeout=POLL_SECONDS)
+        return CRASHED if self.sentinel.exitcode else 0
 
 
 class CrashOnlySentinel(stock.Sentinel):  # type: ignore[misc]  # pragma: no cover - forked

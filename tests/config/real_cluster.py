@@ -79,6 +79,7 @@ class RealCluster:
         )
         self.ring("default", "note", "ready")
         wait_until(lambda: "ready" in self.lines(), f"first task ({self.log.read_text()})")
+        wait_until(queue_is_empty, "acknowledgement of the first task")
 
     def is_standing(self, processes: int) -> bool:
         assert self.process.poll() is None, self.log.read_text()

@@ -214,12 +214,15 @@ class TestDatabase:
 
         assert running.exit_code() == CRASHED
 
-    def test_restarted_is_met_with_a_new_connection(self, running: RealCluster) -> None:
+    def test_that_comes_back_is_served_again(self, start: Callable[..., RealCluster]) -> None:
+        supervised = start("--workers", "1", "--supervise")
+        supervised.ring("default", "note", "before")
+        wait_until(lambda: supervised.has_noted("before") and queue_is_empty(), "work before")
+
         _end_other_connections()
+        supervised.ring("default", "note", "after")
 
-        running.ring("default", "note", "again")
-
-        wait_until(lambda: running.has_noted("again"), "work on a new connection")
+        wait_until(lambda: supervised.has_noted("after"), "work after")
 
 
 def _end_other_connections() -> None:
