@@ -5,6 +5,8 @@ What there is to do stands in our own rows. A doorbell that is lost costs at mos
 sweeper rings again; one too many costs a look at an empty lane.
 """
 
+from datetime import datetime, timedelta
+
 from django.db import transaction
 from django.db.models.functions import Now
 from django_q.brokers import get_broker
@@ -35,6 +37,31 @@ def ring(lane: str, *, times: int = 1) -> None:
     with transaction.atomic(savepoint=False):
         for _ in range(times - _keep_waiting(lane, at_most=times)):
             async_task(DRAIN, lane, broker=get_broker(lane))
+
+
+def ring_at(lane: str, at: datetime) -> None:
+    """
+    Leave a doorbell of `lane` that nobody hears before `at`; several within a second are one.
+
+    Raises `UnknownLane`.
+    """
+    if lane not in LANES:
+        raise UnknownLane(lane)
+    planned = OrmQ.objects.filter(key=lane, lock__gte=at, lock__lt=at + timedelta(seconds=1))
+    if not planned.exists():
+        async_task(DRAIN, lane, broker=_Later(lane, at))
+
+
+class _Later:
+    """What async_task asks of a broker; a queue row's `lock` is the moment from which it is heard."""
+
+    def __init__(self, lane: str, at: datetime) -> None:
+        self.list_key = lane
+        self._at = at
+
+    def enqueue(self, package: str) -> int:
+        row = OrmQ.objects.create(key=self.list_key, payload=package, lock=self._at)
+        return int(row.pk)
 
 
 def _keep_waiting(lane: str, *, at_most: int) -> int:

@@ -18,6 +18,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +33,7 @@ from billing.gateways import Observation, Status
 from billing.ledger import Standing
 from billing.models import Allocation, CreditGrant, Decision, Payment, PaymentAttempt
 from billing.money import money
+from notifications.outbox import NoRecipient
 
 logger = logging.getLogger(__name__)
 State = PaymentAttempt.State
@@ -567,7 +569,8 @@ def _end_unpaid(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -
         )
     )
     standing = ledger.standing(account.pk, as_of=as_of)
-    messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
+    with suppress(NoRecipient):
+        messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
 
 
 def _book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
@@ -615,14 +618,15 @@ def _send_receipt(
     payment: Payment, allocations: Iterable[Allocation], *, account: Account, as_of: datetime
 ) -> None:
     standing = ledger.standing(account.pk, as_of=as_of)
-    messages.payment_received(
-        payment,
-        account=account,
-        allocations=[(a.invoice, a.amount_minor) for a in allocations],
-        due_minor=standing.due_minor,
-        credit_minor=standing.credit_minor,
-        as_of=as_of,
-    )
+    with suppress(NoRecipient):
+        messages.payment_received(
+            payment,
+            account=account,
+            allocations=[(a.invoice, a.amount_minor) for a in allocations],
+            due_minor=standing.due_minor,
+            credit_minor=standing.credit_minor,
+            as_of=as_of,
+        )
 
 
 # --- small truths

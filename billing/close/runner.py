@@ -179,7 +179,7 @@ def write_down(module: StepModule, outcomes: Sequence[Outcome], *, as_of: dateti
     """This will end or postpone steps, record the decisions and ready what follows, in the caller's transaction."""
     ended = [outcome for outcome in outcomes if outcome.is_end]
     _end(ended, as_of=as_of)
-    _postpone([outcome for outcome in outcomes if not outcome.is_end])
+    _postpone(module, [outcome for outcome in outcomes if not outcome.is_end])
     decisions.record(*(_decision(outcome) for outcome in ended if outcome.step.account_id))
     _ready_followers(module, [o for o in ended if o.state in {State.DONE, State.SKIPPED}])
     _block_followers(
@@ -209,10 +209,12 @@ UPDATE billing_step s
 """
 
 
-def _postpone(outcomes: Sequence[Outcome]) -> None:
+def _postpone(module: StepModule, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
+        assert outcome.run_at is not None, f"{outcome.step} is postponed, but not until when"
+        doorbell.ring_at(module.lane, outcome.run_at)
         Step.objects.filter(pk=outcome.step.pk).update(
-            state=State.READY,
+            state=outcome.state,
             run_at=outcome.run_at,
             because=outcome.because[:300],
             lease_token=None,
@@ -291,17 +293,19 @@ def _charge_an_attempt(
     Step.objects.filter(pk=step_id).update(
         attempts=attempts, last_error=f"{type(error).__name__}: {error}"
     )
+    module = pipeline.BY_KIND[step.kind]
     if attempts >= ATTEMPTS_MAX or isinstance(error, gateways.Misconfigured):
-        module = pipeline.BY_KIND[step.kind]
         because = f"{type(error).__name__}: {error}"
         write_down(module, [Outcome(step, State.DEAD, because)], as_of=as_of)
     else:
+        retry_at = as_of + retry_delay(attempts)
         Step.objects.filter(pk=step_id).update(
             state=State.READY,
-            run_at=as_of + retry_delay(attempts),
+            run_at=retry_at,
             lease_token=None,
             lease_until=None,
         )
+        doorbell.ring_at(module.lane, retry_at)
 
 
 def retry_delay(attempts: int) -> timedelta:

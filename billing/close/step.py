@@ -72,6 +72,11 @@ def blocked(step: Step, because: str, **facts: Any) -> Outcome:
     return Outcome(step, Step.State.BLOCKED, because, **facts)
 
 
+def unknown(step: Step, because: str, *, run_at: datetime, **facts: Any) -> Outcome:
+    """The world has not said how it ended: ask it again at `run_at`, before anything else."""
+    return Outcome(step, Step.State.UNKNOWN, because, run_at=run_at, **facts)
+
+
 def later(step: Step, because: str, *, run_at: datetime) -> Outcome:
     """Not yet: look again at `run_at`. Neither an attempt nor a decision."""
     return Outcome(step, Step.State.READY, because, run_at=run_at)

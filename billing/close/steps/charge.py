@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from billing import ledger, payments
-from billing.close.step import Chunk, Outcome, blocked, done, later, skipped
+from billing.close.step import Chunk, Outcome, blocked, done, later, skipped, unknown
 from billing.models import CloseRun, PaymentAttempt, Step
 from billing.payments import CannotCollect
 
@@ -21,16 +21,28 @@ LOOK_AGAIN_AFTER = timedelta(seconds=2)
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Collect from all at once; every account's answer is its own."""
-    collected = payments.collect_all(
-        [_request(chunk.run, step) for step in chunk.steps], as_of=chunk.as_of
-    )
+    answered = _answered_before(chunk)
+    requests = [
+        _request(chunk.run, step) for step in chunk.steps if step.account_id not in answered
+    ]
+    collected = payments.collect_all(requests, as_of=chunk.as_of)
+    attempts = answered | collected.attempts
     for step in chunk.steps:
         account = chunk.account_of(step)
-        attempt = collected.attempts.get(account.pk)
-        if attempt is None:
-            yield _refused(chunk, step, collected.refused[account.pk])
+        if account.pk in attempts:
+            yield _attempted(chunk, step, attempts[account.pk])
         else:
-            yield _attempted(chunk, step, attempt)
+            yield _refused(chunk, step, collected.refused[account.pk])
+
+
+def _answered_before(chunk: Chunk) -> dict[int, PaymentAttempt]:
+    """This run's attempts that came to their end while nobody, or the sweeper, looked after them."""
+    return {
+        attempt.account_id: attempt
+        for attempt in PaymentAttempt.objects.filter(
+            run=chunk.run, account__in=chunk.accounts, state__in=[State.SUCCEEDED, State.FAILED]
+        ).order_by("created_at")
+    }
 
 
 def _request(run: CloseRun, step: Step) -> payments.Request:
@@ -68,7 +80,9 @@ def _in_flight(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
     """Ours from before a crash, or the customer's own: drive it if nobody does, then look again."""
     if attempt.state == State.REVIEW:
         return blocked(step, f"a payment is in review: {attempt.because}", attempt=attempt)
-    payments.drive([attempt], as_of=chunk.as_of)
+    for driven in payments.drive([attempt], as_of=chunk.as_of):
+        if driven.run_id == chunk.run.pk:
+            return _attempted(chunk, step, driven)
     return later(step, "a payment is on its way", run_at=chunk.as_of + LOOK_AGAIN_AFTER)
 
 
@@ -96,6 +110,8 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
         case State.REVIEW:
             return blocked(step, attempt.because, saw=saw, attempt=attempt)
         case _:
-            return later(
-                step, "outcome not known yet", run_at=attempt.next_action_at or chunk.as_of
+            return unknown(
+                step,
+                "the provider has not said how it ended",
+                run_at=attempt.next_action_at or chunk.as_of,
             )
