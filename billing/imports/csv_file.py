@@ -1,0 +1,105 @@
+"""Our own format, for whoever meters by themselves. `docs/usage-files.md` explains each column."""
+
+from billing.imports import fields
+from billing.imports.refusals import RowRejected
+from billing.imports.rows import (
+    LONGEST_DESCRIPTION,
+    LONGEST_NAME,
+    Columns,
+    Format,
+    RawRow,
+    RowReader,
+    StagedRow,
+)
+from billing.models.usage import Kind
+
+REQUIRED = ("event_id", "account", "product", "quantity", "starts_at")
+OPTIONAL = (
+    "ends_at", "effective_at", "currency", "kind", "item", "unit", "unit_price", "amount",
+    "description", "account_name", "product_name", "attributes",
+)  # fmt: skip
+
+
+def reader(columns: Columns) -> RowReader:
+    """This will make the function that reads rows of a file with these columns."""
+    pick = columns.picker(*REQUIRED, *OPTIONAL)
+
+    def read(row: RawRow, _digest: str) -> StagedRow:
+        (event_id, account, product, quantity, start, end, effective, currency, kind, item, unit,
+         unit_price, amount, description, account_name, product_name, attributes) = pick(row)  # fmt: skip
+        if not event_id:
+            raise RowRejected(
+                field="event_id",
+                value="",
+                problem="is empty",
+                fix="Give every event an id of its own: it is what makes a second import harmless",
+            )
+        if unit_price and amount:
+            raise RowRejected(
+                field="amount",
+                value=amount,
+                problem=f"stands beside a unit price of {unit_price}",
+                fix="State the price per unit or the whole amount, not both",
+            )
+        return StagedRow(
+            event_id=event_id,
+            account=account,
+            account_name=account_name[:LONGEST_NAME],
+            product=product,
+            product_name=product_name[:LONGEST_NAME],
+            currency=currency or None,
+            kind=_kind(kind),
+            item=item,
+            unit=unit,
+            quantity=fields.quantity(quantity, "quantity"),
+            unit_price=fields.unit_price(unit_price, "unit_price") if unit_price else None,
+            amount=fields.amount(amount, "amount") if amount else None,
+            starts_at=fields.instant(start, "starts_at"),
+            ends_at=fields.instant(end or start, "ends_at"),
+            effective_at=fields.instant(effective or start, "effective_at"),
+            description=description[:LONGEST_DESCRIPTION],
+            attributes=_attributes(attributes),
+        )
+
+    return read
+
+
+def _kind(text: str) -> str:
+    if not text:
+        return Kind.USAGE.value
+    if text not in Kind.values:
+        raise RowRejected(
+            field="kind",
+            value=text,
+            problem="is not a kind of usage row",
+            fix=f"Use one of {', '.join(Kind.values)}, or leave it empty for USAGE",
+        )
+    return text
+
+
+def _attributes(text: str) -> str:
+    if not text:
+        return "{}"
+    attributes = fields.json_object(text)
+    if isinstance(attributes, str):
+        raise RowRejected(
+            field="attributes",
+            value=text,
+            problem="is not a JSON object",
+            fix='Write it as {"team": "search"}, or leave it empty',
+        )
+    return fields.json_text(attributes)
+
+
+FORMAT = Format(
+    name="csv",
+    description="our own CSV, see docs/usage-files.md",
+    required=REQUIRED,
+    reader=reader,
+    called={
+        name: name
+        for name in ("account", "product", "currency", "ends_at", "quantity", "unit_price", "item",
+                     "unit", "event_id")
+    },
+    has_event_ids=True,
+)  # fmt: skip

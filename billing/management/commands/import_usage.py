@@ -1,0 +1,158 @@
+import json
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from billing import imports, progress
+from billing.imports import price_book
+from billing.imports.price_book import PriceBook, StoredPrices
+
+
+class Command(BaseCommand):
+    help = (
+        "Imports a usage export, plain or gzip, of any size. Importing a file again adds nothing."
+        " Rows that cannot be billed are listed in a file of their own."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE")
+        parser.add_argument(
+            "--format",
+            required=True,
+            choices=imports.FORMATS,
+            dest="form",
+            help="; ".join(f"{form.name}: {form.description}" for form in imports.FORMATS.values()),
+        )
+        parser.add_argument(
+            "--price-book",
+            type=Path,
+            metavar="FILE",
+            dest="book_path",
+            help="prices, by usage type and month, for rows that state none",
+        )
+        parser.add_argument(
+            "--currency",
+            default="USD",
+            help="of the price book, where it names none (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--rejects",
+            type=Path,
+            metavar="FILE",
+            help="where rejected rows are listed (default: <FILE>.rejects.csv, in the working directory)",
+        )
+        parser.add_argument(
+            "--strict", action="store_true", help="one rejected row keeps the whole file out"
+        )
+        parser.add_argument(
+            "--json", action="store_true", dest="as_json", help="print one JSON document"
+        )
+
+    def handle(
+        self,
+        *,
+        file: Path,
+        form: str,
+        book_path: Path | None,
+        currency: str,
+        rejects: Path | None,
+        strict: bool,
+        as_json: bool,
+        **_: Any,
+    ) -> None:
+        started_at = time.monotonic()
+        try:
+            book = _read_book(book_path, currency=currency)
+            with progress.bar("Reading", total=_size(file), unit="B") as bar:
+                imported = imports.import_usage(
+                    path=file,
+                    form=imports.FORMATS[form],
+                    as_of=timezone.now(),
+                    rejects_path=rejects or Path(f"{file.name}.rejects.csv"),
+                    book=book,
+                    strict=strict,
+                    watch=imports.Watch(on_bytes=bar.advance, on_phase=bar.say),
+                )
+        except imports.FileRefused as refused:
+            raise CommandError(str(refused)) from refused
+        seconds = time.monotonic() - started_at
+        if as_json:
+            self.stdout.write(json.dumps(_document(imported, book=book, seconds=seconds)))
+        else:
+            self.stdout.write("\n".join(_lines(imported, book=book, seconds=seconds)))
+
+
+def _read_book(path: Path | None, *, currency: str) -> PriceBook | None:
+    return None if path is None else price_book.read(path=path, currency=currency)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _document(
+    imported: imports.Imported, *, book: PriceBook | None, seconds: float
+) -> dict[str, Any]:
+    batch = imported.batch
+    document: dict[str, Any] = {
+        "file": batch.name,
+        "format": batch.source,
+        "sha256": batch.sha256,
+        "batch": batch.pk,
+        "rows_read": batch.rows_read,
+        "rows_added": batch.rows_added,
+        "rows_known": batch.rows_known,
+        "rows_rejected": batch.rows_rejected,
+        "rejects_file": str(imported.rejects_path) if imported.rejects_path else None,
+        "accounts_added": imported.accounts_added,
+        "products_added": imported.products_added,
+        "batches_tallied": imported.batches_tallied,
+        "seconds": round(seconds, 3),
+        "prices": None,
+    }
+    if book is not None and imported.prices is not None:
+        document["prices"] = {
+            "added": imported.prices.added,
+            "known": imported.prices.known,
+            "different": imported.prices.different,
+            "free_tiers": book.free_tiers,
+            "skipped": book.skipped,
+        }
+    return document
+
+
+def _lines(imported: imports.Imported, *, book: PriceBook | None, seconds: float) -> list[str]:
+    batch = imported.batch
+    lines = [
+        f"{batch.name} ({batch.source}): {batch.rows_read} rows read in {seconds:.1f} s.",
+        f"{batch.rows_added} added, {batch.rows_known} known already, {batch.rows_rejected} rejected.",
+    ]
+    if imported.rejects_path:
+        lines.append(f"The rejected rows, and how to fix each, are in {imported.rejects_path}.")
+    if imported.accounts_added or imported.products_added:
+        lines.append(
+            f"New: {imported.accounts_added} accounts, {imported.products_added} products."
+        )
+    if book is not None and imported.prices is not None:
+        lines += _price_lines(book, imported.prices)
+    return lines
+
+
+def _price_lines(book: PriceBook, stored: StoredPrices) -> list[str]:
+    lines = [f"Prices: {stored.added} added, {stored.known} known already."]
+    if stored.different:
+        lines.append(
+            f"{stored.different} prices differ from those stored before, which stay:"
+            " add a price with a later start to change one."
+        )
+    if book.free_tiers:
+        lines.append(
+            f"{book.free_tiers} items have a free tier whose size the book does not state:"
+            " the paid rate was stored, with nothing free."
+        )
+    lines += [f"Left out: {rows} {reason}." for reason, rows in sorted(book.skipped.items())]
+    return lines
