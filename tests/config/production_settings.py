@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("SECRET_KEY", "only-for-this-check-" + "0123456789abcdefghijklmnopqrstuvwxyz")
 os.environ.setdefault("SECURE_COOKIES", "true")
 
-from config.settings.base import *  # noqa: E402, F403
+from config.settings.base import *  # noqa: F403
 
 # Gunicorn listens on localhost; the proxy in front of it ends TLS, redirects to it and says HSTS.
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
