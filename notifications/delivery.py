@@ -28,7 +28,7 @@ from django.db.models.functions import Now
 
 from accounts import timeline
 from notifications import catalog
-from notifications.catalog import Cancel, Keep, Rerender
+from notifications.catalog import Cancel, Rerender
 from notifications.models import Message
 
 logger = logging.getLogger(__name__)
@@ -174,14 +174,14 @@ def _recheck(message: Message, *, as_of: datetime) -> str:
 
     A lost lease rolls back what the recheck wrote.
     """
-    match catalog.recheck(message, as_of=as_of):
-        case Cancel(because):
-            return _finish(message, State.CANCELLED, because=because[:300])
-        case Rerender(content, because):
-            _write(message, lease_until=Now() + LEASE, because=because[:300], **vars(content))
-            message.__dict__.update(vars(content))
-        case Keep():
-            _write(message, lease_until=Now() + LEASE)
+    verdict = catalog.recheck(message, as_of=as_of)
+    if isinstance(verdict, Cancel):
+        return _finish(message, State.CANCELLED, because=verdict.because[:300])
+    if isinstance(verdict, Rerender):
+        said = vars(verdict.content)
+        _write(message, because=verdict.because[:300], **said)
+        message.__dict__.update(said)
+    _write(message, lease_until=Now() + LEASE)
     return State.SENDING
 
 
