@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import connections, transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
-from billing.doorbell import UnknownLane, ring
+from billing.doorbell import UnknownLane, ring, ring_at
 from config.cluster import SkipLockedBroker
 
 
@@ -64,6 +65,32 @@ class TestRing:
             transaction.set_rollback(True)
 
         assert not OrmQ.objects.exists()
+
+
+@pytest.mark.django_db
+class TestRingAt:
+    @pytest.fixture
+    def soon(self) -> datetime:
+        return timezone.now() + timedelta(minutes=5)
+
+    def test_is_not_heard_before(self, soon: datetime) -> None:
+        ring_at("charge", soon)
+
+        assert waiting("charge") == 0
+        assert OrmQ.objects.get(key="charge", lock=soon).task["args"] == ("charge",)
+
+    def test_within_a_second_is_the_same_as_once(self, soon: datetime) -> None:
+        ring_at("charge", soon)
+        ring_at("charge", soon)
+        ring_at("charge", soon + timedelta(seconds=1))
+        ring_at("email", soon)
+
+        assert OrmQ.objects.filter(key="charge").count() == 2
+        assert OrmQ.objects.filter(key="email").count() == 1
+
+    def test_refuses_a_lane_that_nobody_serves(self, soon: datetime) -> None:
+        with pytest.raises(UnknownLane):
+            ring_at("chrage", soon)
 
 
 @pytest.mark.concurrency

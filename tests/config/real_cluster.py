@@ -1,5 +1,6 @@
 """A real `manage.py cluster` on the database of the test, and the means to hurt it."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -103,18 +104,21 @@ class RealCluster:
         return code
 
     def survivors(self) -> list[psutil.Process]:
-        return [
-            process
-            for process in self.seen
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        ]
+        alive = []
+        for process in self.seen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(process)
+        return alive
 
     def destroy(self) -> None:
         """Leave nothing behind, whatever the test did."""
         if self.process.poll() is None:
             self.seen.update(self.main.children(recursive=True))
         for process in self.survivors():
-            process.kill()
+            # Killing one ends the others.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait(timeout=DEADLINE_SECONDS)
         wait_until(lambda: not self.survivors(), "killing what the test left")
 
