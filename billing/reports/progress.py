@@ -1,6 +1,7 @@
 """Where a close run stands: steps by kind and state, money by currency, what is stuck and why."""
 
-from collections import defaultdict
+from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,24 +23,38 @@ def steps(run: CloseRun) -> dict[str, dict[str, int]]:
     return counts
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many steps a run has, and how many have ended."""
+
+    ended: int
+    everything: int
+
+
+def counts(run: CloseRun) -> Counts:
+    """How far a run is, in steps."""
+    totals: Counter[str] = Counter()
+    for states in steps(run).values():
+        totals.update(states)
+    return Counts(
+        ended=sum(count for state, count in totals.items() if state not in Step.OPEN),
+        everything=totals.total(),
+    )
+
+
 def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     """Everything the run's page shows, as plain values."""
-    by_kind = steps(run)
-    totals: dict[str, int] = defaultdict(int)
-    for states in by_kind.values():
-        for state, count in states.items():
-            totals[state] += count
-    everything = sum(totals.values())
-    ended = sum(count for state, count in totals.items() if state not in Step.OPEN)
+    so_far = counts(run)
+    first = next_at(run)
     return {
         "run": run.pk,
         "month": f"{run.month:%Y-%m}",
         "state": run.state,
         "as_of": as_of.isoformat(),
-        "steps": by_kind,
-        "steps_all": everything,
-        "steps_ended": ended,
-        "next_at": _next_at(run),
+        "steps": steps(run),
+        "steps_all": so_far.everything,
+        "steps_ended": so_far.ended,
+        "next_at": first.isoformat() if first else None,
         "stuck": stuck(run),
         "world_changed": run.decisions.filter(world_changed=True).count(),
         "answer": finance.answer(run, as_of=as_of),
@@ -62,7 +77,11 @@ def changes(run: CloseRun) -> list[Decision]:
     return list(run.decisions.filter(world_changed=True).select_related("account").order_by("pk"))
 
 
-def _next_at(run: CloseRun) -> str | None:
-    """When the next open step may be worked on; None where none is open."""
-    first = run.steps.filter(state__in=Step.CLAIMABLE).aggregate(first=Min("run_at"))["first"]
-    return first.isoformat() if first else None
+def next_at(run: CloseRun) -> datetime | None:
+    """When the next step may be worked on: now, or later; None while all are leased, or none is open."""
+    if run.steps.filter(state=State.RUNNING).exists():
+        return None
+    first: datetime | None = run.steps.filter(state__in=Step.CLAIMABLE).aggregate(
+        first=Min("run_at")
+    )["first"]
+    return first

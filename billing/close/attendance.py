@@ -1,0 +1,68 @@
+"""Attend a run from a command: work on what is ready, beside whatever clusters run, until it ends."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from billing import payments
+from billing.close import pipeline, runner, sweeper
+from billing.models import CloseRun
+from billing.reports import progress
+
+# How often to look around when nothing is ready.
+LOOK_EVERY_SECONDS = 0.2
+# A run whose next step is further away than this waits for a due date, not for us.
+WORTH_WAITING_FOR = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How far the run is, for a progress bar."""
+
+    ended: int
+    everything: int
+    waits_until: datetime | None
+
+
+def attend(
+    run: CloseRun,
+    *,
+    clock: Callable[[], datetime],
+    on_sight: Callable[[Sight], None],
+    stopped: Callable[[], bool],
+    work: bool = True,
+) -> CloseRun:
+    """
+    This will stay with a run until it is finished, told to stop, or waits for a far due date.
+
+    With `work` it takes part as any worker does; without, it only watches.
+    """
+    while not stopped():
+        worked = _work_a_little(as_of=clock()) if work else 0
+        run.refresh_from_db()
+        sight = _look(run)
+        on_sight(sight)
+        if run.is_finished or _waits_too_long(sight, clock()):
+            break
+        if not worked:
+            time.sleep(LOOK_EVERY_SECONDS)
+    return run
+
+
+def _work_a_little(*, as_of: datetime) -> int:
+    worked = sum(runner.work_once(module, as_of=as_of) for module in pipeline.STEPS)
+    if not worked:
+        worked += sweeper.free_expired_leases(as_of=as_of)
+        worked += payments.drive_due(as_of=as_of)
+        worked += sweeper.release_reports()
+    return worked
+
+
+def _look(run: CloseRun) -> Sight:
+    seen = progress.counts(run)
+    return Sight(seen.ended, seen.everything, progress.next_at(run))
+
+
+def _waits_too_long(sight: Sight, now: datetime) -> bool:
+    return sight.waits_until is not None and sight.waits_until > now + WORTH_WAITING_FOR

@@ -1,0 +1,82 @@
+"""Rehearse a close: the invoice step itself, on everybody, in transactions that are rolled back."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from django.db import transaction
+
+from accounts.models import Account, BillingEntity
+from billing import locks
+from billing.close.step import Chunk
+from billing.close.steps import invoice
+from billing.models import CloseRun, Step, UsageBatch
+from billing.money import to_major
+
+
+def rehearse(
+    *,
+    entity: BillingEntity,
+    month: date,
+    as_of: datetime,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """
+    This will say what closing the month now would invoice and charge, by currency, and write nothing.
+
+    Amounts are strings in major units. Usage that is not tallied yet is not in them; how many
+    batches that is stands beside them.
+    """
+    run = CloseRun(entity=entity, month=month, started_by="rehearsal", started_at=as_of)
+    totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    blocked: list[dict[str, str]] = []
+    accounts = list(
+        Account.objects.filter(entity=entity, state=Account.State.ACTIVE).order_by("pk")
+    )
+    for start in range(0, len(accounts), invoice.batch):
+        some = accounts[start : start + invoice.batch]
+        _rehearse_some(some, run=run, as_of=as_of, totals=totals, blocked=blocked)
+        on_progress(len(some))
+    return {
+        "rehearsal": True,
+        "month": f"{month:%Y-%m}",
+        "entity": entity.slug,
+        "as_of": as_of.isoformat(),
+        "accounts": len(accounts),
+        "untallied_batches": UsageBatch.objects.filter(tallied_at=None).count(),
+        "currencies": [_row(currency, totals[currency]) for currency in sorted(totals)],
+        "blocked": blocked,
+    }
+
+
+@transaction.atomic(durable=True)
+def _rehearse_some(
+    some: Sequence[Account],
+    *,
+    run: CloseRun,
+    as_of: datetime,
+    totals: dict[str, dict[str, int]],
+    blocked: list[dict[str, str]],
+) -> None:
+    accounts = locks.accounts_for_update([account.pk for account in some])
+    steps = [Step(run=run, account=account, kind=invoice.kind) for account in some]
+    for outcome in invoice.perform(Chunk(run, steps, accounts, as_of)):
+        account = outcome.step.account
+        assert account is not None, "an invoice step is about an account"
+        total = totals[account.currency]
+        if outcome.state == Step.State.BLOCKED:
+            blocked.append({"account": account.external_id, "because": outcome.because})
+        if outcome.state == Step.State.DONE:
+            total["invoices"] += 1
+            total["invoiced"] += outcome.saw["total_minor"]
+        total["due"] += outcome.saw["due_minor"]
+        total["due_with_card"] += outcome.saw["due_minor"] if outcome.saw["has_card"] else 0
+    transaction.set_rollback(True)
+
+
+def _row(currency: str, total: dict[str, int]) -> dict[str, Any]:
+    amounts = {
+        name: str(to_major(total[name], currency)) for name in ("invoiced", "due", "due_with_card")
+    }
+    return {"currency": currency, "invoices": total["invoices"], **amounts}

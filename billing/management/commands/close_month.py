@@ -1,0 +1,173 @@
+"""Start or resume the close of a month, and stay with it until it is finished."""
+
+import json
+import signal
+import time
+from argparse import ArgumentParser
+from datetime import date
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from accounts.models import BillingEntity
+from billing import progress
+from billing.close import attendance, rehearsal, runs
+from billing.management import tables
+from billing.models import CloseRun
+from billing.reports import progress as progress_report
+
+INTERRUPTED = 130
+
+
+class Command(BaseCommand):
+    """`manage.py close_month 2018-10`"""
+
+    help = (
+        "Closes a month: invoices, charges, mails and holds every account. Started again, it resumes"
+        " the same run. Works beside any clusters that run."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("month", metavar="YYYY-MM")
+        parser.add_argument("--entity", help="slug of the billing entity, where there are several")
+        parser.add_argument(
+            "--rehearse", action="store_true", help="write nothing, show what a close would invoice"
+        )
+        parser.add_argument("--watch", action="store_true", help="leave the work to the clusters")
+        parser.add_argument("--json", action="store_true", help="print one JSON document")
+        parser.add_argument(
+            "--when-balance-changed",
+            choices=CloseRun.ChangedBalance.values,
+            default=CloseRun.ChangedBalance.CHARGE_DUE_NOW,
+            help="what a charge does when the balance is not what was invoiced",
+        )
+
+    def handle(self, **options: Any) -> None:
+        entity = find_entity(options["entity"])
+        month = read_month(options["month"])
+        if options["rehearse"]:
+            self._rehearse(entity, month, as_json=options["json"])
+            return
+        started_at = time.monotonic()
+        run, is_new = self._start(entity, month, options["when_balance_changed"])
+        stop = _Stop()
+        with progress.bar(
+            f"Closing {run}", total=progress_report.counts(run).everything, unit=" steps"
+        ) as bar:
+            shown = _Shown(bar)
+            attendance.attend(
+                run,
+                clock=timezone.now,
+                on_sight=shown.sight,
+                stopped=lambda: stop.asked,
+                work=not options["watch"],
+            )
+        self._tell(
+            run, is_new=is_new, seconds=time.monotonic() - started_at, as_json=options["json"]
+        )
+        if stop.asked and not run.is_finished:
+            self.stderr.write(
+                f"Stopped. Nothing is lost; resume with: manage.py close_month {run.month:%Y-%m}"
+            )
+            raise SystemExit(INTERRUPTED)
+
+    def _start(self, entity: BillingEntity, month: date, policy: str) -> tuple[CloseRun, bool]:
+        try:
+            return runs.start(
+                entity=entity,
+                month=month,
+                started_by="close_month",
+                as_of=timezone.now(),
+                when_balance_changed=policy,
+            )
+        except runs.NotOverYet as error:
+            raise CommandError(str(error)) from error
+
+    def _rehearse(self, entity: BillingEntity, month: date, *, as_json: bool) -> None:
+        with progress.bar("Rehearsing", total=entity.accounts.count(), unit=" accounts") as bar:
+            result = rehearsal.rehearse(
+                entity=entity, month=month, as_of=timezone.now(), on_progress=bar.advance
+            )
+        if as_json:
+            self.stdout.write(json.dumps(result, indent=2))
+            return
+        self.stdout.write(f"Rehearsal of {result['month']}: nothing was written.")
+        self.stdout.write(tables.text(result["currencies"], none="Nobody would be invoiced."))
+        for row in result["blocked"]:
+            self.stdout.write(f"blocked: {row['account']}: {row['because']}")
+        if result["untallied_batches"]:
+            self.stdout.write(
+                f"Not in it: {result['untallied_batches']} batches of usage not tallied yet."
+            )
+
+    def _tell(self, run: CloseRun, *, is_new: bool, seconds: float, as_json: bool) -> None:
+        told = progress_report.of(run, as_of=timezone.now())
+        if as_json:
+            self.stdout.write(
+                json.dumps({**told, "resumed": not is_new, "seconds": round(seconds, 1)}, indent=2)
+            )
+            return
+        self.stdout.write(f"{run}: {run.get_state_display().lower()} as of {told['as_of']}")
+        self.stdout.write(tables.text(told["answer"]["currencies"], none="Nobody was invoiced."))
+        self.stdout.write(tables.text(tables.steps(told["steps"]), none=""))
+        for row in told["stuck"]:
+            self.stdout.write(f"{row['accounts']} × {row['kind']} {row['state']}: {row['because']}")
+        if told["state"] == CloseRun.State.RUNNING and told["next_at"]:
+            self.stdout.write(
+                f"Its next step is due at {told['next_at']}; the clusters take it from here."
+            )
+
+
+def find_entity(slug: str | None) -> BillingEntity:
+    """
+    The billing entity of a slug, or the only one.
+
+    :raises CommandError: if there is none of that slug, or no slug was given and there are several.
+    """
+    entities = BillingEntity.objects.order_by("slug")
+    slugs = ", ".join(entities.values_list("slug", flat=True))
+    try:
+        return entities.get(slug=slug) if slug else entities.get()
+    except BillingEntity.DoesNotExist:
+        raise CommandError(f"--entity {slug!r} is not one of: {slugs}") from None
+    except BillingEntity.MultipleObjectsReturned:
+        raise CommandError(f"--entity is needed, one of: {slugs}") from None
+
+
+def read_month(text: str) -> date:
+    """
+    The first day of the month "YYYY-MM".
+
+    :raises CommandError: if it is no month.
+    """
+    try:
+        return CloseRun.month_of(text)
+    except ValueError:
+        raise CommandError(
+            f"{text!r} is not a month: write it as YYYY-MM, such as 2018-10"
+        ) from None
+
+
+class _Stop:
+    """Ctrl-C once: stop after the chunk in hand. Twice: stop now; that is safe too, but takes a lease to heal."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Shown:
+    """What the bar shows already."""
+
+    def __init__(self, bar: progress.Bar) -> None:
+        self._bar = bar
+        self._ended = 0
+
+    def sight(self, sight: attendance.Sight) -> None:
+        self._bar.advance(sight.ended - self._ended)
+        self._ended = sight.ended

@@ -1,0 +1,57 @@
+"""The finance answer of a month: what was invoiced, and did we collect it yet?"""
+
+import csv
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from billing.management import tables
+from billing.management.commands.close_month import find_entity, read_month
+from billing.models import CloseRun
+from billing.reports import csv_cells, finance, lines
+
+
+class Command(BaseCommand):
+    """`manage.py close_report 2018-10 --by account,product --csv`"""
+
+    help = "Prints what a month invoiced and collected, by currency; or its lines, by account and product."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("month", metavar="YYYY-MM")
+        parser.add_argument("--entity", help="slug of the billing entity, where there are several")
+        parser.add_argument("--by", help="account, product, or account,product")
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="print one JSON document")
+        form.add_argument("--csv", action="store_true", help="print CSV")
+
+    def handle(self, **options: Any) -> None:
+        entity, month = find_entity(options["entity"]), read_month(options["month"])
+        run = CloseRun.objects.filter(entity=entity, month=month).select_related("entity").first()
+        if run is None:
+            raise CommandError(
+                f"{month:%Y-%m} was never closed for {entity.slug}: manage.py close_month {month:%Y-%m}"
+            )
+        if options["by"]:
+            try:
+                rows = lines.invoiced(entity_id=entity.pk, month=month, by=options["by"].split(","))
+            except lines.UnknownDimension as error:
+                raise CommandError(str(error)) from error
+            self._print(rows, rows, options)
+        else:
+            answer = finance.answer(run, as_of=timezone.now())
+            self._print(answer, answer["currencies"], options)
+            if not options["json"] and not options["csv"]:
+                self.stdout.write(f"as of {answer['as_of']}")
+
+    def _print(self, document: object, rows: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        if options["json"]:
+            self.stdout.write(json.dumps(document, indent=2))
+        elif options["csv"]:
+            writer = csv.DictWriter(self.stdout, fieldnames=list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(csv_cells.safe(row) for row in rows)
+        else:
+            self.stdout.write(tables.text(rows, none="Nothing was invoiced."))
