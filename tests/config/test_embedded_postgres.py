@@ -151,6 +151,13 @@ connection.creation.destroy_test_db("month_close", verbosity=0)
         assert finish(spawn(IN_AND_OUT, data_dir)) == "1\n"
         assert list(place.glob("data.init-*/PG_VERSION")) == []
 
+    def test_what_a_killed_initdb_left_is_cleared_away(self, place, connection):
+        (place / "data.init-left" / "base").mkdir(parents=True)
+        (place / "data.init-left" / "PG_VERSION").write_text("18\n")
+
+        assert ask(connection, "SELECT 1") == 1
+        assert not (place / "data.init-left").exists()
+
     def test_an_empty_folder_is_taken(self, data_dir, connection):
         data_dir.mkdir()
 
@@ -352,7 +359,7 @@ class TestRecovery:
 
         assert finish(spawn("say(ask('SELECT answer FROM kept'))", running.data_dir)) == "42\n"
 
-    def test_waits_for_a_statement_that_outlived_its_server(self, running):
+    def test_waits_for_a_statement_that_outlived_its_server(self, running, connection):
         at_work = spawn(
             "ask('SET max_parallel_workers_per_gather = 0'); say('in')\n"
             "ask('SELECT count(*) FROM generate_series(1, 12000000)')",
@@ -360,8 +367,9 @@ class TestRecovery:
         )
         at_work.stdout.readline()
         kill_server(running.data_dir)
+        connection.close()
 
-        assert finish(spawn("say(ask('SELECT answer FROM kept'))", running.data_dir)) == "42\n"
+        assert ask(connection, "SELECT answer FROM kept") == 42
         at_work.communicate(timeout=60)
 
     @pytest.mark.parametrize("stranger", ["sleep", "nobody", "another postgres", "no number"])
