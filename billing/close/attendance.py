@@ -1,19 +1,28 @@
 """Attend a run from a command: work on what is ready, beside whatever clusters run, until it ends."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db import connection
+
 from billing import payments
 from billing.close import pipeline, runner, sweeper
+from billing.close.runner import NOT_THE_STEPS_FAULT
 from billing.models import CloseRun
 from billing.reports import progress
+
+logger = logging.getLogger(__name__)
 
 # How often to look around when nothing is ready.
 LOOK_EVERY_SECONDS = 0.2
 # A run whose next step is further away than this waits for a due date, not for us.
 WORTH_WAITING_FOR = timedelta(minutes=30)
+# A database that restarts is back within seconds; one that stays away is its operator's to mend.
+RECONNECT_AFTER_SECONDS = 0.5
+RECONNECTS_MAX = 60
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,23 @@ def attend(
 
     With `work` it takes part as any worker does; without, it only watches.
     """
+    failures = 0
     while not stopped():
-        worked = _work_a_little(as_of=clock()) if work else 0
-        run.refresh_from_db()
-        sight = _look(run)
-        on_sight(sight)
+        try:
+            worked = _work_a_little(as_of=clock()) if work else 0
+            run.refresh_from_db()
+            sight = _look(run)
+            on_sight(sight)
+            failures = 0
+        except NOT_THE_STEPS_FAULT:
+            # Whatever was open is rolled back; the next query connects anew.
+            failures += 1
+            if failures > RECONNECTS_MAX:
+                raise
+            logger.warning("the database went away: connecting again", exc_info=True)
+            connection.close()
+            time.sleep(RECONNECT_AFTER_SECONDS)
+            continue
         if run.is_finished or _waits_too_long(sight, clock()):
             break
         if not worked:

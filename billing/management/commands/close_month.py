@@ -53,7 +53,7 @@ class Command(BaseCommand):
         run, is_new = self._start(entity, month, options["when_balance_changed"])
         stop = _Stop()
         with progress.bar(
-            f"Closing {run}", total=progress_report.counts(run).everything, unit=" steps"
+            f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
         ) as bar:
             shown = _Shown(bar)
             attendance.attend(
@@ -85,7 +85,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _rehearse(self, entity: BillingEntity, month: date, *, as_json: bool) -> None:
-        with progress.bar("Rehearsing", total=entity.accounts.count(), unit=" accounts") as bar:
+        with progress.bar("Rehearsing", total=entity.accounts.count(), unit="accounts") as bar:
             result = rehearsal.rehearse(
                 entity=entity, month=month, as_of=timezone.now(), on_progress=bar.advance
             )

@@ -1,0 +1,40 @@
+"""Make a fresh embedded database ready, so that the first command on a bare machine just works."""
+
+from collections.abc import Sequence
+
+import django
+from django.conf import settings
+from django.core.management import call_command, get_commands
+from django.db import connection
+
+# Ours that need no tables.
+WITHOUT_TABLES = {"compile_catalogs"}
+# Any number, the same for all processes: one of them migrates, the others wait.
+MIGRATING = 20181001
+
+
+def prepare(argv: Sequence[str]) -> None:
+    """
+    This will migrate the embedded database if it is empty and the command is one of ours.
+
+    A database given by DATABASE_URL is its operator's: they migrate it when they choose.
+    """
+    if settings.DATABASES["default"]["ENGINE"] != "config.embedded_postgres":
+        return
+    django.setup()
+    if _needs_tables(argv) and not _has_tables():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATING])
+        if not _has_tables():
+            call_command("migrate", verbosity=0)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATING])
+
+
+def _needs_tables(argv: Sequence[str]) -> bool:
+    command = argv[1] if len(argv) > 1 else ""
+    return get_commands().get(command) in {"billing", "config"} and command not in WITHOUT_TABLES
+
+
+def _has_tables() -> bool:
+    return "django_migrations" in connection.introspection.table_names()
