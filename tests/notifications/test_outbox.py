@@ -123,7 +123,7 @@ class TestWhatCustomersSupply:
         assert "<script>" not in message.body_html
         assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;Söhne&quot;" in message.body_html
         assert f"Paid with: {hostile}" in message.body_text
-        assert f"Sent to {hostile}." in message.body_text
+        assert f"Sent to: {hostile}\n" in message.body_text
 
     def test_is_never_run_as_a_template(self) -> None:
         hostile = "{{ entity_name }}{% now 'Y' %}"
@@ -131,7 +131,7 @@ class TestWhatCustomersSupply:
         message = enqueue(account(name=hostile))
 
         assert message is not None
-        assert f"Sent to {hostile}." in message.body_text
+        assert f"Sent to: {hostile}\n" in message.body_text
 
     @pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028"])
     def test_cannot_break_the_line_of_a_subject(self, line_break: str) -> None:
