@@ -33,10 +33,13 @@ from billing.gateways import Observation, Status
 from billing.ledger import Standing
 from billing.models import Allocation, CreditGrant, Decision, Payment, PaymentAttempt
 from billing.money import money
-from notifications.outbox import NoRecipient
 
 logger = logging.getLogger(__name__)
 State = PaymentAttempt.State
+
+# What the provider said of each attempt it was asked about; and of which it cannot be used, and why.
+Answers = Mapping[PaymentAttempt, Observation]
+Failures = dict[PaymentAttempt, Exception]
 
 # The longest a driver may be at work on an attempt before the sweeper takes it for dead:
 # two provider calls of at most 30 s each.
@@ -46,8 +49,14 @@ ASK_AGAIN_AFTER = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600))
 ASK_AGAIN_LATER = timedelta(hours=1)
 # An unknown this old goes to a person. It keeps blocking new attempts: late is better than twice.
 REVIEW_AFTER = timedelta(hours=24)
+# A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.
+CUSTOMER_MAY_TAKE = timedelta(hours=72)
 # Calls in flight at once per driver; each is a thread that only waits.
 CALLS_AT_ONCE = 16
+# Where only the provider knows how far it got: ask before anything else.
+ASKED_FIRST = (State.SUBMITTED, State.PROCESSING, State.REQUIRES_ACTION, State.REVIEW)
+# Where a changed world still stops it.
+RECHECKED = (State.PREPARED, State.SUBMITTED, State.REQUIRES_ACTION)
 
 
 class CannotCollect(Exception):
@@ -240,9 +249,7 @@ def _refusal(
         return NoPaymentMethod("there is no card", standing=standing)
     if method.has_expired(as_of):
         return NoPaymentMethod(f"{method} has expired", standing=standing)
-    minimum_minor = gateways.get(method.gateway).capabilities.minimum_minor.get(
-        standing.currency, 1
-    )
+    minimum_minor = _minimum_minor(method.gateway, standing.currency)
     if standing.due_minor < minimum_minor:
         return NothingDue(
             f"less than {money(minimum_minor, standing.currency)}, the least the gateway charges:"
@@ -250,6 +257,13 @@ def _refusal(
             standing=standing,
         )
     return None
+
+
+def _minimum_minor(gateway: str, currency: str) -> int:
+    # A card of a gateway that is not set up must not stop the others' batch: `_prepare` will say so.
+    with suppress(gateways.Misconfigured):
+        return gateways.get(gateway).capabilities.minimum_minor.get(currency, 1)
+    return 1
 
 
 def _reserved(
@@ -291,22 +305,23 @@ def _drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) 
 
     `fresh`: nobody has driven it before, so there is nothing to ask the provider first.
     """
+    answered = _ask([a for a in attempts if a.state in ASKED_FIRST], as_of=as_of)
     _prepare([a for a in attempts if a.state == State.RESERVED], as_of=as_of, fresh=fresh)
     _reread_each(attempts)
-    _recheck([a for a in attempts if a.state == State.PREPARED], as_of=as_of)
-    seen_before = {a.pk for a in attempts if a.state == State.SUBMITTED}
+    # However often it is sent: never without looking whether it is still due.
+    sendable = [a for a in attempts if a.state == State.PREPARED or a in answered]
+    _recheck(sendable, as_of=as_of)
     _reread_each(attempts)
-    _submit(
-        [a for a in attempts if a.state == State.SUBMITTED],
-        ask_first=lambda attempt: attempt.pk in seen_before,
-        as_of=as_of,
-    )
-    _ask(
-        [a for a in attempts if a.state in {State.PROCESSING, State.REQUIRES_ACTION, State.REVIEW}],
-        as_of=as_of,
-    )
+    _submit([a for a in sendable if a.state == State.SUBMITTED], as_of=as_of)
     _reread_each(attempts)
     _cancel([a for a in attempts if a.state == State.CANCELING], as_of=as_of)
+
+
+def _ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    def read(attempt: PaymentAttempt) -> Observation:
+        return gateways.get(attempt.gateway).read(_ref(attempt))
+
+    return _call(attempts, read, _settle(as_of), as_of=as_of)
 
 
 def _prepare(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) -> None:
@@ -314,20 +329,23 @@ def _prepare(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool
         gateway = gateways.get(attempt.gateway)
         if not fresh:
             # The reply of an earlier try may have been lost: take its object over instead of
-            # leaving it behind.
-            for found in gateway.find(str(attempt.pk)):
-                if found.status is Status.UNSUBMITTED:
-                    return found
+            # leaving it behind. One that has moved money first, should our row be an older copy.
+            found = [o for o in gateway.find(str(attempt.pk)) if o.status is not Status.CANCELED]
+            if found:
+                return min(found, key=lambda o: o.status is Status.UNSUBMITTED)
         return gateway.prepare(_spec(attempt), key=_key(attempt, "prepare"))
 
-    def store(answers: Mapping[PaymentAttempt, Observation]) -> None:
-        with transaction.atomic(durable=True):
-            for attempt, observation in answers.items():
-                PaymentAttempt.objects.filter(pk=attempt.pk, state=State.RESERVED).update(
-                    state=State.PREPARED, provider_ref=observation.ref, unknown_since=None
-                )
+    _call(attempts, prepare, _store, as_of=as_of)
 
-    _call(attempts, prepare, store, as_of=as_of)
+
+@transaction.atomic(durable=True)
+def _store(answers: Answers) -> Failures:
+    # In the order of every other transaction, so that no two wait for each other.
+    for attempt in sorted(answers, key=lambda a: a.account_id):
+        PaymentAttempt.objects.filter(pk=attempt.pk, state=State.RESERVED).update(
+            state=State.PREPARED, provider_ref=answers[attempt].ref, unknown_since=None
+        )
+    return {}
 
 
 @transaction.atomic(durable=True)
@@ -338,16 +356,16 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
     standings = ledger.standings(ids, as_of=as_of)
     for attempt in sorted(attempts, key=lambda a: a.account_id):
         current = locks.attempt_for_update(attempt.pk)
-        if current.state != State.PREPARED:
+        if current.state not in RECHECKED:
             continue
         because = _no_longer(current, standings[current.account_id])
-        if because is None:
-            current.state = State.SUBMITTED
-            current.submitted_at = as_of
-        else:
+        if because is not None:
             current.state = State.CANCELING
             current.because = because
             decisions.record(_gave_up(current, standings[current.account_id], because))
+        elif current.state == State.PREPARED:
+            current.state = State.SUBMITTED
+            current.submitted_at = as_of
         current.save(update_fields=["state", "submitted_at", "because", "updated_at"])
 
 
@@ -359,7 +377,14 @@ def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
         return "less is due meanwhile"
     if attempt.payment_method.state != PaymentMethod.State.ACTIVE:
         return "card removed meanwhile"
+    if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
+        return "the customer did not confirm it in time"
     return None
+
+
+def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:
+    assert attempt.submitted_at is not None, f"{attempt} waits for the customer, but was never sent"
+    return as_of - attempt.submitted_at >= CUSTOMER_MAY_TAKE
 
 
 def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decision:
@@ -376,28 +401,11 @@ def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decis
     )
 
 
-def _submit(
-    attempts: Sequence[PaymentAttempt],
-    *,
-    ask_first: Callable[[PaymentAttempt], bool],
-    as_of: datetime,
-) -> None:
+def _submit(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
     def submit(attempt: PaymentAttempt) -> Observation:
-        gateway, ref = gateways.get(attempt.gateway), _ref(attempt)
-        if ask_first(attempt):
-            found = gateway.read(ref)
-            if found.status is not Status.UNSUBMITTED:
-                return found
-        return gateway.submit(ref, key=_key(attempt, "submit"))
+        return gateways.get(attempt.gateway).submit(_ref(attempt), key=_key(attempt, "submit"))
 
     _call(attempts, submit, _settle(as_of), as_of=as_of)
-
-
-def _ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
-    def read(attempt: PaymentAttempt) -> Observation:
-        return gateways.get(attempt.gateway).read(_ref(attempt))
-
-    _call(attempts, read, _settle(as_of), as_of=as_of)
 
 
 def _cancel(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
@@ -410,22 +418,27 @@ def _cancel(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
 def _call(
     attempts: Sequence[PaymentAttempt],
     ask: Callable[[PaymentAttempt], Observation],
-    use: Callable[[Mapping[PaymentAttempt, Observation]], None],
+    use: Callable[[Answers], Failures],
     *,
     as_of: datetime,
-) -> None:
-    """Ask the provider about each attempt, at once and with nothing open, then use the answers together."""
+) -> list[PaymentAttempt]:
+    """
+    Ask the provider about each attempt, at once and with nothing open, then use the answers together.
+
+    Returns the attempts that got through.
+    """
     if not attempts:
-        return
+        return []
     assert not transaction.get_connection().in_atomic_block, (
         "a network call with a transaction open"
     )
     with ThreadPoolExecutor(max_workers=min(CALLS_AT_ONCE, len(attempts))) as pool:
-        answers = dict(zip(attempts, pool.map(_answer_of(ask), attempts), strict=True))
-    use({attempt: answer for attempt, answer in answers.items() if isinstance(answer, Observation)})
-    for attempt, answer in answers.items():
-        if not isinstance(answer, Observation):
-            _note_unknown(attempt, answer, as_of=as_of)
+        said = dict(zip(attempts, pool.map(_answer_of(ask), attempts), strict=True))
+    failed = {attempt: answer for attempt, answer in said.items() if isinstance(answer, Exception)}
+    failed |= use({a: answer for a, answer in said.items() if isinstance(answer, Observation)})
+    for attempt, error in failed.items():
+        _note_unknown(attempt, error, as_of=as_of)
+    return [attempt for attempt in attempts if attempt not in failed]
 
 
 def _answer_of(
@@ -440,14 +453,25 @@ def _answer_of(
     return answer
 
 
-def _settle(as_of: datetime) -> Callable[[Mapping[PaymentAttempt, Observation]], None]:
-    return lambda answers: apply_provider_state(
-        {attempt.pk: observation for attempt, observation in answers.items()}, as_of=as_of
-    )
+def _settle(as_of: datetime) -> Callable[[Answers], Failures]:
+    def settle(answers: Answers) -> Failures:
+        """All in one transaction; or each in its own, so that one that fails stops no other's money."""
+        try:
+            apply_provider_state({a.pk: seen for a, seen in answers.items()}, as_of=as_of)
+        except Exception as error:
+            if len(answers) == 1:
+                logger.exception("what the provider says cannot be written down")
+                return dict.fromkeys(answers, error)
+            logger.warning("settling %s attempts one by one: %r", len(answers), error)
+            alone = [settle({attempt: seen}) for attempt, seen in answers.items()]
+            return {attempt: error for failed in alone for attempt, error in failed.items()}
+        return {}
+
+    return settle
 
 
 def _note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) -> None:
-    """No answer: stay in this state, ask again later, and after a day leave it to a person."""
+    """No answer: stay in this state and ask again later, but not for ever."""
     logger.warning("attempt %s: outcome unknown: %s: %s", attempt.pk, type(error).__name__, error)
     since = attempt.unknown_since or as_of
     changes: dict[str, Any] = {
@@ -457,13 +481,18 @@ def _note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime)
         "next_action_at": as_of + _ask_again_after(as_of - since),
     }
     if isinstance(error, gateways.RateLimited):
-        changes["next_action_at"] = as_of + timedelta(seconds=error.retry_after_seconds)
-    if isinstance(error, gateways.Misconfigured):
-        # Asking again cannot help. Before submission nothing can have moved; after it, a person looks.
-        changes["state"] = State.RELEASED if attempt.state == State.RESERVED else State.REVIEW
-        changes["next_action_at"] = None
-    elif as_of - since >= REVIEW_AFTER and attempt.state != State.RESERVED:
-        changes["state"] = State.REVIEW
+        # Neither an attempt nor a failure.
+        changes = {"next_action_at": as_of + timedelta(seconds=error.retry_after_seconds)}
+    elif not isinstance(error, gateways.Misconfigured) and as_of - since < REVIEW_AFTER:
+        if attempt.state == State.CANCELING:
+            # Why it is given up matters more than why that takes a while.
+            del changes["because"]
+    elif attempt.state == State.RESERVED:
+        # The provider has nothing that could be submitted: no money can have moved.
+        changes |= {"state": State.RELEASED, "next_action_at": None}
+    else:
+        # A person looks; and so do we, should it have been a wrong key or a long outage.
+        changes |= {"state": State.REVIEW, "next_action_at": as_of + ASK_AGAIN_LATER}
     PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
 
 
@@ -499,11 +528,15 @@ def _apply(
         case Status.DECLINED if attempt.is_in_flight:
             # It could still be submitted again, so it is not over before it is cancelled.
             attempt.state = State.CANCELING
-            attempt.decline_code = seen.decline_code
-            attempt.because = f"declined: {seen.decline_code}"
+            attempt.decline_code = seen.decline_code or "declined"
             attempt.next_action_at = as_of + DRIVE_WINDOW
         case Status.CANCELED if attempt.is_in_flight:
             _end_unpaid(attempt, account=account, as_of=as_of)
+        case Status.UNSUBMITTED if attempt.state == State.REVIEW:
+            # Nothing moved while nobody could ask, and by now nobody waits for it.
+            attempt.state = State.CANCELING
+            attempt.because = "not submitted in time"
+            attempt.next_action_at = as_of + DRIVE_WINDOW
         case Status.PROCESSING if attempt.is_in_flight:
             attempt.state = State.PROCESSING
             attempt.next_action_at = as_of + ASK_AGAIN_LATER
@@ -559,6 +592,7 @@ def _end_unpaid(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -
         attempt.state = State.RELEASED
         return
     attempt.state = State.FAILED
+    attempt.because = f"declined: {attempt.decline_code}"
     timeline.record(
         timeline.event(
             account_id=account.pk,
@@ -569,8 +603,7 @@ def _end_unpaid(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -
         )
     )
     standing = ledger.standing(account.pk, as_of=as_of)
-    with suppress(NoRecipient):
-        messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
+    messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
 
 
 def _book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
@@ -618,15 +651,14 @@ def _send_receipt(
     payment: Payment, allocations: Iterable[Allocation], *, account: Account, as_of: datetime
 ) -> None:
     standing = ledger.standing(account.pk, as_of=as_of)
-    with suppress(NoRecipient):
-        messages.payment_received(
-            payment,
-            account=account,
-            allocations=[(a.invoice, a.amount_minor) for a in allocations],
-            due_minor=standing.due_minor,
-            credit_minor=standing.credit_minor,
-            as_of=as_of,
-        )
+    messages.payment_received(
+        payment,
+        account=account,
+        allocations=[(a.invoice, a.amount_minor) for a in allocations],
+        due_minor=standing.due_minor,
+        credit_minor=standing.credit_minor,
+        as_of=as_of,
+    )
 
 
 # --- small truths
