@@ -5,7 +5,7 @@ Stored amounts are whole minor units of their ISO 4217 currency (JPY 0 decimals,
 Nothing here is a float.
 """
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from moneyed import CURRENCIES, Money
 
@@ -20,6 +20,10 @@ EXPONENTS = {
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
     **dict.fromkeys(("CLF", "UYW"), 4),
 }  # fmt: skip
+
+
+# More digits than any amount has: the default context rounds to 28 first, and rounding happens once.
+EXACT_DIGITS = 80
 
 
 class UnknownCurrency(ValueError):
@@ -44,7 +48,8 @@ def exponent(currency: str) -> int:
 
 def round_half_up(amount: Decimal, currency: str) -> int:
     """This will round an amount in major units, half away from zero, to whole minor units."""
-    return int(amount.scaleb(exponent(currency)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    with localcontext(prec=EXACT_DIGITS):
+        return int(amount.scaleb(exponent(currency)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
 class NotWhole(ValueError):
@@ -57,7 +62,8 @@ def to_minor(amount: Decimal, currency: str) -> int:
 
     :raises NotWhole: if it is finer than the currency's minor unit; nothing is rounded here.
     """
-    minor = amount.scaleb(exponent(currency))
+    with localcontext(prec=EXACT_DIGITS):
+        minor = amount.scaleb(exponent(currency))
     if minor != minor.to_integral_value():
         raise NotWhole(
             f"{amount} has more decimals than {currency}, which has {exponent(currency)}"

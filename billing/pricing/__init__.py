@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
-# More digits than any quantity times any price can have, so that a product is exact.
-EXACT_DIGITS = 80
+from billing.money import EXACT_DIGITS
 
 
 @dataclass(frozen=True)
