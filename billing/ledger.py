@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import F, Q
 
 from billing.models import (
     CreditGrant,
@@ -94,7 +94,7 @@ def standings(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, Stand
                 "in_flight": list(PaymentAttempt.IN_FLIGHT),
             },
         )
-        return {row[0]: Standing(*row, as_of=as_of) for row in cursor.fetchall()}
+        return {row[0]: Standing(*(*row, as_of)) for row in cursor.fetchall()}
 
 
 STANDINGS = """
@@ -126,13 +126,16 @@ SELECT a.id, a.currency, coalesce(receivable.balance_minor, 0), coalesce(overdue
 
 def balance(kind: str, *, account_id: int, as_of: datetime) -> int:
     """
-    The balance of a customer-side ledger account as it stood in the books at an instant.
+    The balance of a customer-side ledger account, in the account's currency, as it stood in the books at an instant.
 
     In minor units; positive is a debit (a receivable they owe), negative a credit (credit they have).
     """
     posting = (
         Posting.objects.filter(
-            ledger_account__account=account_id, ledger_account__kind=kind, posted_at__lte=as_of
+            ledger_account__account=account_id,
+            ledger_account__kind=kind,
+            ledger_account__currency=F("ledger_account__account__currency"),
+            posted_at__lte=as_of,
         )
         .order_by("-version")
         .first()

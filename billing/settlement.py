@@ -19,6 +19,12 @@ class Source:
     payment: Payment | None = None
     grant: CreditGrant | None = None
 
+    @property
+    def currency(self) -> str:
+        money = self.payment or self.grant
+        assert money is not None, "a source is a payment or a grant"
+        return money.currency
+
 
 def dues(invoices: Sequence[Invoice]) -> dict[int, int]:
     """What is still due of each invoice, in minor units, by invoice id."""
@@ -36,16 +42,16 @@ def allocate(
     """
     This will spread the sources, in their order, over the (locked, ordered) open invoices of their accounts.
 
-    Lowers each source's `available_minor` by what it gave. What is left over is the caller's to book.
+    Money settles only what is owed in its own currency. Lowers each source's `available_minor` by what it gave. What is left over is the caller's to book.
     """
     due = dues(invoices)
-    owed_by: dict[int, list[Invoice]] = defaultdict(list)
+    owed_by: dict[tuple[int, str], list[Invoice]] = defaultdict(list)
     for invoice in invoices:
-        owed_by[invoice.account_id].append(invoice)
+        owed_by[invoice.account_id, invoice.currency].append(invoice)
 
     allocations = []
     for source in sources:
-        for invoice in owed_by[source.account_id]:
+        for invoice in owed_by[source.account_id, source.currency]:
             amount_minor = min(source.available_minor, due[invoice.pk])
             if amount_minor > 0:
                 source.available_minor -= amount_minor
