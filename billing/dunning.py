@@ -1,7 +1,6 @@
 """Holds on accounts that do not pay: placed by the close, lifted the moment nothing is overdue."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
 
 from accounts import holds
@@ -9,7 +8,6 @@ from accounts.models import Account, Hold
 from billing import decisions, ledger, messages
 from billing.ledger import Standing
 from billing.models import Decision
-from notifications.outbox import NoRecipient
 
 
 def place_hold(account: Account, standing: Standing) -> Hold:
@@ -19,10 +17,7 @@ def place_hold(account: Account, standing: Standing) -> Hold:
     :raises holds.AlreadyHeld: if the account has one.
     """
     hold = holds.place_hold(account_id=account.pk, reason=Hold.Reason.OVERDUE, as_of=standing.as_of)
-    with suppress(NoRecipient):
-        messages.hold_placed(
-            hold, account=account, due_minor=standing.due_minor, as_of=standing.as_of
-        )
+    messages.hold_placed(hold, account=account, due_minor=standing.due_minor, as_of=standing.as_of)
     return hold
 
 
@@ -56,7 +51,6 @@ def _lift(hold: Hold, *, standing: Standing, because: str) -> None:
             hold=hold,
         )
     )
-    with suppress(NoRecipient):
-        messages.hold_lifted(
-            hold, account=hold.account, due_minor=standing.due_minor, as_of=standing.as_of
-        )
+    messages.hold_lifted(
+        hold, account=hold.account, due_minor=standing.due_minor, as_of=standing.as_of
+    )
