@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from accounts import timeline
-from accounts.models import Account, BillingEntity
+from accounts.models import Account, BillingEntity, TimelineEvent
 from billing import credits, ledger, locks, metering, pricing
 from billing.models import (
     BillingPeriod,
@@ -48,15 +48,13 @@ def draft_invoices(accounts: Sequence[Account], *, month: date) -> Drafted:
     without any gets no invoice. One that has an invoice for the month keeps it.
     """
     ids = [account.pk for account in accounts]
-    metering.open_periods(month=month, account_ids=ids)
-    periods = {
-        period.account_id: period
-        for period in BillingPeriod.objects.filter(account__in=ids, month=month)
-    }
     invoiced = set(
-        Invoice.objects.filter(period__in=periods.values()).values_list("account", flat=True)
+        Invoice.objects.filter(account__in=ids, period__month=month).values_list(
+            "account", flat=True
+        )
     )
     tally = _open_summaries([pk for pk in ids if pk not in invoiced], month=month)
+    periods = _periods(tally, month=month)
     prices = PriceBook(
         summary for summaries in tally.values() for summary in summaries if _needs_price(summary)
     )
@@ -99,6 +97,17 @@ def _open_summaries(account_ids: Sequence[int], *, month: date) -> dict[int, lis
     for own in summaries.values():
         own.sort(key=lambda s: (s.period.month, s.product.code, s.kind, s.item, s.unit, s.pk))
     return summaries
+
+
+def _periods(account_ids: Iterable[int], *, month: date) -> dict[int, BillingPeriod]:
+    """Each account's period of the month; most were opened when their usage was tallied."""
+    wanted = BillingPeriod.objects.filter(account__in=account_ids, month=month)
+    periods = {period.account_id: period for period in wanted}
+    if missing := [pk for pk in account_ids if pk not in periods]:
+        # Opens one at a time across all workers: only where it must.
+        metering.open_periods(month=month, account_ids=missing)
+        periods = {period.account_id: period for period in wanted.all()}
+    return periods
 
 
 def _needs_price(summary: UsageSummary) -> bool:
@@ -193,11 +202,15 @@ class PriceBook:
 
         :raises NoPrice: if there is none, for the item or for the product as a whole.
         """
-        for item in (summary.item, ""):
-            prices = self._prices.get((summary.product_id, item, summary.unit, currency), ())
+        own, general = (
+            self._prices.get((summary.product_id, item, summary.unit, currency), [])
+            for item in (summary.item, "")
+        )
+        for prices in (own, general):
             in_force = [price for price in prices if price.starts_at <= summary.period.starts_at]
             if in_force:
                 return in_force[-1]
+        for prices in (own, general):
             starting = [price for price in prices if price.starts_at < summary.period.ends_at]
             if starting:
                 return starting[0]
@@ -213,8 +226,19 @@ class _Used:
     def __init__(self, tally: Mapping[int, Sequence[UsageSummary]], *, month: date) -> None:
         self._free: dict[tuple[int, int], Decimal] = defaultdict(Decimal)
         self._fees: set[tuple[int, int]] = set()
-        # Only late usage can meet a period that was billed before.
-        late = {s.period for own in tally.values() for s in own if s.period.month < month}
+        # Only late usage can meet a period that was billed before; or, where a later month was
+        # closed first, the month's own.
+        ahead = set(
+            Invoice.objects.filter(account__in=tally, period__month__gt=month).values_list(
+                "account", flat=True
+            )
+        )
+        late = {
+            s.period
+            for pk, own in tally.items()
+            for s in own
+            if s.period.month < month or pk in ahead
+        }
         periods = {(period.account_id, period.starts_at): period.pk for period in late}
         for line in LineItem.objects.filter(
             invoice__account__in={period.account_id for period in late}, price__isnull=False
@@ -287,7 +311,7 @@ def _credit(invoice: Invoice) -> CreditGrant:
     )
 
 
-def _issued(invoice: Invoice) -> timeline.TimelineEvent:
+def _issued(invoice: Invoice) -> TimelineEvent:
     return timeline.event(
         account_id=invoice.account_id,
         kind="invoice.issued",
