@@ -257,8 +257,11 @@ def _ready_followers(module: StepModule, outcomes: Sequence[Outcome]) -> None:
         step.state = State.READY
         step.expected = by_account[step.account_id].expect
     Step.objects.bulk_update(waiting, ["state", "expected"])
-    for lane in dict.fromkeys(step.lane for step in following):
-        doorbell.ring(lane, times=settings.WORKERS)
+    lanes = dict.fromkeys(step.lane for step in following)
+    # Turn about, so that workers spread over the lanes instead of all starting with the first.
+    for times in range(1, settings.WORKERS + 1):
+        for lane in lanes:
+            doorbell.ring(lane, times=times)
 
 
 def _block_followers(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:

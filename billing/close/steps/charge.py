@@ -95,7 +95,12 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
     match attempt.state:
         case State.SUCCEEDED:
             return done(
-                step, "charged", saw=saw, expect=saw, world_changed=changed, attempt=attempt
+                step,
+                "charged" if not changed else "charged what is due now",
+                saw=saw,
+                expect=saw,
+                world_changed=changed,
+                attempt=attempt,
             )
         case State.FAILED:
             return done(
