@@ -333,6 +333,30 @@ class TestRecheck:
 
         assert "FORGOTTEN" in reread(message).last_error
 
+    def test_renews_the_lease_so_that_it_lasts_for_the_send(
+        self, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        message = queued()
+
+        def take_long(message: Message, _as_of: datetime) -> Verdict:
+            Message.objects.filter(pk=message.pk).update(lease_until=Now() - timedelta(seconds=1))
+            return Keep()
+
+        leased: list[bool] = []
+        monkeypatch.setattr(
+            delivery._MailServer,
+            "send",
+            lambda _self, _email: leased.append(
+                Message.objects.filter(
+                    pk=message.pk, lease_until__gt=Now() + timedelta(seconds=50)
+                ).exists()
+            ),
+        )
+        with rechecked_by(take_long):
+            deliver(as_of=AS_OF)
+
+        assert leased == [True]
+
     def test_a_lost_lease_takes_the_recheck_s_writes_back(self, sink: Sink) -> None:
         message = queued()
 
