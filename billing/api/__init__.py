@@ -1,0 +1,1 @@
+"""The same answers as JSON. Session sign-in, staff only, read-only."""

@@ -1,0 +1,59 @@
+"""A close run as it stands now, for its page and for scripts."""
+
+from datetime import datetime
+from typing import Any
+
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing.models import CloseRun
+from billing.progress import duration
+from billing.reports import pace, progress
+from notifications import formats
+
+
+class MaySeeRuns(BasePermission):
+    """Staff who may see close runs."""
+
+    def has_permission(self, request: Request, _view: APIView) -> bool:
+        user = request.user
+        return bool(user.is_staff and user.has_perm("billing.view_closerun"))
+
+
+class RunView(APIView):
+    """`GET /api/runs/<id>/`: reports.progress, and what follows from its numbers."""
+
+    authentication_classes = [SessionAuthentication]
+    permission_classes = [MaySeeRuns]
+    renderer_classes = [JSONRenderer]
+    http_method_names = ["get", "head", "options"]
+
+    def get(self, _request: Request, run_id: int) -> Response:
+        run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+        so_far = progress.of(run, as_of=timezone.now())
+        return Response(so_far | _in_words(run, so_far), headers={"Cache-Control": "no-store"})
+
+
+def _in_words(run: CloseRun, so_far: dict[str, Any]) -> dict[str, Any]:
+    as_of = datetime.fromisoformat(so_far["as_of"])
+    seconds = pace.seconds_left(
+        ended=so_far["steps_ended"],
+        everything=so_far["steps_all"],
+        started_at=run.started_at,
+        next_at=datetime.fromisoformat(so_far["next_at"]) if so_far["next_at"] else None,
+        as_of=as_of,
+    )
+    return {
+        "as_of_in_words": formats.instant(as_of, "en", "UTC"),
+        "seconds_left": seconds,
+        "left_in_words": "" if seconds is None else duration(seconds),
+        "share_collected": {
+            row["currency"]: pace.share_collected(row) for row in so_far["answer"]["currencies"]
+        },
+    }

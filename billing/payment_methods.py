@@ -1,0 +1,138 @@
+"""
+Cards on an account: added, made the default, removed.
+
+Only the default card is ever charged. The first card becomes it; after that its holder chooses:
+when the default is removed, no other card takes its place by itself, so that nobody is charged on
+a card they did not choose for it. The pages say so, and the close skips with "there is no card".
+"""
+
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts import timeline
+from accounts.models import PaymentMethod
+from billing import gateways, locks
+
+State = PaymentMethod.State
+
+
+class AlreadyAdded(Exception):
+    """The account has this card: the form was sent twice."""
+
+    def __init__(self, method: PaymentMethod) -> None:
+        super().__init__(f"{method} is on the account already")
+        self.method = method
+
+
+class CardExpired(ValueError):
+    """The card's last month is over."""
+
+
+class NoSuchCard(LookupError):
+    """The account has no such card, or it was removed meanwhile."""
+
+
+@transaction.atomic(durable=True)
+def add_card(
+    *,
+    account_id: int,
+    gateway: str,
+    token: str,
+    brand: str,
+    last_four: str,
+    expiry_month: int,
+    expiry_year: int,
+    actor: str,
+    as_of: datetime,
+    make_default: bool = False,
+) -> PaymentMethod:
+    """
+    This will store a card that the gateway knows by this token. The first one becomes the default.
+
+    :raises AlreadyAdded: if the account has this card.
+    :raises CardExpired: if its last month is over.
+    :raises gateways.Misconfigured: if there is no such gateway.
+    """
+    gateways.get(gateway)
+    account = locks.account_for_update(account_id)
+    active = list(PaymentMethod.objects.filter(account=account, state=State.ACTIVE))
+    for method in active:
+        if (method.gateway, method.token) == (gateway, token):
+            raise AlreadyAdded(method)
+    added = PaymentMethod(
+        account=account,
+        gateway=gateway,
+        token=token,
+        brand=brand,
+        last_four=last_four,
+        expiry_month=expiry_month,
+        expiry_year=expiry_year,
+    )
+    if added.has_expired(as_of):
+        raise CardExpired(f"{added} expired at the end of {expiry_month:02d}/{expiry_year}")
+    added.save()
+    _record(added, "card.added", f"Card added: {added}", actor=actor)
+    if make_default or not active:
+        _make_default(added, actor=actor)
+    return added
+
+
+@transaction.atomic(durable=True)
+def make_default(*, account_id: int, method_id: int, actor: str) -> PaymentMethod:
+    """
+    This will charge this card from now on. One that is the default already stays it.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed.
+    """
+    locks.account_for_update(account_id)
+    method = _active(account_id, method_id)
+    if not method.is_default:
+        _make_default(method, actor=actor)
+    return method
+
+
+@transaction.atomic(durable=True)
+def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
+    """
+    This will remove a card. What is on its way with it already is not called back.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed.
+    """
+    locks.account_for_update(account_id)
+    method = _active(account_id, method_id)
+    method.state = State.REMOVED
+    method.removed_at = as_of
+    method.is_default = False
+    method.save(update_fields=["state", "removed_at", "is_default"])
+    _record(method, "card.removed", f"Card removed: {method}", actor=actor)
+    return method
+
+
+def _active(account_id: int, method_id: int) -> PaymentMethod:
+    try:
+        return PaymentMethod.objects.get(pk=method_id, account=account_id, state=State.ACTIVE)
+    except PaymentMethod.DoesNotExist:
+        raise NoSuchCard(method_id) from None
+
+
+def _make_default(method: PaymentMethod, *, actor: str) -> None:
+    # The old one first: the constraint allows one default at any moment.
+    PaymentMethod.objects.filter(account=method.account_id, is_default=True).update(
+        is_default=False
+    )
+    method.is_default = True
+    method.save(update_fields=["is_default"])
+    _record(method, "card.default", f"Default card: {method}", actor=actor)
+
+
+def _record(method: PaymentMethod, kind: str, summary: str, *, actor: str) -> None:
+    timeline.record(
+        timeline.event(
+            account_id=method.account_id,
+            kind=kind,
+            summary=summary,
+            actor=actor,
+            payment_method=method.pk,
+        )
+    )

@@ -1,0 +1,37 @@
+from django.urls import path
+
+from billing.api.runs import RunView
+from billing.views import cards, health, invoices, overview, pay, runs
+
+urlpatterns = [
+    path("", overview.start, name="overview"),
+    path("accounts/<int:account_id>/", overview.account, name="account"),
+    path("accounts/<int:account_id>/invoices/", invoices.listed, name="invoices"),
+    path("accounts/<int:account_id>/invoices/<int:invoice_id>/", invoices.detail, name="invoice"),
+    path(
+        "accounts/<int:account_id>/invoices/<int:invoice_id>.csv",
+        invoices.download,
+        name="invoice-csv",
+    ),
+    path("accounts/<int:account_id>/pay/", pay.pay, name="pay"),
+    path("accounts/<int:account_id>/payments/<uuid:attempt_id>/", pay.attempt, name="attempt"),
+    path("accounts/<int:account_id>/cards/", cards.listed, name="cards"),
+    path("accounts/<int:account_id>/cards/add/", cards.add, name="card-add"),
+    path(
+        "accounts/<int:account_id>/cards/<int:method_id>/default/",
+        cards.make_default,
+        name="card-default",
+    ),
+    path(
+        "accounts/<int:account_id>/cards/<int:method_id>/remove/", cards.remove, name="card-remove"
+    ),
+    path("runs/", runs.listed, name="runs"),
+    path("runs/start/", runs.start, name="run-start"),
+    path("runs/<int:run_id>/", runs.detail, name="run"),
+    path("runs/<int:run_id>/changes/", runs.changes, name="run-changes"),
+    path("runs/<int:run_id>/changes.csv", runs.changes_csv, name="run-changes-csv"),
+    path("runs/<int:run_id>/invoiced.csv", runs.report_csv, name="run-report-csv"),
+    path("runs/<int:run_id>/report.json", runs.report_json, name="run-report-json"),
+    path("api/runs/<int:run_id>/", RunView.as_view(), name="api-run"),
+    path("healthz", health.healthz, name="healthz"),
+]

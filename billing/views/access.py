@@ -1,0 +1,108 @@
+"""
+Who may see an account's pages, and as what.
+
+The account stands in the address, so that two tabs with two accounts never pay each other's bills;
+whether it is theirs is asked anew with every request. To anyone else it does not exist.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeAlias
+
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone, translation
+from django.views.decorators.cache import cache_control
+
+from accounts.models import Account, Member
+from notifications.formats import Reader
+
+P = ParamSpec("P")
+# The account a page without one in its address belongs to: the one looked at last.
+LAST_ACCOUNT = "account"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A signed-in member at one of their accounts."""
+
+    member: Member
+    accounts: list[Account]
+
+    @property
+    def account(self) -> Account:
+        return self.member.account
+
+    @property
+    def email(self) -> str:
+        return self.member.user.email
+
+    @property
+    def reader(self) -> Reader:
+        return Reader.of(self.account)
+
+
+# What follows the account in an address: an invoice's id, say.
+Page: TypeAlias = Callable[Concatenate[HttpRequest, Seat, P], HttpResponse]
+View: TypeAlias = Callable[..., HttpResponse]
+
+
+def members_only(page: Page[P]) -> View:
+    """
+    This will show the page to members of the account in its address, in the account's language.
+
+    Nothing of it is kept by browsers or proxies: the back button after signing out shows no money.
+    """
+
+    @cache_control(private=True, no_store=True)
+    @login_required
+    @wraps(page)
+    def view(request: HttpRequest, account_id: int, /, *args: Any, **kwargs: Any) -> HttpResponse:
+        seat = _seat(request, account_id)
+        request.session[LAST_ACCOUNT] = seat.account.pk
+        with translation.override(seat.reader.locale), timezone.override(seat.reader.time_zone):
+            return page(request, seat, *args, **kwargs)
+
+    return view
+
+
+def payers_only(page: Page[P]) -> View:
+    """As `members_only`; refuses those who may only look, with 403."""
+
+    @wraps(page)
+    def payers(
+        request: HttpRequest, seat: Seat, /, *args: P.args, **kwargs: P.kwargs
+    ) -> HttpResponse:
+        if not seat.member.may_pay:
+            raise PermissionDenied
+        return page(request, seat, *args, **kwargs)
+
+    return members_only(payers)
+
+
+def show(
+    request: HttpRequest, seat: Seat, template: str, context: dict[str, Any], *, status: int = 200
+) -> HttpResponse:
+    """This will render a page with what every page of an account shows."""
+    frame = {
+        "account": {"id": seat.account.pk, "name": seat.account.name},
+        "accounts": [{"id": account.pk, "name": account.name} for account in seat.accounts],
+        "may_pay": seat.member.may_pay,
+        "locale": seat.reader.locale,
+    }
+    return render(request, template, frame | context, status=status)
+
+
+def _seat(request: HttpRequest, account_id: int) -> Seat:
+    members = {
+        member.account_id: member
+        for member in Member.objects.filter(user=request.user.pk)
+        .select_related("account__entity", "user")
+        .order_by("account__name", "account")
+    }
+    if account_id not in members:
+        raise Http404
+    return Seat(members[account_id], [member.account for member in members.values()])

@@ -1,0 +1,104 @@
+"""The account's cards: list, add a sandbox one, make one the default, remove one."""
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts.models import PaymentMethod
+from billing import ledger, payment_methods
+from billing.forms import AddCardForm
+from billing.views.access import Seat, members_only, payers_only, show
+
+
+@require_safe
+@members_only
+def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """The cards, the default first."""
+    as_of = timezone.now()
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
+    cards = _active(seat).order_by("-is_default", "-pk")
+    context = {
+        "tab": "cards",
+        "cards": [_row(card, as_of=as_of) for card in cards],
+        "has_default": any(card.is_default for card in cards),
+        "owed": standing.due_minor > 0,
+        "due": seat.reader.money(standing.due_minor, standing.currency),
+        "as_of": seat.reader.instant(as_of),
+    }
+    return show(request, seat, "billing/cards.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@payers_only
+def add(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """A sandbox card: one of a few that each behave in their own way. No real card is asked for."""
+    as_of = timezone.now()
+    form = AddCardForm(request.POST or None, as_of=as_of)
+    if request.method == "POST" and form.is_valid():
+        try:
+            card = payment_methods.add_card(
+                account_id=seat.account.pk, actor=seat.email, as_of=as_of, **form.card_details()
+            )
+        except payment_methods.AlreadyAdded as already:
+            card = already.method
+        messages.success(request, _("%(card)s is on the account.") % {"card": card})
+        return redirect("cards", seat.account.pk)
+    return show(request, seat, "billing/card_add.html", {"tab": "cards", "form": form})
+
+
+@require_POST
+@payers_only
+def make_default(request: HttpRequest, seat: Seat, method_id: int) -> HttpResponse:
+    """Charge this one from now on."""
+    try:
+        card = payment_methods.make_default(
+            account_id=seat.account.pk, method_id=method_id, actor=seat.email
+        )
+    except payment_methods.NoSuchCard:
+        raise Http404 from None
+    messages.success(request, _("%(card)s will be charged from now on.") % {"card": card})
+    return redirect("cards", seat.account.pk)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@payers_only
+def remove(request: HttpRequest, seat: Seat, method_id: int) -> HttpResponse:
+    """Ask, then remove."""
+    card = _active(seat).filter(pk=method_id).first()
+    if card is None:
+        raise Http404
+    if request.method != "POST":
+        context = {"tab": "cards", "card": _row(card, as_of=timezone.now())}
+        return show(request, seat, "billing/card_remove.html", context)
+    try:
+        payment_methods.remove_card(
+            account_id=seat.account.pk,
+            method_id=method_id,
+            actor=seat.email,
+            as_of=timezone.now(),
+        )
+    except payment_methods.NoSuchCard:
+        raise Http404 from None
+    messages.success(request, _("%(card)s was removed.") % {"card": card})
+    return redirect("cards", seat.account.pk)
+
+
+def _active(seat: Seat) -> Any:
+    return PaymentMethod.objects.filter(account=seat.account, state=PaymentMethod.State.ACTIVE)
+
+
+def _row(card: PaymentMethod, *, as_of: datetime) -> dict[str, Any]:
+    return {
+        "id": card.pk,
+        "name": str(card),
+        "expiry": f"{card.expiry_month:02d}/{card.expiry_year}",
+        "has_expired": card.has_expired(as_of),
+        "is_default": card.is_default,
+        "is_sandbox": card.gateway == "sandbox",
+    }

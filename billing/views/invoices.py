@@ -1,0 +1,154 @@
+"""Invoices: the list, one whose lines explain themselves, and the same as a table to download."""
+
+import csv
+from collections.abc import Iterable
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_safe
+
+from billing import settlement
+from billing.models import Allocation, CreditGrant, Invoice, LineItem
+from billing.money import to_major
+from billing.views import numbers
+from billing.views.access import Seat, members_only, show
+from billing.views.rows import invoice_row, invoice_rows, issued
+from billing.views.tables import safe_cell
+
+FILTERS = ("all", "open")
+
+
+@require_safe
+@members_only
+def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """All invoices, or those that are not settled."""
+    which = request.GET.get("show", "all")
+    if which not in FILTERS:
+        raise Http404
+    as_of = timezone.now()
+    context = {
+        "tab": "invoices",
+        "show": which,
+        "as_of": seat.reader.instant(as_of),
+        "invoices": invoice_rows(seat, open_only=which == "open", as_of=as_of),
+    }
+    return show(request, seat, "billing/invoices.html", context)
+
+
+@require_safe
+@members_only
+def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
+    """One invoice: its lines, what paid it, what is left."""
+    invoice = _find(seat, invoice_id)
+    as_of = timezone.now()
+    due_minor = settlement.dues([invoice])[invoice.pk]
+    context = {
+        "tab": "invoices",
+        "as_of": seat.reader.instant(as_of),
+        "entity": invoice.entity.name,
+        "addressee": invoice.account_name,
+        "invoice": invoice_row(seat, invoice, due_minor=due_minor, as_of=as_of),
+        "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
+        "allocations": [_allocation(seat, allocation) for allocation in _allocations(invoice)],
+    }
+    return show(request, seat, "billing/invoice.html", context)
+
+
+@require_safe
+@members_only
+def download(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
+    """The lines as CSV, for a spreadsheet: one row per line, exact numbers."""
+    invoice = _find(seat, invoice_id)
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = content_disposition_header(
+        as_attachment=True, filename=f"{invoice.number}.csv"
+    )
+    sheet = csv.writer(response)
+    sheet.writerow(COLUMNS)
+    for line in _lines(invoice):
+        sheet.writerow(safe_cell(cell) for cell in _csv_row(invoice, line))
+    return response
+
+
+COLUMNS = (
+    "invoice", "position", "kind", "product", "description", "quantity", "free_quantity", "unit",
+    "unit_price", "starts_at", "ends_at", "amount_unrounded", "amount", "currency",
+)  # fmt: skip
+
+
+def _csv_row(invoice: Invoice, line: LineItem) -> Iterable[object]:
+    return (
+        invoice.number,
+        line.position,
+        line.kind,
+        line.product.code,
+        line.description,
+        line.quantity.normalize(),
+        line.free_quantity.normalize(),
+        line.unit,
+        line.unit_price.normalize() if line.unit_price is not None else None,
+        line.starts_at.isoformat(),
+        line.ends_at.isoformat(),
+        line.amount_unrounded.normalize(),
+        to_major(line.amount_minor, invoice.currency),
+        invoice.currency,
+    )
+
+
+def _find(seat: Seat, invoice_id: int) -> Invoice:
+    invoice = issued(seat).select_related("entity", "period").filter(pk=invoice_id).first()
+    if invoice is None:
+        raise Http404
+    return invoice
+
+
+def _lines(invoice: Invoice) -> Iterable[LineItem]:
+    return invoice.lines.select_related("product").order_by("position")
+
+
+def _allocations(invoice: Invoice) -> Iterable[Allocation]:
+    return invoice.allocations.select_related("payment", "grant", "invoice").order_by("pk")
+
+
+def _line(seat: Seat, line: LineItem, currency: str) -> dict[str, Any]:
+    locale = seat.reader.locale
+    return {
+        "description": line.description,
+        "kind": line.kind,
+        "quantity": numbers.quantity(line.quantity, locale=locale),
+        "free": numbers.quantity(line.free_quantity, locale=locale) if line.free_quantity else "",
+        "unit": line.unit,
+        "rate": (
+            ""
+            if line.unit_price is None
+            else numbers.rate(line.unit_price, currency, locale=locale)
+        ),
+        "period": seat.reader.period(timezone.localtime(line.starts_at).date()),
+        "amount": seat.reader.money(line.amount_minor, currency),
+    }
+
+
+# The reason of a grant is support's; customers read what kind of credit it was.
+CREDITS = {
+    CreditGrant.Kind.PROMOTIONAL: _("Promotional credit"),
+    CreditGrant.Kind.GOODWILL: _("Goodwill credit"),
+    CreditGrant.Kind.SURPLUS: _("Credit from an earlier payment"),
+    CreditGrant.Kind.INVOICE: _("Credit from an earlier invoice"),
+}
+
+
+def _allocation(seat: Seat, allocation: Allocation) -> dict[str, Any]:
+    payment, grant = allocation.payment, allocation.grant
+    return {
+        "date": seat.reader.date(allocation.allocated_at),
+        "source": payment.method if payment else _credit(grant),
+        "amount": seat.reader.money(allocation.amount_minor, allocation.invoice.currency),
+    }
+
+
+def _credit(grant: CreditGrant | None) -> str:
+    assert grant is not None, "an allocation comes from a payment or from a grant"
+    return str(CREDITS[CreditGrant.Kind(grant.kind)])

@@ -1,0 +1,195 @@
+"""
+Pay now, and what became of it.
+
+The page carries the amount it showed and the newest attempt it knew of. A form sent twice finds a
+newer attempt and shows that one; an amount that has changed meanwhile is shown again, not charged.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.models import PaymentMethod
+from billing import decisions, ledger, messages, payments
+from billing.ledger import Standing
+from billing.models import Decision, PaymentAttempt
+from billing.views.access import Seat, members_only, payers_only, show
+
+State = PaymentAttempt.State
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@payers_only
+def pay(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """Ask before charging; then charge, once."""
+    if request.method != "POST":
+        return _confirm(request, seat)
+    newest = _newest_attempt(seat)
+    if newest is not None and str(newest.pk) != request.POST.get("seen"):
+        return redirect("attempt", seat.account.pk, newest.pk)
+    return _collect(request, seat)
+
+
+def _collect(request: HttpRequest, seat: Seat) -> HttpResponse:
+    as_of = timezone.now()
+    shown_minor = _shown_minor(request)
+    asked = payments.Request(
+        account_id=seat.account.pk,
+        kind=PaymentAttempt.Kind.ON_SESSION,
+        only_if_due_minor=shown_minor,
+    )
+    collected = payments.collect_all([asked], as_of=as_of)
+    refused = collected.refused.get(seat.account.pk)
+    if refused is not None:
+        _decide(
+            seat, refused.standing, shown_minor, did=Decision.Did.SKIPPED, because=refused.because
+        )
+        return _refused(request, seat, refused)
+    attempt = collected.attempts[seat.account.pk]
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
+    _decide(
+        seat,
+        standing,
+        shown_minor,
+        did=Decision.Did.DONE,
+        because="the customer asked to pay",
+        attempt=attempt,
+    )
+    return redirect("attempt", seat.account.pk, attempt.pk)
+
+
+def _refused(request: HttpRequest, seat: Seat, refused: payments.CannotCollect) -> HttpResponse:
+    match refused:
+        case payments.AttemptInFlight(attempt=attempt):
+            return redirect("attempt", seat.account.pk, attempt.pk)
+        case payments.BalanceChanged():
+            return _confirm(
+                request, seat, notice=_("The amount has changed. Please look at it again.")
+            )
+        case _:
+            # Nothing due, or no card any more: the page itself says so.
+            return _confirm(request, seat)
+
+
+def _shown_minor(request: HttpRequest) -> int:
+    """The amount on the page that was sent; one that is no number matches no balance."""
+    try:
+        return int(request.POST.get("due_minor", ""))
+    except ValueError:
+        return -1
+
+
+def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpResponse:
+    as_of = timezone.now()
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
+    newest = _newest_attempt(seat)
+    context = {
+        "tab": "overview",
+        "notice": notice,
+        "as_of": seat.reader.instant(as_of),
+        "due": seat.reader.money(standing.due_minor, standing.currency),
+        "due_minor": standing.due_minor,
+        "owed": standing.due_minor > 0,
+        "in_flight": newest.pk if newest is not None and newest.is_in_flight else None,
+        "seen": newest.pk if newest is not None else "",
+        **_card(seat, as_of=as_of),
+    }
+    return show(request, seat, "billing/pay.html", context)
+
+
+def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any]:
+    card = PaymentMethod.objects.filter(
+        account=seat.account, is_default=True, state=PaymentMethod.State.ACTIVE
+    ).first()
+    return {
+        "card": str(card) if card else "",
+        "card_has_expired": card is not None and card.has_expired(as_of),
+    }
+
+
+def _newest_attempt(seat: Seat) -> PaymentAttempt | None:
+    return PaymentAttempt.objects.filter(account=seat.account).order_by("-created_at", "pk").first()
+
+
+def _decide(
+    seat: Seat,
+    standing: Standing,
+    shown_minor: int,
+    *,
+    did: str,
+    because: str,
+    attempt: PaymentAttempt | None = None,
+) -> None:
+    decisions.record(
+        decisions.decision(
+            act="PAY_NOW",
+            did=did,
+            because=because,
+            account_id=seat.account.pk,
+            expected={"due_minor": shown_minor, "currency": standing.currency},
+            saw=standing.facts,
+            world_changed=did == Decision.Did.SKIPPED,
+            attempt=attempt,
+            actor=seat.email,
+        )
+    )
+
+
+# --- what became of it
+
+
+@require_safe
+@members_only
+def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
+    """Where one attempt stands, in words; reloading it never charges anything."""
+    found = (
+        PaymentAttempt.objects.filter(account=seat.account, pk=attempt_id)
+        .select_related("payment_method")
+        .first()
+    )
+    if found is None:
+        raise Http404
+    as_of = timezone.now()
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
+    context = {
+        "tab": "overview",
+        "as_of": seat.reader.instant(as_of),
+        "amount": seat.reader.money(found.amount_minor, found.currency),
+        "card": str(found.payment_method),
+        "at": seat.reader.instant(found.created_at),
+        "due": seat.reader.money(standing.due_minor, standing.currency),
+        "owed": standing.due_minor > 0,
+        "outcome": outcome(found),
+        **_decline(found),
+    }
+    return show(request, seat, "billing/attempt.html", context)
+
+
+def outcome(attempt: PaymentAttempt) -> str:
+    """What a customer is told of an attempt: one of six words the page knows."""
+    match attempt.state:
+        case State.SUCCEEDED:
+            return "paid"
+        case State.FAILED:
+            return "declined"
+        case State.RELEASED:
+            return "given_up"
+        case State.REQUIRES_ACTION:
+            return "confirm_with_bank"
+        case State.CANCELING if attempt.decline_code:
+            return "declined"
+        case State.PROCESSING | State.CANCELING:
+            return "on_its_way"
+        case _:
+            return "unknown"
+
+
+def _decline(attempt: PaymentAttempt) -> dict[str, str]:
+    reason, advice = messages.DECLINES.get(attempt.decline_code, messages.DECLINED)
+    return {"reason": str(reason), "advice": str(advice)}

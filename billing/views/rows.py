@@ -1,0 +1,73 @@
+"""Invoices and payments of an account as rows of plain values, in its reader's words."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from billing import settlement
+from billing.models import Invoice, Payment
+from billing.views.access import Seat
+
+
+def issued(seat: Seat) -> QuerySet[Invoice]:
+    """The invoices a customer may see: drafts are ours alone."""
+    return Invoice.objects.filter(account=seat.account, state=Invoice.State.ISSUED)
+
+
+def invoice_rows(
+    seat: Seat, *, as_of: datetime, open_only: bool = False, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The account's invoices, newest first; open ones oldest due first."""
+    invoices = issued(seat).select_related("period").order_by("-issued_at", "-pk")
+    if open_only:
+        invoices = invoices.filter(settled_at=None).order_by("due_at", "pk")
+    shown = list(invoices[:limit])
+    dues = settlement.dues(shown)
+    return [
+        invoice_row(seat, invoice, due_minor=dues[invoice.pk], as_of=as_of) for invoice in shown
+    ]
+
+
+def invoice_row(seat: Seat, invoice: Invoice, *, due_minor: int, as_of: datetime) -> dict[str, Any]:
+    """One invoice in words."""
+    reader = seat.reader
+    assert invoice.issued_at is not None, f"{invoice} is not issued"
+    assert invoice.due_at is not None, f"{invoice} is not issued"
+    return {
+        "id": invoice.pk,
+        "number": invoice.number,
+        "url": reverse("invoice", args=[seat.account.pk, invoice.pk]),
+        "period": reader.period(invoice.period.month),
+        "issued": reader.date(invoice.issued_at),
+        "due_date": reader.date(invoice.due_at),
+        "total": reader.money(invoice.total_minor, invoice.currency),
+        "due": reader.money(max(due_minor, 0), invoice.currency),
+        "is_open": invoice.settled_at is None,
+        **_state(invoice, as_of=as_of),
+    }
+
+
+def _state(invoice: Invoice, *, as_of: datetime) -> dict[str, str]:
+    if invoice.total_minor < 0:
+        return {"state": _("Credit"), "tone": "good"}
+    if invoice.settled_at is not None:
+        return {"state": _("Paid"), "tone": "good"}
+    if invoice.is_overdue(as_of):
+        return {"state": _("Overdue"), "tone": "bad"}
+    return {"state": _("Due"), "tone": "warn"}
+
+
+def payment_rows(seat: Seat, *, limit: int) -> list[dict[str, str]]:
+    """The account's payments, newest first."""
+    payments = Payment.objects.filter(account=seat.account).order_by("-pk")[:limit]
+    return [
+        {
+            "date": seat.reader.date(payment.received_at),
+            "method": payment.method,
+            "amount": seat.reader.money(payment.amount_minor, payment.currency),
+        }
+        for payment in payments
+    ]

@@ -1,0 +1,306 @@
+"""The close runs: did we collect the money yet, what is stuck, where had the world changed."""
+
+import csv
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.contrib.auth.models import AnonymousUser
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.models import Account, User
+from billing.close import runs
+from billing.forms import StartCloseForm
+from billing.models import CloseRun, Decision, Step
+from billing.progress import duration
+from billing.reports import finance, lines, pace, progress
+from billing.views.staff import staff_only
+from billing.views.tables import safe_cell
+from notifications import formats
+
+SEE = "billing.view_closerun"
+START = "billing.add_closerun"
+CHANGES_PER_PAGE = 50
+
+
+@require_safe
+@staff_only(SEE)
+def listed(request: HttpRequest) -> HttpResponse:
+    """All runs, newest month first."""
+    found = CloseRun.objects.select_related("entity").order_by("-month", "entity")
+    context = {
+        "tab": "runs",
+        "runs": [_summary(run) for run in found],
+        "may_start": request.user.has_perm(START),
+    }
+    return render(request, "billing/runs.html", context)
+
+
+def _summary(run: CloseRun) -> dict[str, Any]:
+    return {
+        "url": reverse("run", args=[run.pk]),
+        "month": formats.period(run.month, "en"),
+        "entity": run.entity.name,
+        "state": run.get_state_display(),
+        "is_finished": run.is_finished,
+        "started_by": run.started_by,
+        "started_at": _instant(run.started_at),
+        "finished_at": _instant(run.finished_at) if run.finished_at else "",
+    }
+
+
+@require_safe
+@staff_only(SEE)
+def detail(request: HttpRequest, run_id: int) -> HttpResponse:
+    """One run as it stands now; run.js keeps it up to date."""
+    run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+    as_of = timezone.now()
+    so_far = progress.of(run, as_of=as_of)
+    context = {
+        "tab": "runs",
+        "run": {**_summary(run), "id": run.pk, "policy": run.get_when_balance_changed_display()},
+        "as_of": _instant(as_of),
+        "money": _money(so_far),
+        "bar": {"ended": so_far["steps_ended"], "all": so_far["steps_all"]},
+        "left": _left(run, so_far, as_of=as_of),
+        "states": Step.State.labels,
+        "steps": _steps(run, so_far),
+        "stuck": [_stuck(run, row) for row in so_far["stuck"]],
+        "changes": so_far["world_changed"],
+    }
+    return render(request, "billing/run.html", context)
+
+
+def _money(so_far: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{name: _grouped(row[name]) for name in MONEY},
+            "currency": row["currency"],
+            "invoices": row["invoices"],
+            "share": pace.share_collected(row),
+        }
+        for row in so_far["answer"]["currencies"]
+    ]
+
+
+MONEY = ("invoiced", "collected", "credited", "outstanding", "in_flight")
+
+
+def _grouped(amount: str) -> str:
+    """ "1234.50" → "1,234.50"; run.js writes it the same way."""
+    whole, point, decimals = amount.partition(".")
+    return f"{int(whole):,}{point}{decimals}" if abs(int(whole)) >= 1000 else amount
+
+
+def _left(run: CloseRun, so_far: dict[str, Any], *, as_of: datetime) -> str:
+    seconds = pace.seconds_left(
+        ended=so_far["steps_ended"],
+        everything=so_far["steps_all"],
+        started_at=run.started_at,
+        next_at=datetime.fromisoformat(so_far["next_at"]) if so_far["next_at"] else None,
+        as_of=as_of,
+    )
+    return "" if seconds is None else duration(seconds)
+
+
+def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": kind,
+            "title": Step.Kind(kind).label,
+            "states": [
+                {
+                    "state": state,
+                    "count": states.get(state, 0),
+                    "url": _steps_url(run, kind=kind, state=state),
+                }
+                for state in Step.State.values
+            ],
+        }
+        for kind, states in so_far["steps"].items()
+    ]
+
+
+def _stuck(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": Step.Kind(row["kind"]).label,
+        "state": Step.State(row["state"]).label,
+        "because": row["because"],
+        "accounts": row["accounts"],
+        "url": _steps_url(run, kind=row["kind"], state=row["state"]),
+    }
+
+
+def _steps_url(run: CloseRun, *, kind: str, state: str) -> str:
+    chosen = {"run__id__exact": run.pk, "kind__exact": kind, "state__exact": state}
+    return f"{reverse('admin:billing_step_changelist')}?{urlencode(chosen)}"
+
+
+# --- where the world had changed
+
+
+@require_safe
+@staff_only(SEE)
+def changes(request: HttpRequest, run_id: int) -> HttpResponse:
+    """The decisions where what was seen was not what was expected, by step if asked."""
+    run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+    act = request.GET.get("act", "")
+    page = Paginator(_changes(run, act), CHANGES_PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "tab": "runs",
+        "run": {**_summary(run), "id": run.pk},
+        "act": act,
+        "acts": _acts(run),
+        "page": page,
+        "decisions": [_decision(decision) for decision in page],
+        "as_of": _instant(timezone.now()),
+    }
+    return render(request, "billing/run_changes.html", context)
+
+
+@require_safe
+@staff_only(SEE)
+def changes_csv(request: HttpRequest, run_id: int) -> HttpResponse:
+    """The same as a table to download."""
+    run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+    rows = [_decision(decision) for decision in _changes(run, request.GET.get("act", ""))]
+    return _csv(f"{run.entity.slug}-{run.month:%Y-%m}-changes", rows, CHANGES)
+
+
+CHANGES = ("account", "act", "expected", "saw", "did", "because", "actor", "decided_at")
+
+
+def _changes(run: CloseRun, act: str) -> Any:
+    found = run.decisions.filter(world_changed=True).select_related("account").order_by("pk")
+    return found.filter(act=act) if act else found
+
+
+def _acts(run: CloseRun) -> list[str]:
+    acts = run.decisions.filter(world_changed=True).order_by("act")
+    return list(acts.values_list("act", flat=True).distinct())
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "account": decision.account.external_id if decision.account else "",
+        "account_name": decision.account.name if decision.account else "",
+        "url": decision.account.get_absolute_url() if decision.account else "",
+        "act": decision.act,
+        "expected": facts(decision.expected),
+        "saw": facts(decision.saw),
+        "did": decision.get_did_display(),
+        "because": decision.because,
+        "actor": decision.actor,
+        "decided_at": _instant(decision.decided_at),
+    }
+
+
+def facts(seen: dict[str, Any]) -> str:
+    """What a decision expected or saw, in a few words: "due EUR 12.00, credit EUR 3.00"."""
+    currency = seen.get("currency")
+    said = []
+    for name, title in FACTS.items():
+        if currency and (seen.get(name) or name == "due_minor") and name in seen:
+            said.append(f"{title} {formats.money(seen[name], currency, 'en')}")
+    return ", ".join(said)
+
+
+FACTS = {
+    "due_minor": "due",
+    "charged_minor": "charged",
+    "overdue_minor": "overdue",
+    "credit_minor": "credit",
+    "in_flight_minor": "in flight",
+}
+
+
+# --- what was invoiced
+
+
+@require_safe
+@staff_only(SEE)
+def report_csv(request: HttpRequest, run_id: int) -> HttpResponse:
+    """What was invoiced, by account and product, as CSV."""
+    run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+    return _csv(f"{run.entity.slug}-{run.month:%Y-%m}-invoiced", _invoiced(run), INVOICED)
+
+
+@require_safe
+@staff_only(SEE)
+def report_json(request: HttpRequest, run_id: int) -> HttpResponse:
+    """The finance answer and what was invoiced by account and product, as JSON."""
+    run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+    answer = finance.answer(run, as_of=timezone.now())
+    return JsonResponse({**answer, "lines": _invoiced(run)})
+
+
+INVOICED = ("account", "product", "currency", "amount_unrounded", "amount", "lines")
+
+
+def _invoiced(run: CloseRun) -> list[dict[str, Any]]:
+    return lines.invoiced(entity_id=run.entity_id, month=run.month, by=["account", "product"])
+
+
+def _csv(name: str, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> HttpResponse:
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    sheet = csv.writer(response)
+    columns = list(columns)
+    sheet.writerow(columns)
+    for row in rows:
+        sheet.writerow(safe_cell(row[column]) for column in columns)
+    return response
+
+
+# --- starting one
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff_only(START)
+def start(request: HttpRequest) -> HttpResponse:
+    """Ask which month; show what that means; start it, once."""
+    as_of = timezone.now()
+    form = StartCloseForm(request.POST or None, as_of=as_of)
+    if request.method != "POST" or not form.is_valid():
+        return render(request, "billing/run_start.html", {"tab": "runs", "form": form})
+    if "confirmed" not in request.POST:
+        return render(request, "billing/run_confirm.html", _plan(form))
+    try:
+        run, is_new = runs.start(started_by=_email(request.user), as_of=as_of, **form.cleaned_data)
+    except runs.NotOverYet as not_yet:
+        form.add_error("month", str(not_yet))
+        return render(request, "billing/run_start.html", {"tab": "runs", "form": form})
+    if not is_new:
+        messages.info(request, f"{run} was started already by {run.started_by}: this is that run.")
+    return redirect("run", run.pk)
+
+
+def _plan(form: StartCloseForm) -> dict[str, Any]:
+    entity, month = form.cleaned_data["entity"], form.cleaned_data["month"]
+    policy = CloseRun.ChangedBalance(form.cleaned_data["when_balance_changed"])
+    standing = CloseRun.objects.filter(entity=entity, month=month).first()
+    return {
+        "tab": "runs",
+        "form": form,
+        "entity": entity.name,
+        "month": formats.period(month, "en"),
+        "policy": policy.label,
+        "accounts": Account.objects.filter(entity=entity, state=Account.State.ACTIVE).count(),
+        "stands": _summary(standing) if standing else None,
+    }
+
+
+def _email(user: User | AnonymousUser) -> str:
+    assert isinstance(user, User), "staff_only lets nobody else in"
+    return user.email
+
+
+def _instant(moment: datetime) -> str:
+    return formats.instant(moment, "en", "UTC")
