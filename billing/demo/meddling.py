@@ -9,7 +9,10 @@ from django.db.models import Q
 
 from accounts.models import Account, PaymentMethod
 from billing import credits, ledger, payment_methods, payments
+from billing.gateways.sandbox import CARDS
 from billing.models import CloseRun, PaymentAttempt, Step
+
+DECLINES = CARDS["sandbox_declined"].last_four
 
 
 @dataclass
@@ -35,7 +38,7 @@ def plan(run: CloseRun) -> list[Deed]:
     )
     declining = list(
         Account.objects.filter(
-            entity=run.entity, payment_methods__token="sandbox_declined", members=None
+            entity=run.entity, payment_methods__last_four=DECLINES, members=None
         ).order_by("-pk")[:4]
     )
     deeds = [
