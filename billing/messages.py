@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from django.conf import settings
 from django.db.models import Q, Sum
+from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -220,7 +221,7 @@ def _mail(
         "has_due": due_minor > 0,
         "balance": reader.money(due_minor, account.currency),
         "as_of": reader.instant(as_of),
-        "pay_link": pay_link(),
+        "pay_link": pay_link(account),
     }
     return _Mail(
         account=account,
@@ -231,9 +232,9 @@ def _mail(
     )
 
 
-def pay_link() -> str:
-    """Where a customer signs in, sees the balance and pays. Never made from a request's Host."""
-    return f"{settings.SITE_URL}/"
+def pay_link(account: Account) -> str:
+    """Where the customer sees the balance and pays it. Never made from a request's Host header."""
+    return f"{settings.SITE_URL}{reverse('account', args=[account.pk])}"
 
 
 # --- why a card was declined, and what helps

@@ -32,7 +32,7 @@ KEYWORDS: dict[str, Any] = {
 }
 CODE = ("accounts", "notifications", "billing", "config")
 TEMPLATES = ("templates",)
-PLACEHOLDER = re.compile(r"%\(\w+\)s|\{\w*\}|%s|%d")
+PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ #0]*\d*[a-z]|\{\w*\}")
 
 
 def compile_catalogs() -> list[Path]:

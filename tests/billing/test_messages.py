@@ -202,12 +202,13 @@ class TestInvoiceIssued:
             "Total: €10.00",
             "Left to pay on this invoice: €10.00",
             "Due date: 15 November 2026",
-            "Please pay here: https://billing.example.com/",
+            f"Please pay here: https://billing.example.com/accounts/{invoice.account_id}/\n",
             "Your balance is €10.00 as of 1 November 2026, 06:12 (Europe/Budapest).",
         ):
             assert said in message.body_text
         assert "Credit applied" not in message.body_text
-        assert 'href="https://billing.example.com/"' in message.body_html
+        link = f'href="https://billing.example.com/accounts/{invoice.account_id}/"'
+        assert message.body_html.count(link) == 2
 
     def test_says_it_in_hungarian(self) -> None:
         message = tell_of(issued(account(language="hu")))

@@ -73,8 +73,9 @@ class TestMissing:
             '#, fuzzy\nmsgid "Dear %(n)s"\nmsgstr "Kedves %(n)s"\n',
             'msgid "Dear %(n)s"\nmsgstr "Kedves %(name)s"\n',
             'msgid "Dear %(n)s"\nmsgstr "Kedves"\n',
+            'msgid "Dear %(n)s"\nmsgstr "Kedves %(n)02d"\n',
         ],
-        ids=["empty", "fuzzy", "another placeholder", "no placeholder"],
+        ids=["empty", "fuzzy", "another placeholder", "no placeholder", "another format"],
     )
     def test_what_would_not_be_said_rightly_counts_as_missing(
         self, project: Path, entry: str
