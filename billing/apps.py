@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate, pre_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -8,7 +9,10 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from billing import messages, money
+        from billing.books import schema
         from notifications import formats
 
         messages.register()
         formats.use_exponents(money.exponent)
+        pre_migrate.connect(schema.drop_before_migrating, sender=self)
+        post_migrate.connect(schema.create_after_migrating, sender=self)

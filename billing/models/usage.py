@@ -114,6 +114,11 @@ class UsageSummary(models.Model):
     invoice = models.ForeignKey(
         "billing.Invoice", on_delete=models.PROTECT, null=True, blank=True, related_name="summaries"
     )
+    # When its first events were tallied: the database's clock, under the account's lock. Tells usage
+    # that came too late for an invoice from usage that the invoice has forgotten (check_books).
+    created_at = models.DateTimeField(
+        db_default=models.Func(function="clock_timestamp", template="%(function)s()")
+    )
 
     class Meta:
         verbose_name_plural = "usage summaries"
