@@ -11,7 +11,7 @@ from datetime import date
 from hashlib import blake2b
 from itertools import islice
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from billing.imports import fields
 from billing.imports.files import Table
@@ -83,11 +83,12 @@ def stage(*, table: Table, form: Format, rejects: Rejects) -> int:
     """
     staged = Staged()
     feed = Feed(_lines(table=table, form=form, rejects=rejects, staged=staged))
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(DROP)
         cursor.execute(CREATE)
         try:
-            cursor.copy_expert(COPY, feed)
+            with connection.wrap_database_errors:
+                cursor.copy_expert(COPY, feed)
         except DatabaseError:
             if feed.failure is not None:
                 raise feed.failure from None

@@ -135,7 +135,7 @@ def _lines(imported: imports.Imported, *, book: PriceBook | None, seconds: float
         lines.append(f"The rejected rows, and how to fix each, are in {imported.rejects_path}.")
     if imported.accounts_added or imported.products_added:
         lines.append(
-            f"New: {imported.accounts_added} accounts, {imported.products_added} products."
+            f"New accounts: {imported.accounts_added}. New products: {imported.products_added}."
         )
     if book is not None and imported.prices is not None:
         lines += _price_lines(book, imported.prices)
@@ -146,13 +146,13 @@ def _price_lines(book: PriceBook, stored: StoredPrices) -> list[str]:
     lines = [f"Prices: {stored.added} added, {stored.known} known already."]
     if stored.different:
         lines.append(
-            f"{stored.different} prices differ from those stored before, which stay:"
-            " add a price with a later start to change one."
+            f"Prices that differ from those stored before, which stay: {stored.different}."
+            " Add a price with a later start to change one."
         )
     if book.free_tiers:
         lines.append(
-            f"{book.free_tiers} items have a free tier whose size the book does not state:"
-            " the paid rate was stored, with nothing free."
+            f"Free tiers whose size the book does not state: {book.free_tiers}."
+            " The paid rate was stored, with nothing free."
         )
     lines += [f"Left out: {rows} {reason}." for reason, rows in sorted(book.skipped.items())]
     return lines
