@@ -4,8 +4,11 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import TransactionTestCase
 
+from billing import gateways
 from billing.gateways.sandbox import SandboxGateway
+from config.locale_catalogs import compile_catalogs
 from tests.emptying import empty_tables, may_empty
+from tests.provider import Provider
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,3 +34,19 @@ def _own_places(settings, tmp_path):
 def sandbox() -> SandboxGateway:
     """The sandbox provider, as the code under test sees it: same book, another hand."""
     return SandboxGateway(django_settings.SANDBOX_BOOK)
+
+
+@pytest.fixture
+def provider(monkeypatch, sandbox) -> Provider:
+    """The sandbox behind a bad line, as the code under test meets it."""
+    behind_a_bad_line = Provider(sandbox)
+    real = gateways.get
+    monkeypatch.setattr(
+        gateways, "get", lambda name: behind_a_bad_line if name == "sandbox" else real(name)
+    )
+    return behind_a_bad_line
+
+
+def pytest_configure() -> None:
+    """The compiled catalogues are not in git; an editor's single test run needs them too."""
+    compile_catalogs()
