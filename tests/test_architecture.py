@@ -100,7 +100,9 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
 
     for wanted, file in ((runtime, "runtime.txt"), (everything, "dev.txt")):
         locked = dict(
-            re.findall(r"^([\w.-]+)==([^ ;]+)", (ROOT / "requirements" / file).read_text(), re.M)
+            re.findall(
+                r"^([\w.-]+)==([^ ;]+)", (ROOT / "requirements" / file).read_text(), re.MULTILINE
+            )
         )
         for requirement in map(Requirement, wanted):
             version = locked.get(canonicalize_name(requirement.name))
@@ -110,7 +112,9 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
 
 def test_the_lock_says_nothing_of_the_machine_it_was_made_on() -> None:
     for file in (ROOT / "requirements").iterdir():
-        assert not re.search(r"://|--(extra-)?index|--find-links|(^|\s)/", file.read_text(), re.M)
+        assert not re.search(
+            r"://|--(extra-)?index|--find-links|(^|\s)/", file.read_text(), re.MULTILINE
+        )
 
 
 # --- what is written about it
