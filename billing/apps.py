@@ -9,6 +9,7 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from billing import messages, money
+        from billing.admin import groups
         from billing.books import schema
         from notifications import formats
 
@@ -16,3 +17,4 @@ class BillingConfig(AppConfig):
         formats.use_exponents(money.exponent)
         pre_migrate.connect(schema.drop_before_migrating, sender=self)
         post_migrate.connect(schema.create_after_migrating, sender=self)
+        post_migrate.connect(groups.create_groups, sender=self)

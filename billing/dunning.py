@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+from django.db import transaction
+
 from accounts import holds
 from accounts.models import Account, Hold
-from billing import decisions, ledger, messages
+from billing import decisions, ledger, locks, messages
 from billing.ledger import Standing
 from billing.models import Decision
 
@@ -37,6 +39,61 @@ def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datet
     for hold in settled:
         _lift(hold, standing=standings[hold.account_id], because=because)
     return settled
+
+
+@transaction.atomic(durable=True)
+def place_hold_by_hand(*, account_id: int, reason: str, actor: str, as_of: datetime) -> Hold:
+    """
+    This will place a hold that only a person lifts again, whatever is paid meanwhile.
+
+    :raises holds.AlreadyHeld: if the account has one that was placed by hand.
+    """
+    account = locks.account_for_update(account_id)
+    standing = ledger.standing(account_id, as_of=as_of)
+    hold = holds.place_hold(
+        account_id=account_id, reason=Hold.Reason.MANUAL, as_of=as_of, actor=actor
+    )
+    _decide_by_hand("PLACE_HOLD", hold, standing, because=reason, actor=actor)
+    messages.hold_placed(hold, account=account, due_minor=standing.due_minor, as_of=as_of)
+    return hold
+
+
+class NotHeld(Exception):
+    """The hold was lifted already, by a payment or by a colleague."""
+
+
+@transaction.atomic(durable=True)
+def lift_hold_by_hand(*, hold_id: int, reason: str, actor: str, as_of: datetime) -> Hold:
+    """
+    This will lift a hold, for whatever reason it was placed.
+
+    One for overdue invoices is placed anew by the next close that finds them unpaid.
+
+    :raises NotHeld: if it is lifted already.
+    """
+    account = locks.account_for_update(Hold.objects.get(pk=hold_id).account_id)
+    hold = Hold.objects.get(pk=hold_id)
+    if hold.lifted_at is not None:
+        raise NotHeld(str(hold))
+    standing = ledger.standing(account.pk, as_of=as_of)
+    holds.lift_hold(hold=hold, as_of=as_of, because=reason, actor=actor)
+    _decide_by_hand("LIFT_HOLD", hold, standing, because=reason, actor=actor)
+    messages.hold_lifted(hold, account=account, due_minor=standing.due_minor, as_of=as_of)
+    return hold
+
+
+def _decide_by_hand(act: str, hold: Hold, standing: Standing, *, because: str, actor: str) -> None:
+    decisions.record(
+        decisions.decision(
+            act=act,
+            did=Decision.Did.DONE,
+            because=because,
+            account_id=hold.account_id,
+            saw=standing.facts,
+            hold=hold,
+            actor=actor,
+        )
+    )
 
 
 def _lift(hold: Hold, *, standing: Standing, because: str) -> None:

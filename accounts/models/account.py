@@ -33,6 +33,13 @@ class Account(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
+        # What staff may do to an account's money, beyond seeing it (billing/admin/groups.py).
+        permissions = [
+            ("grant_credit", "Can grant credit"),
+            ("record_payment", "Can record a payment"),
+            ("charge_account", "Can charge an account now"),
+            ("place_hold", "Can place and lift holds by hand"),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(currency__regex=r"^[A-Z]{3}$"),

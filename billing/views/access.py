@@ -60,7 +60,7 @@ def members_only(page: Page[P]) -> View:
     @cache_control(private=True, no_store=True)
     @login_required
     @wraps(page)
-    def view(request: HttpRequest, account_id: int, /, *args: Any, **kwargs: Any) -> HttpResponse:
+    def view(request: HttpRequest, account_id: int, *args: Any, **kwargs: Any) -> HttpResponse:
         seat = _seat(request, account_id)
         request.session[LAST_ACCOUNT] = seat.account.pk
         with translation.override(seat.reader.locale), timezone.override(seat.reader.time_zone):

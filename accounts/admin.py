@@ -1,0 +1,130 @@
+"""People, entities, and what only the system writes about an account. Account itself: billing/admin/."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.http import HttpRequest
+
+from accounts.models import BillingEntity, Hold, Member, PaymentMethod, TimelineEvent, User
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """To be looked at. Nobody adds, changes or deletes these by hand, superusers included."""
+
+    # Counting a table of millions only to say "of millions" costs seconds.
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ReadOnlyRows(admin.TabularInline):  # type: ignore[type-arg]
+    """What belongs to a record, beneath it, to be looked at."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(BillingEntity)
+class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("name", "slug", "invoice_prefix", "payment_terms_days")
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: BillingEntity | None = None
+    ) -> tuple[str, ...]:
+        # Numbers already given begin with it, and scripts know the slug.
+        return ("slug", "invoice_prefix") if obj else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Member)
+class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("user", "account", "role")
+    list_filter = ("role",)
+    list_select_related = ("user", "account")
+    search_fields = ("user__email", "account__name", "account__external_id")
+    autocomplete_fields = ("user", "account")
+
+
+class EmailUserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
+    """A new person, known by their email."""
+
+    class Meta:
+        model = User
+        fields = ("email",)
+        field_classes: dict[str, Any] = {}
+
+
+class EmailUserChangeForm(UserChangeForm):  # type: ignore[type-arg]
+    """A person, known by their email."""
+
+    class Meta:
+        model = User
+        fields = "__all__"
+        field_classes: dict[str, Any] = {}
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
+    form = EmailUserChangeForm
+    add_form = EmailUserCreationForm
+    ordering = ("email",)
+    list_display = ("email", "first_name", "last_name", "is_staff", "is_active")
+    search_fields = ("email", "first_name", "last_name")
+    fieldsets = (
+        (None, {"fields": ("email", "password")}),
+        ("Name", {"fields": ("first_name", "last_name")}),
+        (
+            "What they may do",
+            {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")},
+        ),
+        ("When", {"fields": ("last_login", "date_joined")}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
+
+
+@admin.register(Hold)
+class HoldAdmin(ReadOnlyAdmin):
+    list_display = ("account", "reason", "placed_at", "lifted_at")
+    list_filter = ("reason", ("lifted_at", admin.EmptyFieldListFilter))
+    list_select_related = ("account",)
+    search_fields = ("account__name", "account__external_id")
+
+
+@admin.register(PaymentMethod)
+class PaymentMethodAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "account", "expiry", "is_default", "state", "gateway")
+    list_filter = ("state", "is_default", "gateway")
+    list_select_related = ("account",)
+    search_fields = ("=last_four", "account__name", "account__external_id")
+    # The token can charge: it is nobody's to read.
+    exclude = ("token",)
+
+    @admin.display(description="good until")
+    def expiry(self, method: PaymentMethod) -> str:
+        return f"{method.expiry_month:02d}/{method.expiry_year}"
+
+
+@admin.register(TimelineEvent)
+class TimelineEventAdmin(ReadOnlyAdmin):
+    list_display = ("happened_at", "account", "kind", "summary", "actor")
+    list_select_related = ("account",)
+    search_fields = ("account__name", "account__external_id", "kind")
+    ordering = ("-pk",)

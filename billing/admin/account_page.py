@@ -1,0 +1,333 @@
+"""The account at a glance: what it owes as of now, and everything that happened to it, newest first."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db.models import Model, QuerySet
+from django.urls import reverse
+
+from accounts.models import Account, Hold
+from billing import ledger, settlement
+from billing.admin.cells import Cell, Table, instant, money, row, to
+from billing.models import Decision, Invoice, PaymentAttempt
+from notifications.models import Message
+
+NEWEST = 10
+Record = TypeVar("Record", bound=Model)
+
+
+def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
+    """Everything the account's page shows above its form, as plain values."""
+    standing = ledger.standing(account.pk, as_of=as_of)
+    currency = standing.currency
+    return {
+        "id": account.pk,
+        "as_of": instant(as_of),
+        "due": money(standing.due_minor, currency),
+        "owes": standing.due_minor > 0,
+        "overdue": money(standing.overdue_minor, currency) if standing.overdue_minor else "",
+        "credit": money(standing.credit_minor, currency),
+        "in_flight": in_flight(account),
+        "holds": [_hold(hold) for hold in _open_holds(account)],
+        "has_manual_hold": any(h.reason == Hold.Reason.MANUAL for h in _open_holds(account)),
+        "tables": [
+            _invoices(account, as_of=as_of),
+            _decisions(account),
+            _timeline(account),
+            _attempts(account),
+            _payments(account),
+            _grants(account),
+            _holds(account),
+            _cards(account, as_of=as_of),
+            _messages(account),
+            _steps(account),
+        ],
+    }
+
+
+def in_flight(account: Account) -> dict[str, str] | None:
+    """The charge that is on its way, if one is."""
+    attempt = (
+        account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT)
+        .select_related("payment_method")
+        .first()
+    )
+    if attempt is None:
+        return None
+    return {
+        "amount": money(attempt.amount_minor, attempt.currency),
+        "card": str(attempt.payment_method),
+        "since": instant(attempt.created_at),
+        "state": attempt.get_state_display(),
+        "because": attempt.because,
+        "url": reverse("admin:billing_paymentattempt_change", args=[attempt.pk]),
+    }
+
+
+def _open_holds(account: Account) -> Iterable[Hold]:
+    return account.holds.filter(lifted_at=None).order_by("placed_at")
+
+
+def _hold(hold: Hold) -> dict[str, Any]:
+    placed = hold.decisions.order_by("pk").first()
+    return {
+        "id": hold.pk,
+        "reason": hold.get_reason_display(),
+        "since": instant(hold.placed_at),
+        "because": placed.because if placed else "",
+        "by": placed.actor if placed else "",
+    }
+
+
+# --- its tables
+
+
+def _newest(records: QuerySet[Record], order: str = "-pk") -> Iterable[Record]:
+    return records.order_by(order)[:NEWEST]
+
+
+def _all(model: str, account: Account, field: str = "account") -> str:
+    return f"{reverse(f'admin:{model}_changelist')}?{field}__id__exact={account.pk}"
+
+
+def _invoices(account: Account, *, as_of: datetime) -> Table:
+    invoices = list(_newest(account.invoices.select_related("period")))
+    dues = settlement.dues(invoices)
+    return Table(
+        "Invoices",
+        ("Number", "Period", "Total", "Still due", "Due on", "State"),
+        [
+            row(
+                to(invoice),
+                str(invoice.period),
+                money(invoice.total_minor, invoice.currency),
+                money(max(dues[invoice.pk], 0), invoice.currency),
+                instant(invoice.due_at),
+                _invoice_state(invoice, as_of=as_of),
+            )
+            for invoice in invoices
+        ],
+        empty="No invoice yet.",
+        more_url=_all("billing_invoice", account),
+    )
+
+
+def _invoice_state(invoice: Invoice, *, as_of: datetime) -> Cell:
+    if invoice.is_draft:
+        return Cell("Draft")
+    if invoice.settled_at is not None:
+        return Cell("Settled", tone="good")
+    return Cell("Overdue", tone="bad") if invoice.is_overdue(as_of) else Cell("Due", tone="warn")
+
+
+def _decisions(account: Account) -> Table:
+    return Table(
+        "Decisions",
+        ("When", "Act", "Expected", "Saw", "Did", "Because", "By"),
+        [
+            row(
+                to(decision, instant(decision.decided_at)),
+                decision.act,
+                facts(decision.expected),
+                Cell(facts(decision.saw), tone="warn" if decision.world_changed else ""),
+                _did(decision),
+                decision.because,
+                decision.actor,
+            )
+            for decision in _newest(account.decisions.all())
+        ],
+        empty="Nothing was decided about this account yet.",
+        more_url=_all("billing_decision", account),
+    )
+
+
+def _did(decision: Decision) -> Cell:
+    tones = {Decision.Did.DONE: "good", Decision.Did.BLOCKED: "bad", Decision.Did.DEAD: "bad"}
+    return Cell(decision.get_did_display(), tone=tones.get(Decision.Did(decision.did), ""))
+
+
+def facts(seen: dict[str, Any]) -> str:
+    """What a decision expected or saw, in a few words; a dash where it says no amounts."""
+    currency = seen.get("currency", "")
+    said = [
+        f"{title} {money(seen[name], currency)}"
+        for name, title in FACTS.items()
+        if currency and name in seen and (seen[name] or name == "due_minor")
+    ]
+    return ", ".join(said) or "–"
+
+
+FACTS = {
+    "due_minor": "due",
+    "charged_minor": "charged",
+    "overdue_minor": "overdue",
+    "credit_minor": "credit",
+    "in_flight_minor": "in flight",
+}
+
+
+def _timeline(account: Account) -> Table:
+    return Table(
+        "Timeline",
+        ("When", "What", "By"),
+        [
+            row(to(event, instant(event.happened_at)), event.summary, event.actor)
+            for event in _newest(account.timeline.all())
+        ],
+        empty="Nothing happened yet.",
+        more_url=_all("accounts_timelineevent", account),
+    )
+
+
+def _attempts(account: Account) -> Table:
+    attempts = account.attempts.select_related("payment_method")
+    return Table(
+        "Charges tried",
+        ("When", "Amount", "Card", "State", "Decline code", "Because"),
+        [
+            row(
+                to(attempt, instant(attempt.created_at)),
+                money(attempt.amount_minor, attempt.currency),
+                str(attempt.payment_method),
+                _attempt_state(attempt),
+                attempt.decline_code or "–",
+                attempt.because or "–",
+            )
+            for attempt in _newest(attempts, "-created_at")
+        ],
+        empty="No card was charged yet.",
+        more_url=_all("billing_paymentattempt", account),
+    )
+
+
+def _attempt_state(attempt: PaymentAttempt) -> Cell:
+    tone = "warn" if attempt.is_in_flight else ATTEMPT_TONES.get(attempt.state, "")
+    return Cell(attempt.get_state_display(), tone=tone)
+
+
+ATTEMPT_TONES: dict[str, str] = {
+    PaymentAttempt.State.SUCCEEDED: "good",
+    PaymentAttempt.State.FAILED: "bad",
+}
+
+
+def _payments(account: Account) -> Table:
+    return Table(
+        "Payments",
+        ("Received", "Amount", "By", "Reason", "Recorded by"),
+        [
+            row(
+                to(payment, instant(payment.received_at)),
+                money(payment.amount_minor, payment.currency),
+                payment.method,
+                payment.reason or "–",
+                payment.recorded_by,
+            )
+            for payment in _newest(account.payments.all())
+        ],
+        empty="No money was received yet.",
+        more_url=_all("billing_payment", account),
+    )
+
+
+def _grants(account: Account) -> Table:
+    return Table(
+        "Credit",
+        ("Granted", "Kind", "Amount", "Unused", "Can be used until", "Reason", "By"),
+        [
+            row(
+                to(grant, instant(grant.granted_at)),
+                grant.get_kind_display(),
+                money(grant.amount_minor, grant.currency),
+                money(grant.remaining_minor, grant.currency),
+                instant(grant.expires_at),
+                grant.reason,
+                grant.granted_by,
+            )
+            for grant in _newest(account.grants.all())
+        ],
+        empty="No credit was given yet.",
+        more_url=_all("billing_creditgrant", account),
+    )
+
+
+def _holds(account: Account) -> Table:
+    return Table(
+        "Holds",
+        ("Placed", "Reason", "Lifted"),
+        [
+            row(
+                to(hold, instant(hold.placed_at)),
+                hold.get_reason_display(),
+                instant(hold.lifted_at) if hold.lifted_at else Cell("Open", tone="bad"),
+            )
+            for hold in _newest(account.holds.all())
+        ],
+        empty="It was never held.",
+    )
+
+
+def _cards(account: Account, *, as_of: datetime) -> Table:
+    return Table(
+        "Cards",
+        ("Card", "Good until", "State"),
+        [
+            row(
+                to(card),
+                Cell(
+                    f"{card.expiry_month:02d}/{card.expiry_year}",
+                    tone="bad" if card.has_expired(as_of) else "",
+                ),
+                Cell("Default", tone="good") if card.is_default else card.get_state_display(),
+            )
+            for card in _newest(account.payment_methods.all())
+        ],
+        empty="There is no card.",
+    )
+
+
+def _messages(account: Account) -> Table:
+    return Table(
+        "Messages",
+        ("Written", "Subject", "To", "State", "Because"),
+        [
+            row(
+                to(message, instant(message.created_at)),
+                message.subject,
+                message.recipient,
+                _message_state(message),
+                message.because or "–",
+            )
+            for message in _newest(account.messages.all(), "-created_at")
+        ],
+        empty="Nobody was written to yet.",
+        more_url=_all("notifications_message", account),
+    )
+
+
+def _message_state(message: Message) -> Cell:
+    tones = {Message.State.SENT: "good", Message.State.DEAD: "bad"}
+    return Cell(message.get_state_display(), tone=tones.get(Message.State(message.state), ""))
+
+
+def _steps(account: Account) -> Table:
+    return Table(
+        "Steps of close runs",
+        ("Run", "Step", "State", "Because", "Tries"),
+        [
+            row(
+                Cell(str(step.run), url=reverse("run", args=[step.run_id])),
+                to(step, step.get_kind_display()),
+                Cell(step.get_state_display(), tone=STEP_TONES.get(step.state, "")),
+                step.because or "–",
+                str(step.attempts),
+            )
+            for step in _newest(account.steps.select_related("run__entity"))
+        ],
+        empty="No close has included it yet.",
+        more_url=_all("billing_step", account),
+    )
+
+
+STEP_TONES: dict[str, str] = {"DONE": "good", "BLOCKED": "bad", "DEAD": "bad"}

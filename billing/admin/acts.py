@@ -1,0 +1,262 @@
+"""
+The pages behind an account's buttons. Each asks first, shows what will be true, then makes one call.
+
+A form carries a token, or the newest charge it knew of: sent twice, it is done once, and says so.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+
+from accounts import holds
+from accounts.models import Account, Hold, PaymentMethod, User
+from billing import credits, decisions, dunning, ledger, payments
+from billing.admin import forecast
+from billing.admin.account_page import in_flight
+from billing.admin.cells import instant, money
+from billing.forms import GrantCreditForm, MoneyForm, ReasonForm, RecordPaymentForm
+from billing.models import Decision, PaymentAttempt
+
+Context = Callable[[HttpRequest], dict[str, Any]]
+
+
+def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
+    """Give credit: a form, what will be true after, and the grant."""
+    account = _account(request, account_id, "accounts.grant_credit")
+    form = GrantCreditForm(request.POST or None, account=account, as_of=timezone.now())
+    if not _is_confirmed(request, form):
+        return _money_page(request, account, form, "Grant credit", site=site)
+    try:
+        credits.grant_credit(
+            account_id=account.pk,
+            token=form.cleaned_data["token"],
+            amount_minor=form.amount_minor,
+            currency=account.currency,
+            reason=form.cleaned_data["reason"],
+            granted_by=_email(request),
+            as_of=form.as_of,
+            kind=form.cleaned_data["kind"],
+            expires_at=form.expires_at,
+        )
+    except credits.AlreadyGranted:
+        messages.info(request, "The form was sent twice: the credit was granted once.")
+    else:
+        granted = money(form.amount_minor, account.currency)
+        messages.success(request, f"Granted {granted} to {account}.")
+    return redirect(account)
+
+
+def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
+    """Book money that came in by itself: a form, what will be true after, and the payment."""
+    account = _account(request, account_id, "accounts.record_payment")
+    form = RecordPaymentForm(request.POST or None, account=account, as_of=timezone.now())
+    if not _is_confirmed(request, form):
+        return _money_page(request, account, form, "Record payment", site=site)
+    try:
+        payments.record_payment(
+            account_id=account.pk,
+            token=form.cleaned_data["token"],
+            amount_minor=form.amount_minor,
+            currency=account.currency,
+            method=form.method_in_words,
+            reason=form.cleaned_data["reason"],
+            recorded_by=_email(request),
+            as_of=form.as_of,
+        )
+    except payments.AlreadyRecorded:
+        messages.info(request, "The form was sent twice: the payment was recorded once.")
+    else:
+        recorded = money(form.amount_minor, account.currency)
+        messages.success(request, f"Recorded {recorded} from {account}.")
+    return redirect(account)
+
+
+def _is_confirmed(request: HttpRequest, form: MoneyForm) -> bool:
+    return request.method == "POST" and form.is_valid() and "confirmed" in request.POST
+
+
+def _money_page(
+    request: HttpRequest, account: Account, form: MoneyForm, title: str, *, site: Context
+) -> HttpResponse:
+    """The form; or, once it is right, what will be true after it."""
+    standing = ledger.standing(account.pk, as_of=form.as_of)
+    context = {
+        "title": title,
+        "account": account,
+        "form": form,
+        "as_of": instant(form.as_of),
+        "due": money(standing.due_minor, account.currency),
+        "credit": money(standing.credit_minor, account.currency),
+        "in_flight": in_flight(account),
+    }
+    template = "admin/accounts/account/money.html"
+    if request.method == "POST" and "back" not in request.POST and form.is_valid():
+        context["forecast"] = forecast.of(account, standing, amount_minor=form.amount_minor)
+        context["chosen"] = [
+            (field.label, _chosen(field.value()))
+            for field in form.visible_fields()
+            if field.name != "amount"
+        ]
+        template = "admin/accounts/account/money_confirm.html"
+    return render(request, template, site(request) | context)
+
+
+def _chosen(value: Any) -> str:
+    return str(value).capitalize() if str(value).isupper() else str(value or "–")
+
+
+# --- charge now
+
+
+def charge(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
+    """Charge what is due now: shows the amount and the card, then asks the provider."""
+    account = _account(request, account_id, "accounts.charge_account")
+    form = ReasonForm(request.POST or None)
+    newest = account.attempts.order_by("-created_at").first()
+    seen = str(newest.pk) if newest else ""
+    if request.method == "POST" and request.POST.get("seen", "") != seen:
+        messages.info(request, "A charge was tried meanwhile: look at it before you try another.")
+        return redirect(account)
+    if request.method == "POST" and form.is_valid():
+        _charge(request, account, because=form.cleaned_data["reason"])
+        return redirect(account)
+    return _charge_page(request, account, form, seen=seen, site=site)
+
+
+def _charge_page(
+    request: HttpRequest, account: Account, form: ReasonForm, *, seen: str, site: Context
+) -> HttpResponse:
+    as_of = timezone.now()
+    standing = ledger.standing(account.pk, as_of=as_of)
+    card = account.payment_methods.filter(is_default=True, state=PaymentMethod.State.ACTIVE).first()
+    context = {
+        "title": "Charge now",
+        "account": account,
+        "form": form,
+        "as_of": instant(as_of),
+        "due": money(standing.due_minor, account.currency),
+        "due_minor": standing.due_minor,
+        "owes": standing.due_minor > 0,
+        "card": str(card) if card else "",
+        "card_has_expired": card is not None and card.has_expired(as_of),
+        "in_flight": in_flight(account),
+        "seen": seen,
+    }
+    return render(request, "admin/accounts/account/charge.html", site(request) | context)
+
+
+def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
+    as_of = timezone.now()
+    shown_minor = _shown_minor(request)
+    asked = payments.Request(account.pk, PaymentAttempt.Kind.AUTO, only_if_due_minor=shown_minor)
+    collected = payments.collect_all([asked], as_of=as_of)
+    attempt, refused = (
+        collected.attempts.get(account.pk),
+        collected.refused.get(account.pk),
+    )
+    standing = refused.standing if refused else ledger.standing(account.pk, as_of=as_of)
+    decisions.record(
+        decisions.decision(
+            act="CHARGE_NOW",
+            did=Decision.Did.SKIPPED if refused else Decision.Did.DONE,
+            because=f"{refused.because} (asked: {because})" if refused else because,
+            account_id=account.pk,
+            expected={"due_minor": shown_minor, "currency": account.currency},
+            saw=standing.facts,
+            world_changed=refused is not None,
+            attempt=attempt,
+            actor=_email(request),
+        )
+    )
+    if refused:
+        messages.warning(request, f"Nothing was charged: {refused.because}.")
+    else:
+        assert attempt is not None, "what is not refused was attempted"
+        _say(request, attempt)
+
+
+def _shown_minor(request: HttpRequest) -> int:
+    """The amount on the page that was sent; one that is no number matches no balance."""
+    try:
+        return int(request.POST.get("due_minor", ""))
+    except ValueError:
+        return -1
+
+
+def _say(request: HttpRequest, attempt: PaymentAttempt) -> None:
+    amount = money(attempt.amount_minor, attempt.currency)
+    match attempt.state:
+        case PaymentAttempt.State.SUCCEEDED:
+            messages.success(request, f"Charged {amount} to {attempt.payment_method}.")
+        case PaymentAttempt.State.FAILED:
+            messages.error(request, f"{attempt.payment_method} {attempt.because}.")
+        case _:
+            messages.warning(
+                request,
+                f"The charge of {amount} is {attempt.get_state_display().lower()}: its end is not"
+                " known yet. It is asked for again by itself, and never charged twice.",
+            )
+
+
+# --- holds
+
+
+def place_hold(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
+    """Place a hold by hand, with a reason."""
+    account = _account(request, account_id, "accounts.place_hold")
+    form = ReasonForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            dunning.place_hold_by_hand(
+                account_id=account.pk,
+                reason=form.cleaned_data["reason"],
+                actor=_email(request),
+                as_of=timezone.now(),
+            )
+        except holds.AlreadyHeld:
+            messages.info(request, f"{account} is held by hand already.")
+        else:
+            messages.success(request, f"{account} is on hold.")
+        return redirect(account)
+    context = {"title": "Place a hold", "account": account, "form": form}
+    return render(request, "admin/accounts/account/hold.html", site(request) | context)
+
+
+def lift_hold(
+    request: HttpRequest, account_id: int, hold_id: int, *, site: Context
+) -> HttpResponse:
+    """Lift a hold by hand, with a reason."""
+    account = _account(request, account_id, "accounts.place_hold")
+    hold = get_object_or_404(Hold, pk=hold_id, account=account)
+    form = ReasonForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            dunning.lift_hold_by_hand(
+                hold_id=hold.pk,
+                reason=form.cleaned_data["reason"],
+                actor=_email(request),
+                as_of=timezone.now(),
+            )
+        except dunning.NotHeld:
+            messages.info(request, "It was lifted already.")
+        else:
+            messages.success(request, f"The hold on {account} is lifted.")
+        return redirect(account)
+    context = {"title": "Lift the hold", "account": account, "form": form, "hold": hold}
+    return render(request, "admin/accounts/account/hold.html", site(request) | context)
+
+
+def _account(request: HttpRequest, account_id: int, permission: str) -> Account:
+    if not request.user.has_perm(permission):
+        raise PermissionDenied
+    return get_object_or_404(Account, pk=account_id)
+
+
+def _email(request: HttpRequest) -> str:
+    assert isinstance(request.user, User), "the admin lets nobody else in"
+    return request.user.email

@@ -1,0 +1,61 @@
+"""Messages as they were, or will be, sent."""
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from accounts.admin import ReadOnlyAdmin
+from accounts.models import User
+from notifications import delivery
+from notifications.models import Message
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnlyAdmin):
+    list_display = ("subject", "account", "kind", "recipient", "state", "created_at", "sent_at")
+    list_filter = ("state", "kind", "locale")
+    list_select_related = ("account",)
+    search_fields = ("recipient", "subject", "account__name", "account__external_id", "fact")
+    ordering = ("-created_at",)
+    actions = ("retry",)
+    fieldsets = (
+        (None, {"fields": ("account", "kind", "fact", "recipient", "subject", "preview")}),
+        ("What it says, and when that was true", {"fields": ("amounts", "as_of", "locale", "time_zone")}),
+        (
+            "Delivery",
+            {
+                "fields": (
+                    "state", "because", "attempts", "next_attempt_at", "last_error", "created_at",
+                    "sent_at",
+                )
+            },
+        ),
+        ("Plain text", {"fields": ("body_text",), "classes": ("collapse",)}),
+    )  # fmt: skip
+    readonly_fields = ("preview",)
+
+    @admin.display(description="As mailed")
+    def preview(self, message: Message) -> SafeString:
+        # The empty sandbox forbids it scripts, forms, and our cookies.
+        return format_html(
+            '<iframe class="mail" sandbox="" srcdoc="{}" title="{}"></iframe>',
+            message.body_html,
+            message.subject,
+        )
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("notifications.change_message")
+
+    @admin.action(description="Try dead messages again", permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
+        """Queue the dead ones among the chosen; say which were not dead."""
+        assert isinstance(request.user, User), "the admin lets nobody else in"
+        for message in queryset:
+            try:
+                delivery.retry(message, actor=request.user.email)
+            except delivery.NotDead as not_dead:
+                self.message_user(request, f"{not_dead}: left as it is.", messages.WARNING)
+            else:
+                self.message_user(request, f"Queued again: {message.subject}", messages.SUCCESS)
