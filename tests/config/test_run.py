@@ -16,6 +16,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
+from accounts.models import User
+from billing.demo import provider
 from config.management.commands import run
 from tests.config.real_cluster import wait_until
 from tests.factories import UserFactory
@@ -120,6 +122,18 @@ class TestWhatItSays:
         UserFactory(is_staff=True)
 
         assert "createsuperuser" not in self.said(capsys)
+
+    def test_the_logins_of_the_demo_unless_their_password_was_changed(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        User.objects.create_superuser(provider.STAFF_EMAIL, provider.PASSWORD)
+        User.objects.create_user("customer1@demo.example", provider.PASSWORD)
+        User.objects.create_user("customer2@demo.example", "their own")
+
+        said = self.said(capsys)
+
+        assert "support@demo.example / demo\n  customer1@demo.example / demo\n" in said
+        assert "customer2" not in said
 
 
 @pytest.mark.parametrize(("part", "word"), [(run.SITE, "gunicorn"), (run.WORKERS, "cluster")])

@@ -10,10 +10,12 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
 from accounts.models import User
+from billing.demo import provider
 from config.cluster import die_with
 from config.together import Together
 
 SITE, WORKERS = "site", "workers"
+DEMO_ADDRESSES = "@" + provider.STAFF_EMAIL.partition("@")[2]
 
 
 class Command(BaseCommand):
@@ -38,11 +40,22 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
         self.stdout.write(f"The site: http://{bind}/  The admin: http://{bind}/admin/")
-        if not User.objects.filter(is_staff=True, is_active=True).exists():
-            self.stdout.write("Nobody may sign in yet: manage.py createsuperuser")
+        self.stdout.write("\n".join(logins()))
         self.stdout.write("Ctrl-C stops the site and the workers.")
         self.stdout.flush()
         sys.exit(Together(parts(bind), say=self.stderr.write).run())
+
+
+def logins() -> list[str]:
+    """Who may sign in, as far as one may say it aloud: the people of the demo, with their password."""
+    if not User.objects.filter(is_staff=True, is_active=True).exists():
+        return ["Nobody may sign in yet: manage.py createsuperuser"]
+    demo = User.objects.filter(email__endswith=DEMO_ADDRESSES, is_active=True).order_by("pk")
+    return [
+        f"  {user.email} / {provider.PASSWORD}"
+        for user in demo
+        if user.check_password(provider.PASSWORD)
+    ]
 
 
 def parts(bind: str) -> dict[str, list[str]]:
