@@ -10,12 +10,13 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
-from django.db.models.functions import Greatest, Now
+from django.db.models.functions import Now
 
 from accounts.models import Account
 from billing import decisions, doorbell, gateways, locks
@@ -26,8 +27,6 @@ from billing.models import Decision, Step
 logger = logging.getLogger(__name__)
 State = Step.State
 
-# How long a leased step is its worker's; longer than the slowest batch of provider calls.
-LEASE = timedelta(seconds=60)
 # Transient errors: 30 s, 1 min, 2 min… with full jitter, capped at an hour; then dead.
 RETRY_BASE = timedelta(seconds=30)
 RETRY_CAP = timedelta(hours=1)
@@ -67,7 +66,10 @@ def _work_in_the_database(
         return _transact(module, claimed, as_of=as_of, only=only)
     except NOT_THE_STEPS_FAULT:
         raise
-    except Exception as error:  # noqa: BLE001 - one account's error must not stop the others
+    except Exception as error:
+        if not claimed:
+            # It failed before it had any step in hand: no step's fault, and a defect to be seen.
+            raise
         if len(claimed) == 1:
             _charge_an_attempt(claimed[0], error, as_of=as_of)
             return 1
@@ -121,19 +123,37 @@ def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
     steps = _lease(module)
     if not steps:
         return 0
-    accounts = Account.objects.in_bulk([s.account_id for s in steps if s.account_id is not None])
-    chunk = Chunk(steps[0].run, steps, accounts, as_of)
     try:
-        outcomes = list(module.perform(chunk))
+        _perform_leased(module, steps, as_of=as_of)
+    except NOT_THE_STEPS_FAULT:
+        _give_back(steps)
+        raise
+    return len(steps)
+
+
+def _perform_leased(module: StepModule, steps: Sequence[Step], *, as_of: datetime) -> None:
+    """
+    Work on the leased steps; after an error on each by itself, so that only the poison is charged.
+
+    What the first round did in the world stands in the attempts and messages it wrote, and is found
+    there by the second: a step asks before it acts.
+    """
+    try:
+        accounts = Account.objects.in_bulk(
+            [s.account_id for s in steps if s.account_id is not None]
+        )
+        outcomes = list(module.perform(Chunk(steps[0].run, list(steps), accounts, as_of)))
+        _check_complete(steps, outcomes)
+        _finish_leased(module, outcomes, as_of=as_of)
     except NOT_THE_STEPS_FAULT:
         raise
-    except Exception as error:  # noqa: BLE001 - as above; their leases are given back one by one
+    except Exception as error:  # noqa: BLE001 - as above
+        if len(steps) == 1:
+            _charge_an_attempt(steps[0].pk, error, as_of=as_of, lease_token=steps[0].lease_token)
+            return
+        logger.warning("%s: %s steps one by one: %r", module.kind, len(steps), error)
         for step in steps:
-            _charge_an_attempt(step.pk, error, as_of=as_of, lease_token=step.lease_token)
-        return len(steps)
-    _check_complete(steps, outcomes)
-    _finish_leased(module, outcomes, as_of=as_of)
-    return len(steps)
+            _perform_leased(module, [step], as_of=as_of)
 
 
 @transaction.atomic(durable=True)
@@ -143,13 +163,30 @@ def _lease(module: StepModule) -> list[Step]:
     Step.objects.filter(pk__in=[step.pk for step in steps]).update(
         state=State.RUNNING,
         lease_token=token,
-        lease_until=Now() + LEASE,
+        lease_until=Now() + timedelta(seconds=settings.STEP_LEASE_SECONDS),
         # Counted before the work, so that a step that kills its worker runs out of attempts.
         attempts=F("attempts") + 1,
     )
     for step in steps:
         step.lease_token = token
     return steps
+
+
+def _give_back(steps: Sequence[Step]) -> None:
+    """End our leases early and uncharged, if the database still hears us; else they run out."""
+    connection.close_if_unusable_or_obsolete()
+    with suppress(*NOT_THE_STEPS_FAULT):
+        Step.objects.filter(
+            pk__in=[step.pk for step in steps],
+            state=State.RUNNING,
+            lease_token=steps[0].lease_token,
+        ).update(
+            state=State.UNKNOWN,
+            run_at=Now(),
+            lease_token=None,
+            lease_until=None,
+            attempts=F("attempts") - 1,
+        )
 
 
 @transaction.atomic(durable=True)
@@ -219,8 +256,8 @@ def _postpone(module: StepModule, outcomes: Sequence[Outcome]) -> None:
             because=outcome.because[:300],
             lease_token=None,
             lease_until=None,
-            # Waiting is not failing.
-            attempts=Greatest(F("attempts") - 1, 0),
+            # Waiting is not failing: the lease had counted it.
+            attempts=F("attempts") - (1 if module.touches_the_world else 0),
         )
 
 
@@ -256,7 +293,8 @@ def _ready_followers(module: StepModule, outcomes: Sequence[Outcome]) -> None:
     for step in waiting:
         step.state = State.READY
         step.expected = by_account[step.account_id].expect
-    Step.objects.bulk_update(waiting, ["state", "expected"])
+    # A person may have cancelled one meanwhile: then it stays so.
+    Step.objects.filter(state=State.WAITING).bulk_update(waiting, ["state", "expected"])
     lanes = dict.fromkeys(step.lane for step in following)
     # Turn about, so that workers spread over the lanes instead of all starting with the first.
     for times in range(1, settings.WORKERS + 1):
@@ -287,9 +325,9 @@ def _block_followers(module: StepModule, outcomes: Sequence[Outcome], *, as_of: 
 def _charge_an_attempt(
     step_id: int, error: Exception, *, as_of: datetime, lease_token: uuid.UUID | None = None
 ) -> None:
-    """A step failed by itself: try again later, or give up. A lost lease is left to who has it now."""
+    """A step failed by itself: try again later, or give up. Whoever has taken it meanwhile keeps it."""
     step = Step.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_id)
-    if step.lease_token != lease_token:
+    if step.lease_token != lease_token or not (lease_token or step.state in Step.CLAIMABLE):
         return
     logger.error("%s failed: %r", step, error, exc_info=error)
     attempts = step.attempts if lease_token else step.attempts + 1
@@ -313,5 +351,5 @@ def _charge_an_attempt(
 
 def retry_delay(attempts: int) -> timedelta:
     """How long to wait after so many failed attempts: doubling, capped, with full jitter."""
-    longest = min(RETRY_CAP, RETRY_BASE * 2 ** (attempts - 1))
+    longest: timedelta = min(RETRY_CAP, RETRY_BASE * 2 ** (attempts - 1))
     return longest * random.random()  # noqa: S311 - spreads load, guards nothing

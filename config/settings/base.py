@@ -132,6 +132,10 @@ SANDBOX_SLOW_SECONDS = env.float("SANDBOX_SLOW_SECONDS", default=2.0)
 # Which gateway a new card is stored with. `sandbox` moves no money.
 DEFAULT_GATEWAY = env.str("DEFAULT_GATEWAY", default="sandbox")
 
+# How long a charge or email step belongs to the worker that took it; longer than the slowest batch of
+# provider calls. A worker that is killed leaves its steps lying for as long.
+STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
+
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.
 WORKERS = env.int("WORKERS", default=2)
 Q_CLUSTER = {
