@@ -13,6 +13,7 @@ from billing.close.step import StepModule
 from billing.close.steps import charge, email, hold, invoice, report
 
 STEPS = cast("tuple[StepModule, ...]", (invoice, charge, email, hold, report))
+KINDS = [step.kind for step in STEPS]
 BY_KIND = {step.kind: step for step in STEPS}
 LANES = tuple(dict.fromkeys(step.lane for step in STEPS))
 
