@@ -9,7 +9,9 @@ from django.db import transaction
 
 from accounts.models import Account, BillingEntity
 from billing import locks
-from billing.close.step import Chunk
+from billing.close import runs
+from billing.close.runner import NOT_THE_STEPS_FAULT
+from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
 from billing.models import CloseRun, Step, UsageBatch
 from billing.money import to_major
@@ -25,18 +27,17 @@ def rehearse(
     """
     This will say what closing the month now would invoice and charge, by currency, and write nothing.
 
-    Amounts are strings in major units. Usage that is not tallied yet is not in them; how many
+    Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not tallied yet is not in them; how many
     batches that is stands beside them.
     """
     run = CloseRun(entity=entity, month=month, started_by="rehearsal", started_at=as_of)
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     blocked: list[dict[str, str]] = []
-    accounts = list(
-        Account.objects.filter(entity=entity, state=Account.State.ACTIVE).order_by("pk")
-    )
+    accounts = runs.accounts_to_close(entity)
     for start in range(0, len(accounts), invoice.batch):
         some = accounts[start : start + invoice.batch]
-        _rehearse_some(some, run=run, as_of=as_of, totals=totals, blocked=blocked)
+        for outcome in _outcomes(some, run=run, as_of=as_of):
+            _count(outcome, totals=totals, blocked=blocked)
         on_progress(len(some))
     return {
         "rehearsal": True,
@@ -50,29 +51,47 @@ def rehearse(
     }
 
 
+def _outcomes(some: Sequence[Account], *, run: CloseRun, as_of: datetime) -> list[Outcome]:
+    """As the runner does: an error bisects the accounts down to the one that raises it."""
+    try:
+        return _rolled_back(some, run=run, as_of=as_of)
+    except NOT_THE_STEPS_FAULT:
+        raise
+    except Exception as error:  # noqa: BLE001 - what a rehearsal is for: to see it before the close does
+        if len(some) == 1:
+            step = Step(run=run, account=some[0], kind=invoice.kind)
+            return [Outcome(step, Step.State.DEAD, f"{type(error).__name__}: {error}")]
+        half = len(some) // 2
+        return [
+            *_outcomes(some[:half], run=run, as_of=as_of),
+            *_outcomes(some[half:], run=run, as_of=as_of),
+        ]
+
+
 @transaction.atomic(durable=True)
-def _rehearse_some(
-    some: Sequence[Account],
-    *,
-    run: CloseRun,
-    as_of: datetime,
-    totals: dict[str, dict[str, int]],
-    blocked: list[dict[str, str]],
-) -> None:
+def _rolled_back(some: Sequence[Account], *, run: CloseRun, as_of: datetime) -> list[Outcome]:
     accounts = locks.accounts_for_update([account.pk for account in some])
     steps = [Step(run=run, account=account, kind=invoice.kind) for account in some]
-    for outcome in invoice.perform(Chunk(run, steps, accounts, as_of)):
-        account = outcome.step.account
-        assert account is not None, "an invoice step is about an account"
-        total = totals[account.currency]
-        if outcome.state == Step.State.BLOCKED:
-            blocked.append({"account": account.external_id, "because": outcome.because})
-        if outcome.state == Step.State.DONE:
-            total["invoices"] += 1
-            total["invoiced"] += outcome.saw["total_minor"]
-        total["due"] += outcome.saw["due_minor"]
-        total["due_with_card"] += outcome.saw["due_minor"] if outcome.saw["has_card"] else 0
+    outcomes = list(invoice.perform(Chunk(run, steps, accounts, as_of)))
     transaction.set_rollback(True)
+    return outcomes
+
+
+def _count(
+    outcome: Outcome, *, totals: dict[str, dict[str, int]], blocked: list[dict[str, str]]
+) -> None:
+    account = outcome.step.account
+    assert account is not None, "an invoice step is about an account"
+    if outcome.state in {Step.State.BLOCKED, Step.State.DEAD}:
+        blocked.append({"account": account.external_id, "because": outcome.because})
+    if outcome.state == Step.State.DEAD:
+        return
+    total = totals[account.currency]
+    if outcome.state == Step.State.DONE:
+        total["invoices"] += 1
+        total["invoiced"] += outcome.saw["total_minor"]
+    total["due"] += outcome.saw["due_minor"]
+    total["due_with_card"] += outcome.saw["due_minor"] if outcome.saw["has_card"] else 0
 
 
 def _row(currency: str, total: dict[str, int]) -> dict[str, Any]:
