@@ -33,6 +33,10 @@ class Sight:
     everything: int
     waits_until: datetime | None
 
+    @property
+    def is_open(self) -> bool:
+        return self.ended < self.everything
+
 
 def attend(
     run: CloseRun,
@@ -43,7 +47,8 @@ def attend(
     work: bool = True,
 ) -> CloseRun:
     """
-    This will stay with a run until it is finished, told to stop, or waits for a far due date.
+    This will stay with a run until it is finished, told to stop, waits for a far due date, or until
+    nothing of it is open: then its report is dead, and a person has to act.
 
     With `work` it takes part as any worker does; without, it only watches.
     """
@@ -64,7 +69,7 @@ def attend(
             connection.close()
             time.sleep(RECONNECT_AFTER_SECONDS)
             continue
-        if run.is_finished or _waits_too_long(sight, clock()):
+        if run.is_finished or not sight.is_open or _waits_too_long(sight, clock()):
             break
         if not worked:
             time.sleep(LOOK_EVERY_SECONDS)
