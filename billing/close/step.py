@@ -7,7 +7,7 @@ follows, all in one transaction.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from accounts.models import Account, Hold
@@ -80,6 +80,19 @@ def unknown(step: Step, because: str, *, run_at: datetime, **facts: Any) -> Outc
 def later(step: Step, because: str, *, run_at: datetime) -> Outcome:
     """Not yet: look again at `run_at`. Neither an attempt nor a decision."""
     return Outcome(step, Step.State.READY, because, run_at=run_at)
+
+
+# How soon to look again at a payment that another process, or the customer, is working on.
+LOOK_AGAIN_AFTER = timedelta(seconds=2)
+# Where it may take the bank, or the customer, days: look when the provider is asked again.
+TAKES_TIME = (PaymentAttempt.State.PROCESSING, PaymentAttempt.State.REQUIRES_ACTION)
+
+
+def wait_for(attempt: PaymentAttempt, step: Step, *, as_of: datetime) -> Outcome:
+    """A payment is on its way: what is due cannot be known before it comes to its end."""
+    soon = as_of + LOOK_AGAIN_AFTER
+    asked_at = attempt.next_action_at if attempt.state in TAKES_TIME else None
+    return later(step, "a payment is on its way", run_at=max(soon, asked_at or soon))
 
 
 class StepModule(Protocol):

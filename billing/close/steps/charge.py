@@ -1,10 +1,18 @@
 """Charge what each account owes now, with the card it has now."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 from billing import ledger, payments
-from billing.close.step import Chunk, Outcome, blocked, done, later, skipped, unknown
+from billing.close.step import (
+    Chunk,
+    Outcome,
+    blocked,
+    done,
+    later,
+    skipped,
+    unknown,
+    wait_for,
+)
 from billing.models import CloseRun, PaymentAttempt, Step
 from billing.payments import CannotCollect
 
@@ -15,8 +23,6 @@ batch = 16
 touches_the_world = True
 
 State = PaymentAttempt.State
-# How soon to look again at an attempt that another process is working on.
-LOOK_AGAIN_AFTER = timedelta(seconds=2)
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
@@ -83,7 +89,7 @@ def _in_flight(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
     for driven in payments.drive([attempt], as_of=chunk.as_of):
         if driven.run_id == chunk.run.pk:
             return _attempted(chunk, step, driven)
-    return later(step, "a payment is on its way", run_at=chunk.as_of + LOOK_AGAIN_AFTER)
+    return wait_for(attempt, step, as_of=chunk.as_of)
 
 
 def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from accounts import holds
 from billing import dunning, ledger
-from billing.close.step import Chunk, Outcome, done, later, skipped
+from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
-from billing.models import Invoice, Step
+from billing.models import Invoice, PaymentAttempt, Step
 
 kind = Step.Kind.HOLD
 follows = Step.Kind.CHARGE
@@ -16,19 +16,28 @@ touches_the_world = False
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
-    """Look at what is overdue now, whatever the charge said."""
+    """Look at what is overdue now, whatever the charge said; a payment on its way first comes to its end."""
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
+    on_their_way = {
+        attempt.account_id: attempt
+        for attempt in PaymentAttempt.objects.filter(
+            account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
+        )
+    }
     for step in chunk.steps:
-        yield _decide(chunk, step, standings[chunk.account_of(step).pk])
+        pk = chunk.account_of(step).pk
+        yield _decide(chunk, step, standings[pk], on_their_way.get(pk))
 
 
-def _decide(chunk: Chunk, step: Step, standing: Standing) -> Outcome:
+def _decide(
+    chunk: Chunk, step: Step, standing: Standing, on_its_way: PaymentAttempt | None
+) -> Outcome:
     if not standing.due_minor:
         changed = step.expected.get("due_minor", 0) > 0
         because = "settled meanwhile" if changed else "nothing is due"
         return skipped(step, because, saw=standing.facts, world_changed=changed)
-    if standing.in_flight_minor:
-        return skipped(step, "a payment is on its way", saw=standing.facts, world_changed=True)
+    if on_its_way is not None:
+        return _wait_for_payment(chunk, step, standing, on_its_way)
     if not standing.overdue_minor:
         return _wait_until_due(chunk, step)
     try:
@@ -36,6 +45,15 @@ def _decide(chunk: Chunk, step: Step, standing: Standing) -> Outcome:
     except holds.AlreadyHeld:
         return skipped(step, "already held", saw=standing.facts)
     return done(step, "overdue and not paid", saw=standing.facts, hold=hold)
+
+
+def _wait_for_payment(
+    chunk: Chunk, step: Step, standing: Standing, attempt: PaymentAttempt
+) -> Outcome:
+    if attempt.state == PaymentAttempt.State.REVIEW:
+        # Who may have paid is not held, however long a person takes to look.
+        return skipped(step, "a payment is in review", saw=standing.facts, world_changed=True)
+    return wait_for(attempt, step, as_of=chunk.as_of)
 
 
 def _wait_until_due(chunk: Chunk, step: Step) -> Outcome:
