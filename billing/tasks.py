@@ -18,7 +18,7 @@ def drain(lane: str) -> int:
     stop_at = time.monotonic() + DRAIN_SECONDS
     worked = runner.drain(lane, clock=timezone.now, until=lambda: time.monotonic() > stop_at)
     while lane == "email" and time.monotonic() < stop_at:
-        if not delivery.deliver(as_of=timezone.now()).sent:
+        if delivery.deliver(as_of=timezone.now()) == delivery.Delivered():
             break
     sweeper.release_reports()
     return worked
