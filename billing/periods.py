@@ -33,5 +33,8 @@ def closes_at(month: date, time_zones: Iterable[str]) -> datetime:
 def latest_month_over(as_of: datetime, time_zones: Iterable[str]) -> date:
     """The first day of the latest month that is over in all of the zones."""
     zones = list(time_zones)
-    month = previous_month(date(as_of.year, as_of.month, 1))
-    return month if closes_at(month, zones) <= as_of else previous_month(month)
+    # East of Greenwich even the month that UTC is still in may be over.
+    month = as_of.astimezone(UTC).date().replace(day=1)
+    while closes_at(month, zones) > as_of:
+        month = previous_month(month)
+    return month
