@@ -63,6 +63,8 @@ SELECT i.currency, count(*) AS invoices,
  GROUP BY i.currency ORDER BY i.currency
 """
 MONEY = ("invoiced", "collected", "credited", "outstanding", "in_flight", "kept_as_credit")
+# The keys of a row, in their order.
+COLUMNS = ("currency", "invoices", *MONEY)
 
 
 def _in_major_units(row: dict[str, Any]) -> dict[str, Any]:

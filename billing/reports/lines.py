@@ -10,6 +10,8 @@ from billing.money import to_major
 
 # What a row may be broken down by, and its column.
 DIMENSIONS = {"account": "a.external_id", "product": "p.code"}
+# The keys of a row, in their order, after those it is broken down by.
+COLUMNS = ("currency", "amount_unrounded", "lines", "amount")
 
 
 class UnknownDimension(ValueError):

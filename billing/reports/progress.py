@@ -69,7 +69,7 @@ def stuck(run: CloseRun) -> list[dict[str, Any]]:
         .annotate(accounts=Count("account"))
         .order_by("kind", "-accounts", "because")[:50]
     )
-    return list(rows)
+    return [{**row} for row in rows]
 
 
 def changes(run: CloseRun) -> list[Decision]:

@@ -5,19 +5,20 @@ import signal
 import time
 from argparse import ArgumentParser
 from datetime import date
-from typing import Any
+from typing import Any, Self
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from accounts.models import BillingEntity
-from billing import progress
+from billing import metering, progress
 from billing.close import attendance, rehearsal, runs
 from billing.management import tables
 from billing.models import CloseRun
 from billing.reports import progress as progress_report
 
 INTERRUPTED = 130
+FIRST_YEAR = 1970
 
 
 class Command(BaseCommand):
@@ -39,8 +40,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--when-balance-changed",
             choices=CloseRun.ChangedBalance.values,
-            default=CloseRun.ChangedBalance.CHARGE_DUE_NOW,
-            help="what a charge does when the balance is not what was invoiced",
+            help="what a charge does when the balance is not what was invoiced (default: CHARGE_DUE_NOW)",
         )
 
     def handle(self, **options: Any) -> None:
@@ -51,10 +51,12 @@ class Command(BaseCommand):
             return
         started_at = time.monotonic()
         run, is_new = self._start(entity, month, options["when_balance_changed"])
-        stop = _Stop()
-        with progress.bar(
-            f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
-        ) as bar:
+        with (
+            _Stop() as stop,
+            progress.bar(
+                f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
+            ) as bar,
+        ):
             shown = _Shown(bar)
             attendance.attend(
                 run,
@@ -67,25 +69,35 @@ class Command(BaseCommand):
             run, is_new=is_new, seconds=time.monotonic() - started_at, as_json=options["json"]
         )
         if stop.asked and not run.is_finished:
+            same = f" --entity {options['entity']}" if options["entity"] else ""
             self.stderr.write(
-                f"Stopped. Nothing is lost; resume with: manage.py close_month {run.month:%Y-%m}"
+                f"Stopped. Nothing is lost; resume with: manage.py close_month {run.month:%Y-%m}{same}"
             )
             raise SystemExit(INTERRUPTED)
 
-    def _start(self, entity: BillingEntity, month: date, policy: str) -> tuple[CloseRun, bool]:
+    def _start(
+        self, entity: BillingEntity, month: date, policy: str | None
+    ) -> tuple[CloseRun, bool]:
         try:
-            return runs.start(
+            run, is_new = runs.start(
                 entity=entity,
                 month=month,
                 started_by="close_month",
                 as_of=timezone.now(),
-                when_balance_changed=policy,
+                when_balance_changed=policy or CloseRun.ChangedBalance.CHARGE_DUE_NOW,
             )
-        except runs.NotOverYet as error:
+        except (runs.NotOverYet, metering.EventsWithoutPeriod) as error:
             raise CommandError(str(error)) from error
+        if policy not in {None, run.when_balance_changed}:
+            raise CommandError(
+                f"--when-balance-changed {policy}: {run} was started with {run.when_balance_changed},"
+                " which stays; leave the option out to resume it"
+            )
+        return run, is_new
 
     def _rehearse(self, entity: BillingEntity, month: date, *, as_json: bool) -> None:
-        with progress.bar("Rehearsing", total=entity.accounts.count(), unit="accounts") as bar:
+        total = len(runs.accounts_to_close(entity))
+        with progress.bar("Rehearsing", total=total, unit="accounts") as bar:
             result = rehearsal.rehearse(
                 entity=entity, month=month, as_of=timezone.now(), on_progress=bar.advance
             )
@@ -123,16 +135,16 @@ def find_entity(slug: str | None) -> BillingEntity:
     """
     The billing entity of a slug, or the only one.
 
-    :raises CommandError: if there is none of that slug, or no slug was given and there are several.
+    :raises CommandError: if there is none (of that slug), or no slug was given and there are several.
     """
-    entities = BillingEntity.objects.order_by("slug")
-    slugs = ", ".join(entities.values_list("slug", flat=True))
-    try:
-        return entities.get(slug=slug) if slug else entities.get()
-    except BillingEntity.DoesNotExist:
-        raise CommandError(f"--entity {slug!r} is not one of: {slugs}") from None
-    except BillingEntity.MultipleObjectsReturned:
-        raise CommandError(f"--entity is needed, one of: {slugs}") from None
+    entities = {entity.slug: entity for entity in BillingEntity.objects.order_by("slug")}
+    if not entities:
+        raise CommandError("There is no billing entity: make one in the admin.")
+    if slug is None and len(entities) > 1:
+        raise CommandError(f"--entity is needed, one of: {', '.join(entities)}")
+    if slug is not None and slug not in entities:
+        raise CommandError(f"--entity {slug!r} is not one of: {', '.join(entities)}")
+    return entities[slug] if slug is not None else next(iter(entities.values()))
 
 
 def read_month(text: str) -> date:
@@ -142,11 +154,13 @@ def read_month(text: str) -> date:
     :raises CommandError: if it is no month.
     """
     try:
-        return CloseRun.month_of(text)
+        month = CloseRun.month_of(text)
     except ValueError:
-        raise CommandError(
-            f"{text!r} is not a month: write it as YYYY-MM, such as 2018-10"
-        ) from None
+        month = None
+    # Usage was not billed by any earlier year, and the month after the last one of the calendar is none.
+    if month is None or not FIRST_YEAR <= month.year < date.max.year:
+        raise CommandError(f"{text!r} is not a month: write it as YYYY-MM, such as 2018-10")
+    return month
 
 
 class _Stop:
@@ -154,7 +168,13 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGINT, self._ask)
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def _ask(self, *_: object) -> None:
         self.asked = True

@@ -3,6 +3,7 @@
 import csv
 import json
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -39,18 +40,25 @@ class Command(BaseCommand):
                 rows = lines.invoiced(entity_id=entity.pk, month=month, by=options["by"].split(","))
             except lines.UnknownDimension as error:
                 raise CommandError(str(error)) from error
-            self._print(rows, rows, options)
+            columns = [*options["by"].split(","), *lines.COLUMNS]
+            self._print(rows, rows, columns, options)
         else:
             answer = finance.answer(run, as_of=timezone.now())
-            self._print(answer, answer["currencies"], options)
+            self._print(answer, answer["currencies"], finance.COLUMNS, options)
             if not options["json"] and not options["csv"]:
                 self.stdout.write(f"as of {answer['as_of']}")
 
-    def _print(self, document: object, rows: list[dict[str, Any]], options: dict[str, Any]) -> None:
+    def _print(
+        self,
+        document: object,
+        rows: Sequence[dict[str, Any]],
+        columns: Sequence[str],
+        options: dict[str, Any],
+    ) -> None:
         if options["json"]:
             self.stdout.write(json.dumps(document, indent=2))
         elif options["csv"]:
-            writer = csv.DictWriter(self.stdout, fieldnames=list(rows[0]) if rows else [])
+            writer = csv.DictWriter(self.stdout, fieldnames=columns)
             writer.writeheader()
             writer.writerows(csv_cells.safe(row) for row in rows)
         else:
