@@ -6,6 +6,7 @@ import django
 from django.conf import settings
 from django.core.management import call_command, get_commands
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 
 # Ours that need no tables.
 WITHOUT_TABLES = {"compile_catalogs"}
@@ -15,17 +16,19 @@ MIGRATING = 20181001
 
 def prepare(argv: Sequence[str]) -> None:
     """
-    This will migrate the embedded database if it is empty and the command is one of ours.
+    This will migrate the embedded database, if it lacks a migration and the command is one of ours.
+
+    It is empty at first; and a first use that was killed has left it half done.
 
     A database given by DATABASE_URL is its operator's: they migrate it when they choose.
     """
     if settings.DATABASES["default"]["ENGINE"] != "config.embedded_postgres":
         return
     django.setup()
-    if _needs_tables(argv) and not _has_tables():
+    if _needs_tables(argv) and not _is_migrated():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATING])
-        if not _has_tables():
+        if not _is_migrated():
             call_command("migrate", verbosity=0)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATING])
@@ -36,5 +39,6 @@ def _needs_tables(argv: Sequence[str]) -> bool:
     return get_commands().get(command) in {"billing", "config"} and command not in WITHOUT_TABLES
 
 
-def _has_tables() -> bool:
-    return "django_migrations" in connection.introspection.table_names()
+def _is_migrated() -> bool:
+    loader = MigrationLoader(connection)
+    return loader.applied_migrations.keys() >= set(loader.graph.leaf_nodes())
