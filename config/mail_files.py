@@ -1,8 +1,10 @@
 """Mails as .eml files, which any mail program opens: what happens until EMAIL_URL names a server."""
 
-import os
 import re
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from email.generator import BytesGenerator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,20 @@ class EmlFileBackend(BaseEmailBackend):
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """This will write each message; a file appears whole or not at all."""
-        folder = Path(settings.EMAIL_FILE_PATH)
-        folder.mkdir(parents=True, exist_ok=True)
-        for email in email_messages:
-            message = email.message()
-            name = re.sub(r"[^0-9A-Za-z.@-]", "", str(message["Message-ID"]))
-            half = folder / f".{name}.{os.getpid()}"
-            half.write_bytes(message.as_bytes(linesep="\r\n"))
-            half.replace(folder / f"{name}.eml")
-        return len(email_messages)
+        written = 0
+        with suppress(*([OSError] if self.fail_silently else [])):
+            folder = Path(settings.EMAIL_FILE_PATH)
+            folder.mkdir(parents=True, exist_ok=True)
+            for email in email_messages:
+                _write(email, folder)
+                written += 1
+        return written
+
+
+def _write(email: EmailMessage, folder: Path) -> None:
+    message = email.message()
+    name = re.sub(r"[^0-9A-Za-z.@-]", "", str(message["Message-ID"]))
+    half = folder / f".{name}.{uuid.uuid4().hex}"
+    with half.open("wb") as file:
+        BytesGenerator(file, mangle_from_=False).flatten(message, linesep="\r\n")
+    half.replace(folder / f"{name}.eml")
