@@ -18,6 +18,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) $(CATALOGS)  ## the virtual environment and its hash-locked packages; nothing to do when they stand
+	@:
 
 $(INSTALLED): requirements/dev.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -53,7 +54,7 @@ check "ruff format" $(BIN)/ruff format --check . ; \
 check "ruff check" $(BIN)/ruff check . ; \
 check "mypy" $(BIN)/mypy ; \
 check "import layers" $(BIN)/lint-imports ; \
-check "templates" $(BIN)/djlint templates --lint --check --quiet ; \
+check "templates" $(BIN)/djlint templates --lint --quiet ; \
 check "migrations are complete" env DJANGO_SETTINGS_MODULE=config.settings.test $(BIN)/python manage.py makemigrations --check --dry-run ; \
 check "production settings" env DJANGO_SETTINGS_MODULE=tests.config.production_settings $(BIN)/python manage.py check --deploy --fail-level WARNING
 endef
@@ -67,8 +68,8 @@ test: install  ## every check and the whole suite, with branch coverage
 lint: install  ## the checks alone
 	@$(CHECKS); [ -z "$$failed" ]
 
-format: install  ## format code and templates, and mend what can be mended
-	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format . ; $(BIN)/djlint templates --reformat --quiet
+format: install  ## format the code, and mend what can be mended
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 LOCK = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
        --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
