@@ -4,6 +4,6 @@ SELECT s.id AS step_id, s.run_id, s.account_id, i.id AS invoice_id, i.number, m.
   FROM billing_step s
   JOIN billing_closerun r ON r.id = s.run_id
   LEFT JOIN billing_billingperiod p ON p.account_id = s.account_id AND p.month = r.month
-  LEFT JOIN billing_invoice i ON i.period_id = p.id AND i.account_id = s.account_id
+  LEFT JOIN billing_invoice i ON i.period_id = p.id AND i.account_id = s.account_id AND i.state = 'ISSUED'
   LEFT JOIN notifications_message m ON m.kind = 'INVOICE' AND m.fact = 'invoice:' || i.id
  WHERE s.kind = 'EMAIL' AND s.state = 'DONE' AND m.state IS DISTINCT FROM 'SENT'
