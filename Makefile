@@ -50,8 +50,8 @@ check() { \
   if said=$$("$$@" 2>&1); then echo "ok      $$name"; \
   else echo "FAILED  $$name"; echo "$$said" | sed 's/^/        /'; failed=yes; fi; \
 }; \
-check "ruff format" $(BIN)/ruff format --check . ; \
-check "ruff check" $(BIN)/ruff check . ; \
+check "ruff format" $(BIN)/ruff format --check --output-format concise . ; \
+check "ruff check" $(BIN)/ruff check --output-format concise . ; \
 check "mypy" $(BIN)/mypy ; \
 check "import layers" $(BIN)/lint-imports ; \
 check "templates" $(BIN)/djlint templates --lint --quiet ; \
