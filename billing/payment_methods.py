@@ -45,6 +45,7 @@ def add_card(
     expiry_year: int,
     actor: str,
     as_of: datetime,
+    customer_ref: str = "",
     make_default: bool = False,
 ) -> PaymentMethod:
     """
@@ -64,6 +65,7 @@ def add_card(
         account=account,
         gateway=gateway,
         token=token,
+        customer_ref=customer_ref,
         brand=brand,
         last_four=last_four,
         expiry_month=expiry_month,

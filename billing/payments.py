@@ -250,7 +250,7 @@ def _refusal(
     if method.has_expired(as_of):
         return NoPaymentMethod(f"{method} has expired", standing=standing)
     minimum_minor = _minimum_minor(method.gateway, standing.currency)
-    if standing.due_minor < minimum_minor:
+    if _chargeable_minor(method.gateway, standing) < minimum_minor:
         return NothingDue(
             f"less than {money(minimum_minor, standing.currency)}, the least the gateway charges:"
             " carried forward",
@@ -266,6 +266,13 @@ def _minimum_minor(gateway: str, currency: str) -> int:
     return 1
 
 
+def _chargeable_minor(gateway: str, standing: Standing) -> int:
+    """What is due, but no finer than the gateway can charge: the rest stays due."""
+    with suppress(gateways.Misconfigured):
+        return gateways.get(gateway).chargeable_minor(standing.due_minor, standing.currency)
+    return standing.due_minor
+
+
 def _reserved(
     request: Request, account: Account, standing: Standing, method: PaymentMethod
 ) -> PaymentAttempt:
@@ -274,7 +281,7 @@ def _reserved(
         run_id=request.run_id,
         kind=request.kind,
         currency=standing.currency,
-        amount_minor=standing.due_minor,
+        amount_minor=_chargeable_minor(method.gateway, standing),
         payment_method=method,
         gateway=method.gateway,
         next_action_at=standing.as_of + DRIVE_WINDOW,
@@ -326,14 +333,15 @@ def _ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Payment
 
 def _prepare(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) -> None:
     def prepare(attempt: PaymentAttempt) -> Observation:
-        gateway = gateways.get(attempt.gateway)
+        gateway, spec = gateways.get(attempt.gateway), _spec(attempt)
         if not fresh:
             # The reply of an earlier try may have been lost: take its object over instead of
             # leaving it behind. One that has moved money first, should our row be an older copy.
-            found = [o for o in gateway.find(str(attempt.pk)) if o.status is not Status.CANCELED]
+            made = gateway.find(spec, since=attempt.created_at)
+            found = [o for o in made if o.status is not Status.CANCELED]
             if found:
                 return min(found, key=lambda o: o.status is Status.UNSUBMITTED)
-        return gateway.prepare(_spec(attempt), key=_key(attempt, "prepare"))
+        return gateway.prepare(spec, key=_key(attempt, "prepare"))
 
     _call(attempts, prepare, _store, as_of=as_of)
 
@@ -671,6 +679,7 @@ def _spec(attempt: PaymentAttempt) -> gateways.AttemptSpec:
         token=attempt.payment_method.token,
         amount_minor=attempt.amount_minor,
         currency=attempt.currency,
+        customer_ref=attempt.payment_method.customer_ref,
     )
 
 

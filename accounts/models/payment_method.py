@@ -18,6 +18,8 @@ class PaymentMethod(models.Model):
     )
     gateway = models.CharField(max_length=30)
     token = models.CharField(max_length=200)
+    # Whom the gateway keeps it under; empty where it keeps no customers. Written once, with the token.
+    customer_ref = models.CharField(max_length=200, blank=True)
     brand = models.CharField(max_length=30)
     last_four = models.CharField(max_length=4)
     expiry_month = models.PositiveSmallIntegerField()

@@ -6,9 +6,9 @@ move money once, `cancel` makes sure it never will. That single-use object is th
 repeat, a lost reply or a paused process cannot jump (docs/payments.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -33,6 +33,8 @@ class AttemptSpec:
     token: str
     amount_minor: int
     currency: str
+    # Whom the provider keeps the card under; empty where it keeps no customers.
+    customer_ref: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,57 @@ class Observation:
     amount_minor: int
     currency: str
     decline_code: str = ""
+    # What the bank or its network advises after a decline; see declines.py.
+    advice_code: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A card as its provider knows it now; no `customer_ref`: it may not be charged any more."""
+
+    token: str
+    customer_ref: str
+    brand: str
+    last_four: str
+    expiry_month: int
+    expiry_year: int
+
+
+@dataclass(frozen=True)
+class CardSetup:
+    """What the page that asks for a card hands to the provider's own form."""
+
+    ref: str
+    client_secret: str
+    publishable_key: str
+
+
+@dataclass(frozen=True)
+class FinishedSetup:
+    """A card that its holder has entered; no `method` as long as they have not."""
+
+    account_ref: str
+    method: Method | None
+
+
+class About(StrEnum):
+    """What kind of object an event is about."""
+
+    CHARGE = "CHARGE"
+    METHOD = "METHOD"
+    SETUP = "SETUP"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True)
+class EventHint:
+    """Something happened to this object, says somebody with the right signature. Ask before believing."""
+
+    event_id: str
+    type: str
+    about: About
+    object_ref: str
+    is_live: bool
 
 
 @dataclass(frozen=True)
@@ -79,11 +132,19 @@ class Misconfigured(Exception):
     """Our key, account or request is wrong: repeating it cannot help, an operator must act."""
 
 
+class NotAuthentic(Exception):
+    """What came in as a webhook is not the provider's, is old, or belongs to the other mode."""
+
+
 class Gateway(Protocol):
     """A payment provider. Any exception but the four above is taken as OutcomeUnknown."""
 
     name: str
     capabilities: Capabilities
+
+    def chargeable_minor(self, amount_minor: int, currency: str) -> int:
+        """The most of an amount that can be charged: rounded down where the provider takes no finer one."""
+        ...
 
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
         """This will make the provider's object; no money can move by it yet."""
@@ -97,8 +158,12 @@ class Gateway(Protocol):
         """What the provider says now: authoritative, and never stale."""
         ...
 
-    def find(self, own_reference: str) -> list[Observation]:
-        """The objects that carry our reference, from a consistent list and not from a search."""
+    def find(self, spec: AttemptSpec, *, since: datetime) -> list[Observation]:
+        """
+        The objects made since then that carry this attempt's reference.
+
+        From a consistent list and not from a search, which may lag behind.
+        """
         ...
 
     def cancel(self, ref: str, *, key: str) -> Observation:
@@ -107,4 +172,32 @@ class Gateway(Protocol):
 
     def book(self) -> Iterator[Observation]:
         """Every object in the provider's own book, for reconciliation."""
+        ...
+
+    def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
+        """This will return whom the provider keeps this account's cards under, made if there is none."""
+        ...
+
+    def begin_setup(self, *, account_ref: str, customer_ref: str) -> CardSetup:
+        """This will let the account's holder enter a card in the provider's own form."""
+        ...
+
+    def read_setup(self, ref: str) -> FinishedSetup:
+        """The card that came of `begin_setup`, and for which account it was begun."""
+        ...
+
+    def read_method(self, token: str) -> Method:
+        """A card as the provider knows it now."""
+        ...
+
+    def detach(self, token: str) -> Method:
+        """This will make sure that nobody can charge the card any more."""
+        ...
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
+        """
+        This will say what the provider tells us has happened, once it is sure that it is the provider.
+
+        :raises NotAuthentic: if it is not, or not any more.
+        """
         ...

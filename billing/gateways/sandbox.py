@@ -8,16 +8,21 @@ it whole. What a card does stands in its token; see CARDS.
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from billing.gateways.base import (
     AttemptSpec,
     Capabilities,
+    CardSetup,
+    EventHint,
+    FinishedSetup,
+    Method,
     Misconfigured,
+    NotAuthentic,
     Observation,
     OutcomeUnknown,
     Status,
@@ -86,6 +91,10 @@ class SandboxGateway:
         self._latency_seconds = latency_seconds
         self._slow_seconds = slow_seconds
 
+    def chargeable_minor(self, amount_minor: int, currency: str) -> int:
+        """All of it, in any currency."""
+        return amount_minor
+
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
         """
         This will note a charge that is not submitted yet.
@@ -145,12 +154,12 @@ class SandboxGateway:
         with self._open() as book:
             return self._observe(book, ref)
 
-    def find(self, own_reference: str) -> list[Observation]:
-        """The charges that carry our reference."""
+    def find(self, spec: AttemptSpec, *, since: datetime) -> list[Observation]:
+        """The charges that carry our reference; the book is never so long that `since` would matter."""
         with self._open() as book:
             rows = book.execute(
                 f"SELECT {COLUMNS} FROM charge WHERE own_reference = ? ORDER BY rowid",
-                [own_reference],
+                [spec.own_reference],
             ).fetchall()
         return [_observation(row) for row in rows]
 
@@ -168,6 +177,39 @@ class SandboxGateway:
         with self._open() as book:
             rows = book.execute(f"SELECT {COLUMNS} FROM charge ORDER BY rowid").fetchall()
         return (_observation(row) for row in rows)
+
+    def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
+        """Cards of the sandbox belong to nobody; the account itself will do."""
+        return account_ref
+
+    def begin_setup(self, *, account_ref: str, customer_ref: str) -> CardSetup:
+        """There is nothing to enter: sandbox cards are chosen from a list on our own page."""
+        return CardSetup(ref=account_ref, client_secret="", publishable_key="")
+
+    def read_setup(self, ref: str) -> FinishedSetup:
+        """Nothing comes of a setup in which nothing is entered."""
+        return FinishedSetup(account_ref=ref, method=None)
+
+    def read_method(self, token: str) -> Method:
+        """
+        How a card looks. None of them ever expires.
+
+        :raises Misconfigured: if the token is no sandbox card.
+        """
+        card = self._card(token)
+        return Method(token, "sandbox", card.brand, card.last_four, 12, 9999)
+
+    def detach(self, token: str) -> Method:
+        """Every account has the same cards, so that one cannot be taken away: nothing happens."""
+        return self.read_method(token)
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
+        """
+        This will refuse: the sandbox tells nothing unasked.
+
+        :raises NotAuthentic: always.
+        """
+        raise NotAuthentic("the sandbox sends no events")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
