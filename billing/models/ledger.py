@@ -123,7 +123,7 @@ class Posting(models.Model):
             models.CheckConstraint(condition=~Q(amount_minor=0), name="posting_is_not_zero"),
             models.CheckConstraint(
                 condition=Q(version=None, balance_minor=None)
-                | Q(version__gte=1, balance_minor__isnull=False),
+                | Q(version__isnull=False, version__gte=1, balance_minor__isnull=False),
                 name="running_balance_is_whole",
             ),
         ]
