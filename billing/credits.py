@@ -71,6 +71,7 @@ def grant_credit(
     )
     apply_credits([account], as_of=as_of)
     dunning.lift_settled_holds([account.pk], because="settled by credit", as_of=as_of)
+    grant.refresh_from_db(fields=["remaining_minor", "expired_minor"])
     return grant
 
 
