@@ -130,6 +130,7 @@ class SandboxGateway:
         :raises OutcomeUnknown: after it moved, where the card loses replies.
         """
         with self._open() as book:
+            self._observe(book, ref)  # or say that there is none
             (token,) = book.execute("SELECT token FROM charge WHERE ref = ?", [ref]).fetchone()
         card = self._card(token)
         if card.answers_slowly:
