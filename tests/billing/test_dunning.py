@@ -1,0 +1,97 @@
+"""Holds on accounts that do not pay; gone the moment nothing is overdue."""
+
+from datetime import timedelta
+
+import pytest
+
+from accounts import holds
+from accounts.models import Hold, TimelineEvent
+from billing import dunning, ledger
+from billing.models import Decision
+from notifications.models import Message
+from tests.billing.builders import bill, owing, pay_by_hand
+from tests.billing.test_invoicing import NOVEMBER, using
+from tests.factories import AS_OF
+
+pytestmark = pytest.mark.django_db
+
+
+def held(account) -> Hold:
+    return dunning.place_hold(account, ledger.standing(account.pk, as_of=AS_OF))
+
+
+class TestPlaceHold:
+    def test_places_it_and_tells_the_customer(self):
+        account = owing("12.34")
+
+        hold = held(account)
+
+        assert (hold.reason, hold.placed_at, hold.lifted_at) == ("OVERDUE", AS_OF, None)
+        message = Message.objects.get(account=account)
+        assert (message.kind, message.amounts["due_minor"]) == ("HOLD_PLACED", 1234)
+
+    def test_places_it_where_there_is_nobody_to_tell(self):
+        account = owing(email="")
+
+        held(account)
+
+        assert not Message.objects.exists()
+        assert TimelineEvent.objects.filter(kind="message.not_written").exists()
+
+    def test_refuses_a_second_one(self):
+        account = owing()
+        held(account)
+
+        with pytest.raises(holds.AlreadyHeld):
+            held(account)
+
+
+class TestLiftSettledHolds:
+    def test_lifts_it_when_the_last_overdue_cent_is_paid(self):
+        account = owing("12.34")
+        hold = held(account)
+
+        pay_by_hand(account, 1233)
+        hold.refresh_from_db()
+        assert hold.lifted_at is None
+
+        pay_by_hand(account, 1)
+        hold.refresh_from_db()
+        assert hold.lifted_at == AS_OF
+
+    def test_writes_down_why_and_tells_the_customer(self):
+        account = owing("12.34")
+        hold = held(account)
+
+        pay_by_hand(account, 1234)
+
+        decision = Decision.objects.get(hold=hold)
+        assert (decision.act, decision.did, decision.because) == ("LIFT_HOLD", "DONE", "paid")
+        assert decision.saw["overdue_minor"] == 0
+        assert Message.objects.filter(account=account, kind="HOLD_LIFTED").count() == 1
+
+    def test_does_not_wait_for_what_is_due_but_not_overdue(self):
+        account = owing("12.34")
+        held(account)
+        using(account, "5.00", month=NOVEMBER)
+        bill(account, month=NOVEMBER, as_of=AS_OF + timedelta(days=30))
+
+        pay_by_hand(account, 1234)
+
+        assert Hold.objects.get().lifted_at == AS_OF
+
+    def test_leaves_a_hold_that_a_person_placed(self):
+        account = owing("12.34")
+        Hold.objects.create(account=account, reason="MANUAL", placed_at=AS_OF)
+
+        pay_by_hand(account, 1234)
+
+        assert Hold.objects.get().lifted_at is None
+
+    def test_twice_is_the_same_as_once(self):
+        account = owing("12.34")
+        held(account)
+        pay_by_hand(account, 1234)
+
+        assert dunning.lift_settled_holds([account.pk], because="paid", as_of=AS_OF) == []
+        assert Decision.objects.count() == 1

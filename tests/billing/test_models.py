@@ -1,0 +1,507 @@
+"""Each constraint and trigger of the database, broken on purpose, by its name."""
+
+import functools
+import uuid
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from django.apps import apps
+from django.db import IntegrityError, connection, models, transaction
+
+from accounts import timeline
+from accounts.models import Hold, TimelineEvent
+from billing import decisions
+from billing.models import (
+    Allocation,
+    BillingPeriod,
+    CloseRun,
+    CreditGrant,
+    Decision,
+    Invoice,
+    LedgerAccount,
+    LedgerEntry,
+    LineItem,
+    Payment,
+    PaymentAttempt,
+    Posting,
+    Price,
+    Product,
+    ProviderRecord,
+    Step,
+    UsageSummary,
+)
+from tests.billing.builders import bill, grant, pay_by_hand
+from tests.factories import (
+    AS_OF,
+    OCTOBER,
+    AccountFactory,
+    CardFactory,
+    EntityFactory,
+    MemberFactory,
+    PeriodFactory,
+    PriceFactory,
+    SummaryFactory,
+    account_using,
+    token,
+)
+
+pytestmark = pytest.mark.django_db
+
+TESTED: set[str] = set()
+
+
+def breaks(name: str):
+    """Mark a test as the one that breaks this constraint; it does so by the act it returns."""
+
+    def mark(test):
+        TESTED.add(name)
+
+        @functools.wraps(test)
+        def broken(self, **of_case):
+            act = test(self, **of_case)
+            with pytest.raises(IntegrityError, match=name), transaction.atomic():
+                act()
+
+        return broken
+
+    return mark
+
+
+def again(row: models.Model, **changes: object):
+    """Save a copy of a row that differs by this alone."""
+    row.pk, row._state.adding = None, True
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return lambda: row.save(force_insert=True)
+
+
+def changed(row: models.Model, **changes: object):
+    return lambda: type(row).objects.filter(pk=row.pk).update(**changes)
+
+
+def attempt(**facts: object) -> PaymentAttempt:
+    account = facts.pop("account", None) or AccountFactory()
+    card = account.payment_methods.first() or CardFactory(account=account)
+    return PaymentAttempt(
+        **{
+            "account": account,
+            "kind": "AUTO",
+            "currency": "EUR",
+            "amount_minor": 100,
+            "payment_method": card,
+            "gateway": "sandbox",
+            **facts,
+        }
+    )
+
+
+def run() -> CloseRun:
+    return CloseRun.objects.create(
+        entity=EntityFactory(), month=OCTOBER, started_by="test", started_at=AS_OF
+    )
+
+
+def invoice() -> Invoice:
+    return bill(account_using("12.34"))[0]
+
+
+def entry() -> LedgerEntry:
+    invoice()
+    return LedgerEntry.objects.get()
+
+
+class TestAccounts:
+    @breaks("account_currency_is_an_iso_code")
+    def test_an_accounts_currency_is_an_iso_code(self):
+        return lambda: AccountFactory(currency="eu")
+
+    @breaks("one_default_payment_method_per_account")
+    def test_an_account_has_one_default_card(self):
+        card = CardFactory()
+        return lambda: CardFactory(account=card.account)
+
+    @breaks("expiry_month_is_a_month")
+    def test_a_card_expires_in_a_month(self):
+        return lambda: CardFactory(expiry_month=13)
+
+    @breaks("removed_payment_method_says_when")
+    def test_a_removed_card_says_when(self):
+        return lambda: CardFactory(state="REMOVED")
+
+    @breaks("one_open_hold_per_account_and_reason")
+    def test_an_account_is_held_once_for_a_reason(self):
+        hold = Hold.objects.create(account=AccountFactory(), reason="OVERDUE", placed_at=AS_OF)
+        return again(hold)
+
+    @breaks("one_role_per_account_and_user")
+    def test_a_user_has_one_role_at_an_account(self):
+        member = MemberFactory()
+        return lambda: MemberFactory(account=member.account, user=member.user)
+
+
+class TestPeriods:
+    @breaks("one_period_per_account_and_month")
+    def test_an_account_has_one_period_for_a_month(self):
+        period = PeriodFactory()
+        return again(period, starts_at=AS_OF, ends_at=AS_OF + timedelta(days=1))
+
+    @breaks("period_ends_after_it_starts")
+    def test_a_period_ends_after_it_starts(self):
+        return lambda: PeriodFactory(starts_at=AS_OF, ends_at=AS_OF)
+
+    @breaks("periods_of_an_account_never_overlap")
+    def test_periods_never_overlap(self):
+        period = PeriodFactory()
+        return again(period, month=date(2018, 11, 1), starts_at=period.ends_at - timedelta(hours=1))
+
+    def test_periods_of_two_accounts_may(self):
+        PeriodFactory()
+        PeriodFactory()
+
+        assert BillingPeriod.objects.count() == 2
+
+
+class TestCatalogue:
+    @breaks("one_price_per_item_unit_currency_and_start")
+    def test_a_price_starts_once(self):
+        return again(PriceFactory())
+
+    @breaks("prices_are_not_negative")
+    def test_prices_are_not_negative(self):
+        return lambda: PriceFactory(unit_price=-1)
+
+    @breaks("price_currency_is_an_iso_code")
+    def test_a_prices_currency_is_an_iso_code(self):
+        return lambda: PriceFactory(currency="EU")
+
+
+class TestUsage:
+    @breaks("one_open_summary_per_key")
+    def test_like_events_of_a_period_are_one_open_tally(self):
+        return again(SummaryFactory(unit_price=None))
+
+    @breaks("one_open_summary_per_key")
+    def test_also_where_they_state_amounts(self):
+        return again(SummaryFactory(unit_price=None, amount=1), amount=2)
+
+    def test_a_billed_tally_makes_room_for_late_usage(self):
+        summary = UsageSummary.objects.get(invoice=invoice())
+
+        again(summary, invoice=None)()
+
+        assert UsageSummary.objects.count() == 2
+
+
+class TestInvoices:
+    @breaks("one_invoice_per_account_and_period")
+    def test_an_account_has_one_invoice_for_a_period(self):
+        return again(invoice(), sequence=2, number="MC-2")
+
+    @breaks("invoice_numbers_are_unique_per_entity")
+    def test_a_number_is_given_once(self):
+        issued = invoice()
+        return again(issued, account=AccountFactory(), period=PeriodFactory(), number="other")
+
+    @breaks("invoice_number_is_unique")
+    def test_what_people_read_is_given_once_over_all_entities(self):
+        issued = invoice()
+        other = EntityFactory(slug="other", invoice_prefix="OT")
+        return again(issued, account=AccountFactory(), period=PeriodFactory(), entity=other)
+
+    @breaks("numbered_exactly_when_issued")
+    def test_a_draft_has_no_number(self):
+        return again(invoice(), account=AccountFactory(), period=PeriodFactory(), state="DRAFT")
+
+    @breaks("line_positions_are_unique")
+    def test_lines_have_an_order(self):
+        account = account_using("1.00")
+        draft = Invoice.objects.create(
+            entity=account.entity, account=account, period=account.periods.get(), currency="EUR"
+        )
+        facts = {"quantity": 1, "amount_unrounded": 1, "amount_minor": 100, "position": 1}
+        line = LineItem(
+            invoice=draft,
+            product=Product.objects.get(),
+            starts_at=AS_OF,
+            ends_at=AS_OF,
+            **facts,
+        )
+        line.save()
+        return again(line)
+
+    @breaks("allocation_is_positive")
+    def test_an_allocation_is_positive(self):
+        payment = pay_by_hand(AccountFactory(), 100)
+        return Allocation(invoice=invoice(), payment=payment, amount_minor=0).save
+
+    @breaks("allocation_has_one_source")
+    def test_an_allocation_has_one_source(self):
+        account = AccountFactory()
+        both = {"payment": pay_by_hand(account, 100), "grant": grant(account, 100)}
+        return Allocation(invoice=invoice(), amount_minor=1, **both).save
+
+    @breaks("grant_is_positive")
+    def test_a_grant_is_positive(self):
+        return CreditGrant(account=AccountFactory(), amount_minor=0, remaining_minor=0).save
+
+    @breaks("grant_is_never_overspent")
+    def test_a_grant_is_never_overspent(self):
+        return changed(grant(AccountFactory(), 100), remaining_minor=-1)
+
+    @breaks("grant_is_never_overspent")
+    def test_a_grant_never_has_more_left_than_it_gave(self):
+        return changed(grant(AccountFactory(), 100), expired_minor=1)
+
+
+class TestLedger:
+    @breaks("one_ledger_account_per_purpose")
+    def test_a_purpose_has_one_ledger_account(self):
+        entry()
+        return again(LedgerAccount.objects.get(kind="REVENUE"))
+
+    @breaks("ledger_account_is_customer_side_or_company_side")
+    def test_a_receivable_is_somebodys(self):
+        return LedgerAccount(kind="RECEIVABLE", currency="EUR", entity=EntityFactory()).save
+
+    @breaks("ledger_account_is_customer_side_or_company_side")
+    def test_revenue_is_the_companys(self):
+        return LedgerAccount(kind="REVENUE", currency="EUR", account=AccountFactory()).save
+
+    @breaks("one_entry_per_business_event")
+    def test_an_event_is_booked_once(self):
+        return again(entry())
+
+    @breaks("running_balance_has_one_next_posting")
+    def test_a_balance_has_one_next_posting(self):
+        entry()
+        return again(Posting.objects.get(version=1))
+
+    @breaks("posting_is_not_zero")
+    def test_a_posting_moves_something(self):
+        entry()
+        return again(Posting.objects.get(version=None), amount_minor=0)
+
+    @breaks("running_balance_is_whole")
+    def test_a_balance_has_its_version(self):
+        entry()
+        return again(Posting.objects.get(version=1), version=None)
+
+
+class TestPayments:
+    @breaks("payment_is_booked_once")
+    def test_a_payment_is_booked_once(self):
+        return again(pay_by_hand(AccountFactory(), 100))
+
+    @breaks("payment_is_positive")
+    def test_a_payment_is_positive(self):
+        return again(pay_by_hand(AccountFactory(), 100), provider_ref="other", amount_minor=0)
+
+    @breaks("billing_payment_attempt_id_key")
+    def test_an_attempt_is_paid_once(self):
+        paid = attempt()
+        paid.save()
+        first = pay_by_hand(paid.account, 100)
+        again(first, provider_ref="a", attempt=paid)()
+        return again(first, provider_ref="b", attempt=paid)
+
+    @pytest.mark.parametrize("state", PaymentAttempt.IN_FLIGHT)
+    @breaks("one_attempt_in_flight_per_account_and_currency")
+    def test_an_account_has_one_attempt_in_flight(self, state):
+        first = attempt(state=state)
+        first.save()
+        return attempt(account=first.account).save
+
+    def test_any_number_may_have_ended(self):
+        account = AccountFactory()
+        for state in ("SUCCEEDED", "FAILED", "RELEASED", "RELEASED", "RESERVED"):
+            attempt(account=account, state=state).save()
+
+        assert account.attempts.count() == 5
+        assert [a.is_in_flight for a in account.attempts.filter(state="RESERVED")] == [True]
+
+    @breaks("provider_object_belongs_to_one_attempt")
+    def test_a_providers_object_is_one_attempts(self):
+        attempt(provider_ref="sb_1").save()
+        return attempt(provider_ref="sb_1").save
+
+    @breaks("attempt_is_positive")
+    def test_an_attempt_is_positive(self):
+        return attempt(amount_minor=0).save
+
+    @breaks("provider_lists_an_object_once")
+    def test_a_provider_lists_an_object_once(self):
+        record = ProviderRecord(
+            gateway="sandbox", provider_ref="sb_1", amount_minor=1, status="SUCCEEDED"
+        )
+        record.save()
+        return again(record)
+
+
+class TestTheClose:
+    @breaks("one_run_per_entity_and_month")
+    def test_a_month_is_closed_by_one_run(self):
+        return again(run())
+
+    @breaks("run_month_is_a_first_day")
+    def test_a_month_is_its_first_day(self):
+        return again(run(), month=date(2018, 11, 2))
+
+    @breaks("finished_run_has_its_report")
+    def test_a_finished_run_has_its_report(self):
+        return changed(run(), state="FINISHED")
+
+    @breaks("one_step_per_run_account_and_kind")
+    def test_a_step_is_there_once_also_the_runs_own(self):
+        return again(Step.objects.create(run=run(), kind="REPORT"))
+
+    @breaks("running_exactly_when_leased")
+    def test_a_running_step_is_leased(self):
+        return Step(run=run(), kind="REPORT", state="RUNNING").save
+
+    @breaks("running_exactly_when_leased")
+    def test_a_leased_step_is_running(self):
+        return Step(run=run(), kind="REPORT", lease_token=token(), lease_until=AS_OF).save
+
+    @breaks("ended_step_says_when")
+    def test_an_ended_step_says_when(self):
+        return Step(run=run(), kind="REPORT", state="DONE").save
+
+
+def append_only() -> list[tuple[models.Model, str, object]]:
+    account = account_using("12.34")
+    bill(account)
+    pay_by_hand(account, 1000)
+    grant(account, 100)
+    decisions.record(decisions.decision(act="TEST", did="DONE", because="?", account_id=account.pk))
+    timeline.record(timeline.event(account_id=account.pk, kind="test", summary="?"))
+    return [
+        (LedgerEntry, "description", "other"),
+        (Posting, "amount_minor", 1),
+        (Decision, "because", "other"),
+        (Payment, "amount_minor", 1),
+        (Allocation, "amount_minor", 1),
+        (TimelineEvent, "summary", "other"),
+    ]
+
+
+class TestAppendOnly:
+    """Corrected by adding: the database refuses anything else."""
+
+    def test_no_row_is_ever_changed(self):
+        for model, column, value in append_only():
+            assert model.objects.exists()
+            with pytest.raises(IntegrityError, match="is append-only"), transaction.atomic():
+                model.objects.update(**{column: value})
+
+    def test_no_row_is_ever_deleted(self):
+        for model, _, _ in append_only():
+            rows = model.objects.all()
+            with pytest.raises(IntegrityError, match="is append-only"), transaction.atomic():
+                rows._raw_delete(rows.db)
+
+    def test_every_such_table_has_its_trigger(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+            triggers = {name for (name,) in cursor.fetchall()}
+
+        assert triggers >= {
+            "timeline_is_append_only",
+            "usage_is_append_only",
+            "ledgerentry_is_append_only",
+            "posting_is_append_only",
+            "decision_is_append_only",
+            "payment_is_append_only",
+            "allocation_is_append_only",
+            "entry_sums_to_zero",
+            "posting_keeps_its_entry_at_zero",
+            "issued_invoice_is_final",
+            "billed_summary_is_frozen",
+        }
+
+
+# Broken where usage is stored: tests/billing/test_imports.py and test_metering.py.
+BROKEN_ELSEWHERE = {"usage_event_stored_once", "usage_price_is_stated_one_way"}
+
+
+def test_every_constraint_of_these_models_is_broken_here():
+    named = {
+        constraint.name
+        for label in ("accounts", "billing")
+        for model in apps.get_app_config(label).get_models()
+        for constraint in model._meta.constraints
+    }
+
+    assert named - BROKEN_ELSEWHERE <= TESTED
+
+
+class TestWords:
+    """What support reads in the admin."""
+
+    def test_every_model_says_what_it_is(self):
+        account = account_using("12.34", name="Acme", external_id="acme")
+        (issued,) = bill(account)
+        payment = pay_by_hand(account, 1000)
+        goodwill = grant(account, 500)
+        price = PriceFactory()
+        step = Step(run=run(), account=account, kind="CHARGE")
+
+        said = {
+            str(row)
+            for row in (
+                issued,
+                Invoice(pk=7),
+                issued.lines.get(),
+                issued.account.periods.get(),
+                issued.entity.number_series,
+                Allocation.objects.earliest("pk"),
+                payment,
+                goodwill,
+                price,
+                Price(
+                    product=price.product,
+                    item="large",
+                    unit="hour",
+                    currency="EUR",
+                    unit_price=Decimal(2),
+                ),
+                step,
+                Step(run=step.run, kind="REPORT"),
+                Decision(act="CHARGE", did="SKIPPED", because="settled meanwhile"),
+                ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
+                PaymentAttempt(id=uuid.UUID(int=1)),
+                LedgerEntry.objects.earliest("pk"),
+                Posting.objects.earliest("pk"),
+            )
+        }
+
+        assert {
+            "MC-000001",
+            "draft 7",
+            "Server · small",
+            "2018-10",
+            "MC: next 2",
+            "1000 to MC-000001",
+            "Bank transfer 2018-11-02",
+            "Goodwill: Sorry for the outage",
+            "Server : 0.01 EUR/hour",
+            "Server large: 2 EUR/hour",
+            "Charge Acme (acme)",
+            "Report Month Close 2018-10",
+            "CHARGE: Did nothing, settled meanwhile",
+            "sb_1: SUCCEEDED",
+            "Reserved 00000000-0000-0000-0000-000000000001",
+            "Invoice issued: Invoice MC-000001",
+            "+1234 Receivable EUR",
+        } == said
+
+    def test_a_run_knows_whether_it_is_finished(self):
+        assert not run().is_finished
+
+    @pytest.mark.parametrize("text", ["2018-13", "October", "2018", "2018-10-01"])
+    def test_what_is_no_month_is_refused(self, text):
+        with pytest.raises(ValueError):
+            CloseRun.month_of(text)
+
+    def test_a_month_is_read_as_its_first_day(self):
+        assert CloseRun.month_of("2018-10") == OCTOBER
