@@ -111,6 +111,33 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
     return method
 
 
+@transaction.atomic(durable=True)
+def update_card(
+    *, account_id: int, method_id: int, seen: gateways.Method, actor: str
+) -> PaymentMethod:
+    """
+    This will write down how a card looks now: its bank has sent its holder a new one.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed.
+    """
+    locks.account_for_update(account_id)
+    method = _active(account_id, method_id)
+    looks = {
+        "brand": seen.brand,
+        "last_four": seen.last_four,
+        "expiry_month": seen.expiry_month,
+        "expiry_year": seen.expiry_year,
+    }
+    if looks == {name: getattr(method, name) for name in looks}:
+        return method
+    for name, value in looks.items():
+        setattr(method, name, value)
+    method.save(update_fields=list(looks))
+    expiry = f"{method.expiry_month:02d}/{method.expiry_year}"
+    _record(method, "card.updated", f"Card updated by its bank: {method}, {expiry}", actor=actor)
+    return method
+
+
 def _active(account_id: int, method_id: int) -> PaymentMethod:
     try:
         return PaymentMethod.objects.get(pk=method_id, account=account_id, state=State.ACTIVE)

@@ -5,7 +5,7 @@ import time
 from django.db import transaction
 from django.utils import timezone
 
-from billing import doorbell
+from billing import doorbell, inbound
 from billing.close import runner, runs, sweeper
 from notifications import delivery
 
@@ -16,6 +16,9 @@ DRAIN_SECONDS = 45
 def drain(lane: str) -> int:
     """This will work on a lane for at most 45 s, then ring again if there is more."""
     stop_at = time.monotonic() + DRAIN_SECONDS
+    while lane == "charge" and time.monotonic() < stop_at:
+        if not inbound.process_due(as_of=timezone.now()):
+            break
     worked = runner.drain(lane, clock=timezone.now, until=lambda: time.monotonic() > stop_at)
     while lane == "email" and time.monotonic() < stop_at:
         if delivery.deliver(as_of=timezone.now()) == delivery.Delivered():

@@ -1,7 +1,7 @@
 from django.urls import path
 
 from billing.api.runs import RunView
-from billing.views import cards, health, invoices, overview, pay, runs
+from billing.views import cards, health, invoices, overview, pay, runs, webhooks
 
 urlpatterns = [
     path("", overview.start, name="overview"),
@@ -33,5 +33,6 @@ urlpatterns = [
     path("runs/<int:run_id>/invoiced.csv", runs.report_csv, name="run-report-csv"),
     path("runs/<int:run_id>/report.json", runs.report_json, name="run-report-json"),
     path("api/runs/<int:run_id>/", RunView.as_view(), name="api-run"),
+    path("webhooks/<slug:gateway>/", webhooks.receive, name="webhook"),
     path("healthz", health.healthz, name="healthz"),
 ]

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from billing import credits, doorbell, metering, payments
+from billing import credits, doorbell, inbound, metering, payments
 from billing.close import pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
@@ -26,6 +26,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
     """This will heal, and say how much of each it healed. Raises the first error after all parts ran."""
     parts: dict[str, Callable[[], int]] = {
         "leases": lambda: free_expired_leases(as_of=as_of),
+        "events": lambda: inbound.process_due(as_of=as_of),
         "attempts": lambda: payments.drive_due(as_of=as_of),
         "tallied": lambda: metering.tally(as_of=as_of),
         "credits": lambda: credits.expire_due_credits(as_of=as_of),

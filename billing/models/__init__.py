@@ -6,6 +6,7 @@ from billing.models.decision import Decision
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
+from billing.models.provider_event import ProviderEvent
 from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Posting",
     "Price",
     "Product",
+    "ProviderEvent",
     "ProviderRecord",
     "Step",
     "UsageBatch",

@@ -136,6 +136,15 @@ DEFAULT_GATEWAY = env.str("DEFAULT_GATEWAY", default="sandbox")
 # provider calls. A worker that is killed leaves its steps lying for as long.
 STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
 
+# Stripe (docs/stripe.md). Without a key there is no such gateway; a live one works only with STRIPE_LIVE.
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
+STRIPE_PUBLISHABLE_KEY = env.str("STRIPE_PUBLISHABLE_KEY", default="")
+STRIPE_LIVE = env.bool("STRIPE_LIVE", default=False)
+# Several, so that a new one can be added before the old one goes.
+STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+# Anything that speaks Stripe's API, such as the provider process of our own.
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
+
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.
 WORKERS = env.int("WORKERS", default=2)
 Q_CLUSTER = {

@@ -1,0 +1,512 @@
+"""
+Stripe, through its own SDK, which only this module imports.
+
+The PaymentIntent is the fence: it succeeds at most once, and once canceled never. What we do not know
+the meaning of, we do not interpret: it is OutcomeUnknown, and the intent is read. See docs/stripe.md.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import stripe
+from django.conf import settings
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+from billing.gateways import declines, stripe_currencies
+from billing.gateways.base import (
+    About,
+    AttemptSpec,
+    Capabilities,
+    CardSetup,
+    EventHint,
+    FinishedSetup,
+    Method,
+    Misconfigured,
+    NotAuthentic,
+    NotSent,
+    Observation,
+    OutcomeUnknown,
+    RateLimited,
+    Status,
+)
+from billing.gateways.stripe_currencies import NotChargeable, from_provider, to_provider
+
+# The shapes below are this version's; the webhook endpoint at Stripe is set to the same one.
+API_VERSION = "2026-10-28.endive"
+CONNECT_SECONDS, READ_SECONDS = 5, 25
+# Idle connections kept per process; more than the calls a driver makes at once.
+CONNECTIONS = 32
+PAGE = 100
+# How far Stripe's clock and ours may be apart when objects are listed by age.
+CLOCKS_DIFFER_BY = timedelta(hours=1)
+# When it does not say when to come back.
+RETRY_AFTER_SECONDS = 5.0
+# How old a delivery may be; Stripe's own default.
+TOLERANCE_SECONDS = 300
+
+STATUSES = {
+    "requires_confirmation": Status.UNSUBMITTED,
+    "requires_payment_method": Status.DECLINED,
+    "requires_action": Status.NEEDS_CUSTOMER,
+    "processing": Status.PROCESSING,
+    "succeeded": Status.SUCCEEDED,
+    "canceled": Status.CANCELED,
+}
+# Refused only until its holder confirms: the same intent is kept for that.
+ASKS_CUSTOMER = "authentication_required"
+# The intent has no card and was never refused: nothing can come of it.
+NO_CARD = "payment_method_missing"
+# Detached, used up, or somebody else's.
+CARD_UNUSABLE = "payment_method_unusable"
+# The intent is no longer where this request would have met it.
+MOVED_ON = "payment_intent_unexpected_state"
+
+ABOUT = {
+    "payment_intent": About.CHARGE,
+    "setup_intent": About.SETUP,
+    "payment_method": About.METHOD,
+}
+# Types of event that say something we act on; the others are kept and left alone.
+HEEDED = frozenset(
+    (
+        "payment_intent.succeeded",
+        "payment_intent.payment_failed",
+        "payment_intent.canceled",
+        "payment_intent.processing",
+        "payment_intent.requires_action",
+        "setup_intent.succeeded",
+        "payment_method.detached",
+        "payment_method.updated",
+        "payment_method.automatically_updated",
+    )
+)
+
+Object = dict[str, Any]
+
+# It would write an id of this machine to disk, and send how long our calls take.
+stripe.enable_telemetry = False
+
+
+class StripeGateway:
+    """Speaks the Gateway protocol; see the module."""
+
+    name = "stripe"
+    capabilities = Capabilities(
+        prepare="two_step",
+        settles="sync",
+        key_lifetime=timedelta(hours=24),
+        minimum_minor=stripe_currencies.MINIMUM_MINOR,
+    )
+
+    def __init__(self) -> None:
+        """
+        This will take its keys from the settings.
+
+        :raises Misconfigured: if they do not fit together, or are live ones and STRIPE_LIVE is not set.
+        """
+        self._is_live = _agreed_mode()
+        self._client = _connected(settings.STRIPE_SECRET_KEY, _safe_base(), os.getpid())
+
+    def chargeable_minor(self, amount_minor: int, currency: str) -> int:
+        """Three-decimal currencies are charged to the last but one."""
+        return stripe_currencies.chargeable_minor(amount_minor, currency)
+
+    # --- charges
+
+    def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
+        """
+        This will make an intent that is not confirmed.
+
+        :raises Misconfigured: if Stripe cannot take this amount or this card.
+        """
+        try:
+            amount = to_provider(spec.amount_minor, spec.currency)
+        except NotChargeable as error:
+            raise Misconfigured(str(error)) from error
+        if not spec.customer_ref:
+            raise Misconfigured(f"the card {spec.token} was stored without its customer at Stripe")
+        with _in_our_words():
+            intent = self._client.v1.payment_intents.create(
+                {
+                    "amount": amount,
+                    "currency": spec.currency.lower(),
+                    "customer": spec.customer_ref,
+                    "payment_method": spec.token,
+                    "allowed_payment_method_types": ["card"],
+                    "metadata": {
+                        "attempt_id": spec.own_reference,
+                        **_whose(spec.account_ref),
+                    },
+                },
+                {"idempotency_key": key},
+            )
+        return self._observe(intent.to_dict())
+
+    def submit(self, ref: str, *, key: str) -> Observation:
+        """This will confirm the intent. Refused, it is what the intent then says of itself that counts."""
+        with _in_our_words():
+            try:
+                intent = self._client.v1.payment_intents.confirm(
+                    ref,
+                    {"off_session": True, "error_on_requires_action": True},
+                    {"idempotency_key": key},
+                )
+            except stripe.CardError as declined:
+                said = _error(declined).get("payment_intent")
+                return self._observe(said) if said else self.read(ref)
+            except stripe.InvalidRequestError as refused:
+                return self._after_refusal(ref, refused)
+        return self._observe(intent.to_dict())
+
+    def _after_refusal(self, ref: str, refused: stripe.InvalidRequestError) -> Observation:
+        seen = self.read(ref)
+        if refused.code == MOVED_ON or seen.status is not Status.UNSUBMITTED:
+            return seen
+        if refused.param == "payment_method":
+            # Detached since it was prepared: as final as a bank's no, and the customer's to mend.
+            return Observation(
+                **{**vars(seen), "status": Status.DECLINED, "decline_code": CARD_UNUSABLE}
+            )
+        raise refused
+
+    def read(self, ref: str) -> Observation:
+        """
+        The intent as it is now.
+
+        :raises Misconfigured: if there is none: it was made with another account's key.
+        """
+        with _in_our_words():
+            return self._observe(self._client.v1.payment_intents.retrieve(ref).to_dict())
+
+    def find(self, spec: AttemptSpec, *, since: datetime) -> list[Observation]:
+        """The customer's intents since then that carry our reference, newest first."""
+        if not spec.customer_ref:
+            return []
+        begins = int((since - CLOCKS_DIFFER_BY).timestamp())
+        with _in_our_words():
+            intents = self._client.v1.payment_intents.list(
+                {"customer": spec.customer_ref, "created": {"gte": begins}, "limit": PAGE}
+            )
+            return [
+                self._observe(intent)
+                for intent in map(_plain, intents.auto_paging_iter())
+                if _own_reference(intent) == spec.own_reference
+            ]
+
+    def cancel(self, ref: str, *, key: str) -> Observation:
+        """This will cancel the intent; too late for that, it says how it ended."""
+        with _in_our_words():
+            try:
+                intent = self._client.v1.payment_intents.cancel(
+                    ref, {"cancellation_reason": "abandoned"}, {"idempotency_key": key}
+                )
+            except stripe.InvalidRequestError as refused:
+                if refused.code != MOVED_ON:
+                    raise
+                return self.read(ref)
+        return self._observe(intent.to_dict())
+
+    def book(self) -> Iterator[Observation]:
+        """Every intent of this installation. Those of others in the same Stripe account are not ours to judge."""
+        with _in_our_words():
+            intents = self._client.v1.payment_intents.list({"limit": PAGE})
+            for intent in map(_plain, intents.auto_paging_iter()):
+                if _own_reference(intent):
+                    yield self._observe(intent)
+
+    # --- cards
+
+    def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
+        """
+        This will return the account's Customer, made if there is none by this address.
+
+        A second one does no harm: a card is charged under the one it was entered for.
+        """
+        with _in_our_words():
+            if email:
+                known = self._client.v1.customers.list({"email": email, "limit": PAGE})
+                for customer in map(_plain, known.auto_paging_iter()):
+                    if _ours(customer).get("account_id") == account_ref:
+                        return str(customer["id"])
+            made = self._client.v1.customers.create(
+                {"name": name, "email": email, "metadata": _whose(account_ref)}
+            )
+        return made.id
+
+    def begin_setup(self, *, account_ref: str, customer_ref: str) -> CardSetup:
+        """This will make a SetupIntent for Stripe's form on our page."""
+        with _in_our_words():
+            setup = self._client.v1.setup_intents.create(
+                {
+                    "customer": customer_ref,
+                    "usage": "off_session",
+                    "allowed_payment_method_types": ["card"],
+                    "metadata": _whose(account_ref),
+                }
+            )
+        assert setup.client_secret, f"{setup.id} was made with a secret key, yet shows no secret"
+        return CardSetup(setup.id, setup.client_secret, settings.STRIPE_PUBLISHABLE_KEY)
+
+    def read_setup(self, ref: str) -> FinishedSetup:
+        """The card that came of a SetupIntent, none as long as it has not succeeded."""
+        with _in_our_words():
+            setup = self._client.v1.setup_intents.retrieve(
+                ref, {"expand": ["payment_method"]}
+            ).to_dict()
+        has_card = setup["status"] == "succeeded"
+        return FinishedSetup(
+            account_ref=_ours(setup).get("account_id", ""),
+            method=_method(setup["payment_method"]) if has_card else None,
+        )
+
+    def read_method(self, token: str) -> Method:
+        """A card as Stripe knows it now; detached, it has no customer."""
+        with _in_our_words():
+            return _method(self._client.v1.payment_methods.retrieve(token).to_dict())
+
+    def detach(self, token: str) -> Method:
+        """This will detach the card. One that is detached already stays it."""
+        with _in_our_words():
+            try:
+                return _method(self._client.v1.payment_methods.detach(token).to_dict())
+            except stripe.InvalidRequestError:
+                method = self.read_method(token)
+                if method.customer_ref:
+                    raise
+                return method
+
+    # --- events
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
+        """
+        This will read one delivery: signed by one of our secrets, not old, of our mode.
+
+        :raises NotAuthentic: if it is anything else.
+        """
+        _verify(headers.get("Stripe-Signature", ""), body)
+        try:
+            event = json.loads(body)
+            hint = EventHint(
+                event_id=str(event["id"]),
+                type=str(event["type"]),
+                about=_about(event["type"]),
+                object_ref=str(event["data"]["object"].get("id", "")),
+                is_live=bool(event["livemode"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise NotAuthentic(f"signed, but not an event: {error!r}") from error
+        if hint.is_live != self._is_live:
+            raise NotAuthentic(
+                f"{hint.event_id} is of {_mode(is_live=hint.is_live)} mode,"
+                f" our key of {_mode(is_live=self._is_live)}"
+            )
+        return [hint]
+
+    # --- what Stripe's objects say
+
+    def _observe(self, intent: Object) -> Observation:
+        if intent["livemode"] is not self._is_live:
+            raise Misconfigured(f"{intent['id']} is not of {_mode(is_live=self._is_live)} mode")
+        status = STATUSES.get(intent["status"])
+        if status is None:
+            raise OutcomeUnknown(f"{intent['id']} is {intent['status']}, which we have no word for")
+        error = intent.get("last_payment_error") or {}
+        code = error.get("decline_code") or error.get("code") or ""
+        if status is Status.DECLINED:
+            asks = ASKS_CUSTOMER in {error.get("code"), code}
+            status = Status.NEEDS_CUSTOMER if asks else Status.DECLINED
+            code = code or NO_CARD
+        amount = intent["amount_received" if status is Status.SUCCEEDED else "amount"]
+        return Observation(
+            ref=intent["id"],
+            own_reference=_own_reference(intent),
+            status=status,
+            amount_minor=from_provider(amount, intent["currency"]),
+            currency=intent["currency"].upper(),
+            decline_code=code,
+            advice_code=_advice(error),
+        )
+
+
+# --- settings
+
+
+def _agreed_mode() -> bool:
+    """Whether we are live: every key, and the setting, must say the same."""
+    said = {
+        name: _is_live_key(name, getattr(settings, name))
+        for name in ("STRIPE_SECRET_KEY", "STRIPE_PUBLISHABLE_KEY")
+        if getattr(settings, name)
+    }
+    for name, is_live in said.items():
+        if is_live and not settings.STRIPE_LIVE:
+            raise Misconfigured(f"{name} is a live key: set STRIPE_LIVE=1 to charge real money")
+        if settings.STRIPE_LIVE and not is_live:
+            raise Misconfigured(f"STRIPE_LIVE is set, but {name} is a test key")
+    return bool(settings.STRIPE_LIVE)
+
+
+def _is_live_key(name: str, key: str) -> bool:
+    _, mode, *rest = [*key.split("_"), "", ""]
+    if mode not in {"live", "test"} or not rest[0]:
+        raise Misconfigured(f"{name} is not a key of Stripe's: those look like sk_test_…")
+    return mode == "live"
+
+
+def _mode(*, is_live: bool) -> str:
+    return "live" if is_live else "test"
+
+
+def _safe_base() -> str:
+    """The key goes with every request, so it leaves this machine only encrypted."""
+    base = urlsplit(settings.STRIPE_API_BASE)
+    if base.scheme != "https" and base.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        raise Misconfigured(f"STRIPE_API_BASE is {settings.STRIPE_API_BASE}: use https")
+    return str(settings.STRIPE_API_BASE)
+
+
+@lru_cache(maxsize=8)
+def _connected(secret_key: str, base: str, process_id: int) -> stripe.StripeClient:
+    """One client with its connections; never a parent process's, whose sockets we would share."""
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0))
+    return stripe.StripeClient(
+        secret_key,
+        stripe_version=API_VERSION,
+        base_addresses={"api": base.rstrip("/")},
+        max_network_retries=0,
+        http_client=stripe.RequestsClient(timeout=(CONNECT_SECONDS, READ_SECONDS), session=session),
+    )
+
+
+# --- errors
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Raise what the SDK raises as one of the protocol's four; what we cannot place is OutcomeUnknown."""
+    try:
+        yield
+    except stripe.StripeError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: stripe.StripeError) -> Exception:
+    code = _error(error).get("code")
+    said = " ".join(str(error.user_message or type(error).__name__).split())
+    if isinstance(error, stripe.RateLimitError) or code == "lock_timeout":
+        return RateLimited(_retry_after_seconds(error))
+    if isinstance(error, stripe.APIConnectionError) and _never_left(error):
+        return NotSent(said)
+    if isinstance(
+        error, stripe.AuthenticationError | stripe.PermissionError | stripe.InvalidRequestError
+    ):
+        return Misconfigured(said)
+    return OutcomeUnknown(said)
+
+
+def _error(error: stripe.StripeError) -> Object:
+    """The error as Stripe sent it; empty where what came was no answer of Stripe's."""
+    body = error.json_body
+    said = body.get("error") if isinstance(body, dict) else None
+    return said if isinstance(said, dict) else {}
+
+
+def _never_left(error: stripe.APIConnectionError) -> bool:
+    """Whether there was no connection to send anything over: refused, no such host, no answer to a SYN."""
+    cause = error.__cause__
+    if isinstance(cause, requests.ConnectTimeout):
+        return True
+    failed = cause.args[0] if isinstance(cause, requests.ConnectionError) and cause.args else None
+    return isinstance(failed, MaxRetryError) and isinstance(failed.reason, NewConnectionError)
+
+
+def _retry_after_seconds(error: stripe.StripeError) -> float:
+    try:
+        return max(float((error.headers or {})["Retry-After"]), 0)
+    except (KeyError, ValueError):
+        return RETRY_AFTER_SECONDS
+
+
+# --- objects
+
+
+def _plain(found: Any) -> Object:
+    return dict(found.to_dict())
+
+
+def _whose(account_ref: str) -> dict[str, str]:
+    return {"account_id": account_ref, "installation": settings.INSTALLATION_ID}
+
+
+def _ours(found: Object) -> dict[str, str]:
+    """What we wrote on an object; nothing where another installation did, or nobody."""
+    metadata = found.get("metadata") or {}
+    return metadata if metadata.get("installation") == settings.INSTALLATION_ID else {}
+
+
+def _own_reference(intent: Object) -> str:
+    return _ours(intent).get("attempt_id", "")
+
+
+def _advice(error: Object) -> str:
+    card = (error.get("payment_method") or {}).get("card") or {}
+    return declines.advice(
+        brand=card.get("brand") or "",
+        advice_code=error.get("advice_code") or "",
+        network_advice_code=error.get("network_advice_code") or "",
+        network_decline_code=error.get("network_decline_code") or "",
+    )
+
+
+def _method(found: Object) -> Method:
+    card: Object = found.get("card") or {}
+    return Method(
+        token=found["id"],
+        customer_ref=found.get("customer") or "",
+        brand=BRANDS.get(card.get("brand", ""), card.get("brand", "").title()),
+        last_four=card.get("last4", ""),
+        expiry_month=card.get("exp_month", 12),
+        expiry_year=card.get("exp_year", 9999),
+    )
+
+
+# How card companies write themselves, where capital first letters are not enough.
+BRANDS = {"amex": "American Express", "jcb": "JCB", "unionpay": "UnionPay", "diners": "Diners Club"}
+
+
+def _about(kind: str) -> About:
+    return ABOUT[kind.partition(".")[0]] if kind in HEEDED else About.OTHER
+
+
+# --- signatures
+
+
+def _verify(header: str, body: bytes) -> None:
+    stamps = [part for part in header.split(",") if part.strip().startswith("t=")]
+    if len(stamps) != 1:
+        # None, or two headers made into one: whose time would count?
+        raise NotAuthentic(f"a signature with {len(stamps)} times")
+    refusals = [_refusal(header, body, secret) for secret in settings.STRIPE_WEBHOOK_SECRETS]
+    if None not in refusals:
+        raise NotAuthentic(refusals[0] if refusals else "STRIPE_WEBHOOK_SECRETS is empty")
+
+
+def _refusal(header: str, body: bytes, secret: str) -> str | None:
+    """Why this secret did not sign it; None if it did."""
+    try:
+        stripe.WebhookSignature.verify_header(body, header, secret, TOLERANCE_SECONDS)
+    except stripe.SignatureVerificationError as error:
+        return str(error)
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    return None

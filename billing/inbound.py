@@ -1,0 +1,268 @@
+"""
+What providers tell us unasked: stored first, worked on later.
+
+An event is a hint to ask, never a fact. It may come twice, late, before the reply that it is about, in
+any order, or not at all; and since the provider is asked what is true now, none of that matters. A lost
+one costs nothing but time: the sweeper asks about every attempt that is not at its end.
+"""
+
+import dataclasses
+import logging
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from accounts.models import Account, PaymentMethod
+from billing import doorbell, gateways, payment_methods, payments
+from billing.gateways import About, EventHint, FinishedSetup, Method, Observation, Status
+from billing.models import PaymentAttempt, ProviderEvent
+
+logger = logging.getLogger(__name__)
+Outcome = ProviderEvent.Outcome
+
+# What the provider says of the object an event is about, or what it raised.
+Answer = Observation | Method | FinishedSetup | Exception | None
+
+# The longest a process may be at work on an event before another takes it up.
+WORK_WINDOW = timedelta(seconds=60)
+# After each try that came to nothing, and then hourly.
+TRY_AGAIN_AFTER = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600))
+TRY_AGAIN_LATER = timedelta(hours=1)
+# Our own row can appear late, after a restore even; then the event is not about anything of ours.
+GIVE_UP_AFTER = timedelta(hours=72)
+CALLS_AT_ONCE = 16
+ACTOR = "provider"
+
+
+class NotYet(Exception):
+    """The row that this event is about may still appear."""
+
+
+# --- receiving
+
+
+@transaction.atomic(durable=True)
+def receive(*, gateway: str, hints: Sequence[EventHint], body: bytes, as_of: datetime) -> None:
+    """This will keep what was delivered, each event once, and wake somebody to work on it."""
+    ProviderEvent.objects.bulk_create(
+        [
+            ProviderEvent(
+                gateway=gateway,
+                event_id=hint.event_id,
+                type=hint.type,
+                about=hint.about,
+                object_ref=hint.object_ref,
+                body=body.decode(),
+                is_live=hint.is_live,
+                received_at=as_of,
+                next_try_at=as_of,
+            )
+            for hint in hints
+        ],
+        ignore_conflicts=True,
+    )
+    doorbell.ring("charge")
+
+
+# --- working
+
+
+def process_due(*, as_of: datetime, limit: int = 100) -> int:
+    """This will work on the events whose time has come. Returns how many came to their end."""
+    claimed = _claim(as_of=as_of, limit=limit)
+    answers = _ask(claimed)
+    ended = 0
+    for event in claimed:
+        try:
+            outcome = _work(event, answers[_question(event)], as_of=as_of)
+        except Exception as error:  # noqa: BLE001 - one bad event must not stop the others
+            ended += _put_off(event, error, as_of=as_of)
+        else:
+            _end(event, outcome, as_of=as_of)
+            ended += 1
+    return ended
+
+
+@transaction.atomic(durable=True)
+def _claim(*, as_of: datetime, limit: int) -> list[ProviderEvent]:
+    """Move their time ahead, so that one process at a time works on an event."""
+    claimed = list(
+        ProviderEvent.objects.select_for_update(skip_locked=True)
+        .filter(next_try_at__lte=as_of)
+        .order_by("next_try_at", "pk")[:limit]
+    )
+    ProviderEvent.objects.filter(pk__in=[event.pk for event in claimed]).update(
+        next_try_at=as_of + WORK_WINDOW
+    )
+    return claimed
+
+
+Question = tuple[str, str, str]
+
+
+def _question(event: ProviderEvent) -> Question:
+    return event.gateway, event.about, event.object_ref
+
+
+def _ask(events: Sequence[ProviderEvent]) -> dict[Question, Answer]:
+    """Ask the provider once about each object, at once and with nothing open."""
+    questions = list({_question(event) for event in events})
+    if not questions:
+        return {}
+    assert not transaction.get_connection().in_atomic_block, (
+        "a network call with a transaction open"
+    )
+    with ThreadPoolExecutor(max_workers=min(CALLS_AT_ONCE, len(questions))) as pool:
+        return dict(zip(questions, pool.map(_answer, questions), strict=True))
+
+
+def _answer(question: Question) -> Answer:
+    name, about, ref = question
+    try:
+        match about:
+            case About.CHARGE:
+                return gateways.get(name).read(ref)
+            case About.METHOD:
+                return gateways.get(name).read_method(ref)
+            case About.SETUP:
+                return gateways.get(name).read_setup(ref)
+            case _:
+                return None
+    except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
+        return error
+
+
+def _work(event: ProviderEvent, answer: Answer, *, as_of: datetime) -> Outcome:
+    match answer:
+        case Exception():
+            raise answer
+        case Observation():
+            return _apply(event, answer, as_of=as_of)
+        case Method():
+            return _update_cards(event, answer, as_of=as_of)
+        case FinishedSetup():
+            return _add_card(event, answer, as_of=as_of)
+        case _:
+            return Outcome.IGNORED
+
+
+def _apply(event: ProviderEvent, seen: Observation, *, as_of: datetime) -> Outcome:
+    attempt = _attempt_of(event, seen)
+    if attempt is None:
+        return Outcome.FOREIGN
+    if seen.status is not Status.SUCCEEDED and attempt.provider_ref != seen.ref:
+        # An object of an earlier try, left behind without money: how it ends does not end the attempt.
+        return Outcome.IGNORED
+    payments.apply_provider_state({attempt.pk: seen}, as_of=as_of)
+    return Outcome.APPLIED
+
+
+def _attempt_of(event: ProviderEvent, seen: Observation) -> PaymentAttempt | None:
+    """
+    The attempt that an object belongs to; none if it is not ours.
+
+    :raises NotYet: if it says it is ours, but the row is not there, or does not know the object yet.
+    """
+    attempts = PaymentAttempt.objects.filter(gateway=event.gateway)
+    known = attempts.filter(provider_ref=seen.ref).first()
+    if known or not seen.own_reference:
+        return known
+    own = _uuid(seen.own_reference)
+    ours = attempts.filter(pk=own).first() if own else None
+    if ours is None:
+        raise NotYet(f"no attempt {seen.own_reference}")
+    if ours.provider_ref is None and seen.status is not Status.SUCCEEDED:
+        raise NotYet(f"attempt {ours.pk} has not stored the provider's answer yet")
+    return ours
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    with suppress(ValueError):
+        return uuid.UUID(text)
+    return None
+
+
+def _update_cards(event: ProviderEvent, method: Method, *, as_of: datetime) -> Outcome:
+    """The card of every account that has it: removed where it is detached, else as it looks now."""
+    cards = PaymentMethod.objects.filter(
+        gateway=event.gateway, token=method.token, state=PaymentMethod.State.ACTIVE
+    )
+    outcome = Outcome.IGNORED
+    for card in cards:
+        with suppress(payment_methods.NoSuchCard):
+            if method.customer_ref:
+                payment_methods.update_card(
+                    account_id=card.account_id, method_id=card.pk, seen=method, actor=ACTOR
+                )
+            else:
+                payment_methods.remove_card(
+                    account_id=card.account_id, method_id=card.pk, actor=ACTOR, as_of=as_of
+                )
+            outcome = Outcome.APPLIED
+    return outcome
+
+
+def _add_card(event: ProviderEvent, setup: FinishedSetup, *, as_of: datetime) -> Outcome:
+    """A card was entered. Its page may have added it already, or may never have been seen again."""
+    account = Account.objects.filter(external_id=setup.account_ref).first()
+    if account is None:
+        return Outcome.FOREIGN
+    card = setup.method
+    if card is None or not card.customer_ref:
+        return Outcome.IGNORED
+    if account.payment_methods.filter(gateway=event.gateway, token=card.token).exists():
+        # Or its holder has removed it since: it must not come back.
+        return Outcome.IGNORED
+    try:
+        payment_methods.add_card(
+            account_id=account.pk,
+            gateway=event.gateway,
+            actor=ACTOR,
+            as_of=as_of,
+            **dataclasses.asdict(card),
+        )
+    except (payment_methods.AlreadyAdded, payment_methods.CardExpired):
+        return Outcome.IGNORED
+    return Outcome.APPLIED
+
+
+# --- how it ended
+
+
+def _end(event: ProviderEvent, outcome: Outcome, *, as_of: datetime, error: str = "") -> None:
+    if outcome == Outcome.FOREIGN:
+        logger.warning(
+            "%s event %s is about %s, which is not ours",
+            event.gateway,
+            event.event_id,
+            event.object_ref,
+        )
+    ProviderEvent.objects.filter(pk=event.pk).update(
+        outcome=outcome,
+        error=error,
+        tries=event.tries + 1,
+        next_try_at=None,
+        processed_at=as_of,
+    )
+
+
+def _put_off(event: ProviderEvent, error: Exception, *, as_of: datetime) -> bool:
+    """No outcome: try again later, but not for ever. Returns whether this is the end of it."""
+    said = f"{type(error).__name__}: {error}"[:300]
+    if as_of - event.received_at >= GIVE_UP_AFTER:
+        logger.error("%s event %s is given up: %s", event.gateway, event.event_id, said)
+        outcome = Outcome.FOREIGN if isinstance(error, NotYet) else Outcome.FAILED
+        _end(event, outcome, as_of=as_of, error=said)
+        return True
+    logger.warning("%s event %s is put off: %s", event.gateway, event.event_id, said)
+    pause = dict(enumerate(TRY_AGAIN_AFTER)).get(event.tries, TRY_AGAIN_LATER)
+    if isinstance(error, gateways.RateLimited):
+        pause = timedelta(seconds=error.retry_after_seconds)
+    ProviderEvent.objects.filter(pk=event.pk).update(
+        error=said, tries=event.tries + 1, next_try_at=as_of + pause
+    )
+    return False
