@@ -26,6 +26,8 @@ from billing.fakestripe.routes import route
 CONFIRMATION = {
     "payment_method": text,
     "payment_method_types": sequence,
+    # The name of the pinned version; the one above is what versions before it called it.
+    "allowed_payment_method_types": sequence,
     # true, or the words one_off and recurring.
     "off_session": choice("true", "false", "one_off", "recurring"),
     "error_on_requires_action": boolean,
@@ -135,7 +137,7 @@ def authenticate(book: Book, ref: str, *, succeeds: bool) -> Object:
 
 
 def _new(book: Book, params: Object, currency: str, method: Object | None) -> Object:
-    kinds = params.get("payment_method_types")
+    kinds = params.get("allowed_payment_method_types") or params.get("payment_method_types")
     redirects = params.get("automatic_payment_methods", {}).get("allow_redirects", "always")
     intent = book.add(
         "pi",
