@@ -42,7 +42,7 @@ class Outcome:
     world_changed: bool = False
     # What the steps that follow should find.
     expect: dict[str, Any] = field(default_factory=dict)
-    # For a postponement: when to look again. For an end: when what follows may start.
+    # For a postponement: when to look again.
     run_at: datetime | None = None
     attempt: PaymentAttempt | None = None
     hold: Hold | None = None

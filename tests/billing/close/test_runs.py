@@ -1,0 +1,349 @@
+"""Runs: one per month and entity however it is started, and steered by a person without harm."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django_q.models import OrmQ
+
+from accounts.models import BillingEntity
+from billing import metering
+from billing.close import runs
+from billing.models import CloseRun, Decision, Step
+from tests.closing import finish, start_close, states, step_of, work, work_once
+from tests.factories import (
+    AS_OF,
+    OCTOBER,
+    AccountFactory,
+    EntityFactory,
+    SummaryFactory,
+    account_using,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ANN = "ann@example.com"
+
+
+def retry(*steps: Step) -> int:
+    return runs.retry(steps, actor=ANN, as_of=AS_OF)
+
+
+def cancel(*steps: Step) -> int:
+    return runs.cancel(steps, actor=ANN, reason="not theirs", as_of=AS_OF)
+
+
+@pytest.fixture
+def unpriced():
+    """An account whose invoice is blocked for want of a price."""
+    account = AccountFactory()
+    SummaryFactory(account=account, unit_price=None)
+    return account
+
+
+class TestStart:
+    def test_plans_every_step_of_every_account_once_and_rings(self):
+        first, second = account_using("1.00"), AccountFactory()
+        AccountFactory(entity=EntityFactory(slug="other", invoice_prefix="OT"))
+
+        run = start_close()
+
+        steps = {(s.account_id, s.kind): s.state for s in run.steps.all()}
+        assert steps == {
+            **{(a.pk, "INVOICE"): "READY" for a in (first, second)},
+            **{(a.pk, k): "WAITING" for a in (first, second) for k in ("CHARGE", "EMAIL", "HOLD")},
+            (None, "REPORT"): "WAITING",
+        }
+        assert OrmQ.objects.filter(key="default").exists()
+
+    def test_twice_is_the_same_run(self):
+        account_using("1.00")
+        run, is_new = runs.start(entity=EntityFactory(), month=OCTOBER, started_by=ANN, as_of=AS_OF)
+
+        again, is_new_again = runs.start(
+            entity=EntityFactory(), month=OCTOBER, started_by="schedule", as_of=AS_OF
+        )
+
+        assert (is_new, is_new_again) == (True, False)
+        assert (again, again.started_by) == (run, ANN)
+        assert run.steps.count() == 5
+
+    def test_and_the_database_says_so_too(self):
+        run = start_close()
+
+        with pytest.raises(IntegrityError, match="one_run_per_entity_and_month"):
+            CloseRun.objects.create(
+                entity=run.entity, month=run.month, started_by=ANN, started_at=AS_OF
+            )
+
+    def test_goes_on_with_a_run_even_if_an_account_was_added_where_the_month_is_not_over(self):
+        run = start_close(as_of=datetime(2018, 11, 1, 0, 30, tzinfo=UTC))
+        AccountFactory(time_zone="Etc/GMT+12")
+
+        assert start_close(as_of=datetime(2018, 11, 1, 0, 40, tzinfo=UTC)) == run
+
+    def test_refuses_a_month_that_goes_on_and_says_when_it_is_over(self):
+        AccountFactory(time_zone="America/New_York")
+
+        with pytest.raises(runs.NotOverYet) as refused:
+            start_close(as_of=datetime(2018, 11, 1, 3, 59, 59, tzinfo=UTC))
+
+        assert str(refused.value) == (
+            "2018-10 is over in the last of its accounts' time zones at 2018-11-01 04:00 UTC:"
+            " close it then"
+        )
+        assert not CloseRun.objects.exists()
+
+    def test_takes_closed_accounts_only_if_they_still_owe_an_invoice(self):
+        used = account_using("1.00", state="CLOSED")
+        AccountFactory(state="CLOSED")
+        unused = AccountFactory()
+
+        assert runs.accounts_to_close(EntityFactory()) == [used, unused]
+        run = start_close()
+
+        assert set(run.steps.filter(kind="HOLD").values_list("account", flat=True)) == {
+            used.pk,
+            unused.pk,
+        }
+
+
+class TestStartDue:
+    def test_starts_the_latest_month_of_every_entity_with_accounts_once(self):
+        AccountFactory()
+        other = AccountFactory(entity=EntityFactory(slug="other", invoice_prefix="OT")).entity
+        EntityFactory(slug="empty", invoice_prefix="EM")
+
+        started = runs.start_due(as_of=AS_OF)
+
+        assert {(run.entity, run.month) for run in started} == {
+            (EntityFactory(), OCTOBER),
+            (other, OCTOBER),
+        }
+        assert runs.start_due(as_of=AS_OF) == []
+
+    @pytest.mark.parametrize(
+        ("zone", "as_of", "month"),
+        [
+            ("UTC", datetime(2018, 11, 1, tzinfo=UTC), OCTOBER),
+            ("UTC", datetime(2018, 10, 31, 23, 59, tzinfo=UTC), date(2018, 9, 1)),
+            ("Pacific/Kiritimati", datetime(2018, 10, 31, 10, tzinfo=UTC), OCTOBER),
+            ("Pacific/Kiritimati", datetime(2018, 10, 31, 9, 59, tzinfo=UTC), date(2018, 9, 1)),
+            ("Etc/GMT+12", datetime(2019, 1, 1, 11, 59, tzinfo=UTC), date(2018, 11, 1)),
+            ("Etc/GMT+12", datetime(2019, 1, 1, 12, tzinfo=UTC), date(2018, 12, 1)),
+            # The autumn hour that comes twice, and the spring one that never comes.
+            ("Europe/Budapest", datetime(2018, 10, 31, 23, tzinfo=UTC), OCTOBER),
+            ("America/Santiago", datetime(2019, 4, 1, 3, tzinfo=UTC), date(2019, 3, 1)),
+        ],
+    )
+    def test_starts_it_once_it_is_over_in_the_last_zone(self, zone, as_of, month):
+        AccountFactory(time_zone=zone)
+
+        assert [run.month for run in runs.start_due(as_of=as_of)] == [month]
+
+    def test_one_entity_that_cannot_start_stops_no_other(self, monkeypatch):
+        AccountFactory(entity=EntityFactory())
+        other = AccountFactory(entity=EntityFactory(slug="other", invoice_prefix="OT")).entity
+        real = runs.start
+
+        def start(*, entity: BillingEntity, **facts):
+            if entity.slug == "default":
+                raise metering.EventsWithoutPeriod("a batch in trouble")
+            return real(entity=entity, **facts)
+
+        monkeypatch.setattr(runs, "start", start)
+
+        with pytest.raises(metering.EventsWithoutPeriod):
+            runs.start_due(as_of=AS_OF)
+        assert CloseRun.objects.get().entity == other
+
+
+class TestReleaseReport:
+    def test_waits_until_no_step_of_an_account_is_open(self):
+        account = account_using("1.00")
+        run = start_close()
+        released = []
+        for kind in ("INVOICE", "CHARGE", "EMAIL", "HOLD"):
+            released.append(runs.release_report(run.pk))
+            work_once(kind)
+
+        assert released == [False] * 4
+        assert runs.release_report(run.pk)
+        assert not runs.release_report(run.pk)
+        assert step_of(account, "HOLD").finished_at is not None
+
+    def test_a_run_without_accounts_has_a_report_all_the_same(self):
+        run = finish(start_close())
+
+        assert run.is_finished
+        assert run.report["currencies"] == []
+
+    def test_a_finished_run_without_a_report_cannot_be_written(self):
+        run = start_close()
+
+        with (
+            pytest.raises(IntegrityError, match="finished_run_has_its_report"),
+            transaction.atomic(),
+        ):
+            CloseRun.objects.filter(pk=run.pk).update(state="FINISHED", finished_at=AS_OF)
+
+
+class TestRetry:
+    def test_readies_the_first_of_the_stuck_and_lets_the_others_wait(self, unpriced):
+        finish(start_close())
+
+        assert retry(*Step.objects.filter(account=unpriced)) == 4
+
+        assert {step.kind: step.state for step in Step.objects.filter(account=unpriced)} == {
+            "INVOICE": "READY",
+            "CHARGE": "WAITING",
+            "EMAIL": "WAITING",
+            "HOLD": "WAITING",
+        }
+        step = step_of(unpriced, "INVOICE")
+        assert (step.attempts, step.because, step.finished_at) == (0, f"retried by {ANN}", None)
+
+    def test_of_the_first_alone_lets_the_others_wait_too(self, unpriced):
+        finish(start_close())
+
+        assert retry(step_of(unpriced, "INVOICE")) == 1
+
+        assert states() == {"READY": 1, "WAITING": 4}
+
+    def test_leaves_a_step_alone_that_is_stuck_because_another_is(self, unpriced):
+        finish(start_close())
+
+        assert retry(step_of(unpriced, "CHARGE"), step_of(unpriced, "HOLD")) == 0
+
+        assert step_of(unpriced, "CHARGE").state == "BLOCKED"
+
+    def test_of_a_finished_run_makes_its_report_anew(self, unpriced):
+        run = finish(start_close())
+        first_report = run.report
+
+        retry(step_of(unpriced, "INVOICE"))
+        run.refresh_from_db()
+        assert (run.state, run.report, run.finished_at) == ("RUNNING", None, None)
+        assert run.steps.get(kind="REPORT").state == "WAITING"
+        run = finish(run, as_of=AS_OF + timedelta(hours=1))
+
+        assert run.is_finished
+        assert run.report["as_of"] > first_report["as_of"]
+        assert Decision.objects.get(act="REOPEN").saw == first_report
+
+    def test_takes_back_a_report_that_was_released_but_not_made(self, unpriced):
+        run = start_close()
+        work("INVOICE")
+        assert runs.release_report(run.pk)
+
+        retry(step_of(unpriced, "INVOICE"))
+
+        assert run.steps.get(kind="REPORT").state == "WAITING"
+        assert not Decision.objects.filter(act="REOPEN").exists()
+        assert work_once("REPORT") == 0
+
+    def test_of_a_dead_report_makes_it(self):
+        run = start_close()
+        run.steps.update(state="DEAD", finished_at=AS_OF, attempts=8)
+        report = run.steps.get()
+
+        assert retry(report) == 1
+        work("REPORT")
+
+        run.refresh_from_db()
+        assert run.is_finished
+
+    def test_of_a_dead_report_together_with_another_step_makes_it_wait_for_that(self, unpriced):
+        run = start_close()
+        work("INVOICE")
+        run.steps.filter(kind="REPORT").update(state="DEAD", finished_at=AS_OF)
+
+        assert retry(*run.steps.all()) == 4
+
+        assert run.steps.get(kind="REPORT").state == "WAITING"
+
+    def test_of_what_is_not_stuck_changes_nothing(self):
+        account = account_using("1.00")
+        finish(start_close())
+
+        assert retry(*Step.objects.filter(account=account)) == 0
+        assert CloseRun.objects.get().is_finished
+
+    def test_of_a_cancelled_step_revives_what_was_cancelled_with_it(self):
+        account = account_using("1.00")
+        start_close()
+        work("INVOICE")
+        cancel(step_of(account, "CHARGE"))
+        assert step_of(account, "HOLD").state == "CANCELLED"
+
+        assert retry(step_of(account, "CHARGE")) == 1
+
+        assert step_of(account, "CHARGE").state == "READY"
+        assert step_of(account, "HOLD").state == "WAITING"
+
+    def test_but_not_what_a_person_cancelled_by_itself(self):
+        account = account_using("1.00")
+        start_close()
+        cancel(step_of(account, "HOLD"))
+        work("INVOICE")
+        cancel(step_of(account, "CHARGE"))
+
+        retry(step_of(account, "CHARGE"))
+
+        assert step_of(account, "HOLD").state == "CANCELLED"
+        assert retry(step_of(account, "HOLD")) == 1
+        assert step_of(account, "HOLD").state == "WAITING"
+
+
+class TestCancel:
+    def test_ends_a_step_and_what_follows_it_with_a_decision_that_names_who(self):
+        account = account_using("1.00")
+        run = start_close()
+
+        assert cancel(step_of(account, "INVOICE")) == 1
+
+        assert states() == {"WAITING": 1, "CANCELLED": 4}
+        assert step_of(account, "INVOICE").because == f"cancelled by {ANN}: not theirs"
+        assert step_of(account, "HOLD").because == "its invoice step was cancelled"
+        decision = Decision.objects.get()
+        assert (decision.actor, decision.did, decision.because) == (
+            ANN,
+            "SKIPPED",
+            "cancelled: not theirs",
+        )
+        assert finish(run).is_finished
+
+    def test_takes_a_blocked_account_off_the_list_of_the_stuck(self, unpriced):
+        run = start_close()
+        work("INVOICE")
+
+        assert cancel(*run.steps.filter(state="BLOCKED")) == 4
+
+        assert states() == {"WAITING": 1, "CANCELLED": 4}
+
+    def test_leaves_a_running_step_to_its_worker(self):
+        account = account_using("1.00")
+        run = start_close()
+        work("INVOICE")
+        run.steps.filter(kind="CHARGE").update(
+            state="RUNNING", lease_token="0" * 32, lease_until=AS_OF
+        )
+
+        assert cancel(step_of(account, "CHARGE")) == 0
+
+        assert step_of(account, "CHARGE").state == "RUNNING"
+
+    def test_never_takes_the_report(self):
+        run = start_close()
+
+        assert cancel(*run.steps.filter(kind="REPORT")) == 0
+
+        assert finish(run).is_finished
+
+    def test_refuses_when_the_report_is_made(self, unpriced):
+        finish(start_close())
+
+        with pytest.raises(runs.NotOpen, match="act on the account itself"):
+            cancel(step_of(unpriced, "INVOICE"))
+
+        assert step_of(unpriced, "INVOICE").state == "BLOCKED"

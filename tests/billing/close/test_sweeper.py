@@ -1,0 +1,114 @@
+"""The sweeper: what died is healed within a minute, and one part that fails stops no other."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db.models.functions import Now
+from django_q.models import OrmQ
+
+from billing import credits, payments
+from billing.close import sweeper
+from billing.gateways import OutcomeUnknown
+from billing.models import CreditGrant, PaymentAttempt, Step
+from tests.billing.builders import collect, grant, owing
+from tests.closing import start_close, states, step_of, work
+from tests.factories import AS_OF, account_using
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def lease(*steps: Step, seconds_left: int) -> None:
+    Step.objects.filter(pk__in=[step.pk for step in steps]).update(
+        state="RUNNING",
+        lease_token=uuid.uuid4(),
+        lease_until=Now() + timedelta(seconds=seconds_left),
+        attempts=1,
+    )
+
+
+class TestSweep:
+    def test_of_a_quiet_installation_heals_nothing(self):
+        assert set(sweeper.sweep(as_of=AS_OF).values()) == {0}
+
+    def test_heals_each_thing_that_died(self, provider):
+        waiting, leased = account_using("1.00"), account_using("2.00")
+        run = start_close()
+        work("INVOICE")
+        lease(step_of(leased, "CHARGE"), seconds_left=-1)
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+        collect(waiting)
+        grant(owing("3.00"), 900, expires_at=AS_OF + timedelta(seconds=30))
+        OrmQ.objects.all().delete()
+
+        healed = sweeper.sweep(as_of=AS_OF + timedelta(minutes=1))
+
+        assert {part: count for part, count in healed.items() if count} == {
+            "leases": 1,
+            "attempts": 1,
+            "credits": 1,
+            "doorbells": 2,
+        }
+        assert step_of(leased, "CHARGE").state == "UNKNOWN"
+        assert PaymentAttempt.objects.get().state == "SUCCEEDED"
+        assert CreditGrant.objects.get(kind="GOODWILL").expired_minor == 600
+        assert set(OrmQ.objects.values_list("key", flat=True)) == {"charge", "email"}
+        assert not run.is_finished
+
+    def test_goes_on_after_a_part_that_fails_and_raises_its_error_at_the_end(self, monkeypatch):
+        account_using("1.00")
+        run = start_close()
+        work("INVOICE", "CHARGE", "EMAIL", "HOLD")
+
+        def broken(**_facts):
+            raise LookupError("a defect")
+
+        monkeypatch.setattr(payments, "drive_due", broken)
+        monkeypatch.setattr(credits, "expire_due_credits", broken)
+
+        with pytest.raises(LookupError):
+            sweeper.sweep(as_of=AS_OF)
+
+        assert run.steps.get(kind="REPORT").state == "READY"
+
+
+class TestFreeExpiredLeases:
+    def test_leaves_a_lease_that_stands(self):
+        account = account_using("1.00")
+        start_close()
+        work("INVOICE")
+        lease(step_of(account, "CHARGE"), seconds_left=5)
+
+        assert sweeper.free_expired_leases(as_of=AS_OF) == 0
+
+        assert step_of(account, "CHARGE").state == "RUNNING"
+
+    def test_twice_is_the_same_as_once(self):
+        account = account_using("1.00")
+        start_close()
+        work("INVOICE")
+        lease(step_of(account, "CHARGE"), seconds_left=-1)
+
+        assert [sweeper.free_expired_leases(as_of=AS_OF) for _ in range(2)] == [1, 0]
+
+
+class TestReleaseReports:
+    def test_releases_the_report_of_every_run_that_has_nothing_open(self):
+        start_close()
+        assert sweeper.release_reports() == 1
+        assert sweeper.release_reports() == 0
+        assert states() == {"READY": 1}
+
+
+class TestDoorbells:
+    def test_are_rung_for_what_is_ready_now_and_not_for_what_is_due_later(self):
+        account = account_using("1.00")
+        start_close()
+        OrmQ.objects.all().delete()
+        Step.objects.filter(account=account).update(run_at=Now() + timedelta(hours=1))
+
+        assert sweeper.ring_for_ready_steps() == 0
+        Step.objects.filter(account=account).update(run_at=Now())
+        assert sweeper.ring_for_ready_steps() == 1
+
+        assert set(OrmQ.objects.values_list("key", flat=True)) == {"default"}
