@@ -126,7 +126,7 @@ class ReasonForm(forms.Form):
     """Why a person does it."""
 
     reason = forms.CharField(
-        max_length=250, help_text="For colleagues: it stands on the account's timeline."
+        max_length=200, help_text="For colleagues: it stands among the account's decisions."
     )
 
 

@@ -79,7 +79,6 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     change_form_template = "admin/accounts/account/change_form.html"
     list_display = (
         "name", "external_id", "currency", "balance_due", "overdue", "credit", "in_flight", "hold",
-        "state",
     )  # fmt: skip
     list_filter = ("state", "currency", "entity")
     list_per_page = 50
@@ -88,6 +87,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_help_text = "Name, external id, email, invoice number, or the last four digits of a card"
     actions = ("grant_credit", "record_payment", "charge", "place_hold")
     inlines = (MemberRows,)
+    view_on_site = False
 
     # --- the list
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 
@@ -28,7 +28,7 @@ Context = Callable[[HttpRequest], dict[str, Any]]
 def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Give credit: a form, what will be true after, and the grant."""
     account = _account(request, account_id, "accounts.grant_credit")
-    form = GrantCreditForm(request.POST or None, account=account, as_of=timezone.now())
+    form = GrantCreditForm(_sent(request), account=account, as_of=timezone.now())
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Grant credit", site=site)
     try:
@@ -54,7 +54,7 @@ def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> Htt
 def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Book money that came in by itself: a form, what will be true after, and the payment."""
     account = _account(request, account_id, "accounts.record_payment")
-    form = RecordPaymentForm(request.POST or None, account=account, as_of=timezone.now())
+    form = RecordPaymentForm(_sent(request), account=account, as_of=timezone.now())
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Record payment", site=site)
     try:
@@ -77,7 +77,7 @@ def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> H
 
 
 def _is_confirmed(request: HttpRequest, form: MoneyForm) -> bool:
-    return request.method == "POST" and form.is_valid() and "confirmed" in request.POST
+    return form.is_valid() and "confirmed" in request.POST
 
 
 def _money_page(
@@ -95,7 +95,7 @@ def _money_page(
         "in_flight": in_flight(account),
     }
     template = "admin/accounts/account/money.html"
-    if request.method == "POST" and "back" not in request.POST and form.is_valid():
+    if form.is_valid() and "back" not in request.POST:
         context["forecast"] = forecast.of(account, standing, amount_minor=form.amount_minor)
         context["chosen"] = [
             (field.label, _chosen(field.value()))
@@ -116,13 +116,13 @@ def _chosen(value: Any) -> str:
 def charge(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Charge what is due now: shows the amount and the card, then asks the provider."""
     account = _account(request, account_id, "accounts.charge_account")
-    form = ReasonForm(request.POST or None)
+    form = ReasonForm(_sent(request))
     newest = account.attempts.order_by("-created_at").first()
     seen = str(newest.pk) if newest else ""
     if request.method == "POST" and request.POST.get("seen", "") != seen:
         messages.info(request, "A charge was tried meanwhile: look at it before you try another.")
         return redirect(account)
-    if request.method == "POST" and form.is_valid():
+    if form.is_valid():
         _charge(request, account, because=form.cleaned_data["reason"])
         return redirect(account)
     return _charge_page(request, account, form, seen=seen, site=site)
@@ -209,8 +209,8 @@ def _say(request: HttpRequest, attempt: PaymentAttempt) -> None:
 def place_hold(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Place a hold by hand, with a reason."""
     account = _account(request, account_id, "accounts.place_hold")
-    form = ReasonForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = ReasonForm(_sent(request))
+    if form.is_valid():
         try:
             dunning.place_hold_by_hand(
                 account_id=account.pk,
@@ -233,8 +233,8 @@ def lift_hold(
     """Lift a hold by hand, with a reason."""
     account = _account(request, account_id, "accounts.place_hold")
     hold = get_object_or_404(Hold, pk=hold_id, account=account)
-    form = ReasonForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = ReasonForm(_sent(request))
+    if form.is_valid():
         try:
             dunning.lift_hold_by_hand(
                 hold_id=hold.pk,
@@ -255,6 +255,11 @@ def _account(request: HttpRequest, account_id: int, permission: str) -> Account:
     if not request.user.has_perm(permission):
         raise PermissionDenied
     return get_object_or_404(Account, pk=account_id)
+
+
+def _sent(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: an empty one that was sent has errors, one that was not has none."""
+    return request.POST if request.method == "POST" else None
 
 
 def _email(request: HttpRequest) -> str:

@@ -47,16 +47,12 @@ class StepAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Retry", permissions=["steer"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Step]) -> HttpResponse | None:
-        """Ask, then make the dead, blocked and cancelled ones among them ready again."""
+        """Ask, then retry the dead, blocked and cancelled ones among them."""
         if "confirmed" not in request.POST:
             return self._ask(request, queryset, "retry", form=None)
         steps = list(queryset)
-        try:
-            retried = runs.retry(steps, actor=_email(request), as_of=timezone.now())
-        except runs.NotOpen as not_open:
-            self.message_user(request, str(not_open), messages.ERROR)
-        else:
-            self._say(request, "ready again", retried, len(steps))
+        retried = runs.retry(steps, actor=_email(request), as_of=timezone.now())
+        self._say(request, "retried", retried, len(steps))
         return None
 
     @admin.action(description="Cancel", permissions=["steer"])
@@ -98,11 +94,14 @@ class StepAdmin(ReadOnlyAdmin):
 
     def _say(self, request: HttpRequest, became: str, how_many: int, chosen: int) -> None:
         left = chosen - how_many
-        self.message_user(request, f"{how_many} of {chosen} are {became}.", messages.SUCCESS)
+        self.message_user(
+            request, f"{became.capitalize()}: {how_many} of {chosen}.", messages.SUCCESS
+        )
         if left:
-            self.message_user(
-                request, f"{left} were in a state that does not allow it.", messages.WARNING
-            )
+            self.message_user(request, f"Left as they were: {left}. {LEFT}", messages.WARNING)
+
+
+LEFT = "Their state does not allow it, or the step before them is stuck and goes first."
 
 
 @admin.register(Decision)

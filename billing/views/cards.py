@@ -39,8 +39,8 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
 def add(request: HttpRequest, seat: Seat) -> HttpResponse:
     """A sandbox card: one of a few that each behave in their own way. No real card is asked for."""
     as_of = timezone.now()
-    form = AddCardForm(request.POST or None, as_of=as_of)
-    if request.method == "POST" and form.is_valid():
+    form = AddCardForm(request.POST if request.method == "POST" else None, as_of=as_of)
+    if form.is_valid():
         try:
             card = payment_methods.add_card(
                 account_id=seat.account.pk, actor=seat.email, as_of=as_of, **form.card_details()

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -13,10 +14,10 @@ from django.views.decorators.http import require_safe
 from billing import settlement
 from billing.models import Allocation, CreditGrant, Invoice, LineItem
 from billing.money import to_major
+from billing.reports import csv_cells
 from billing.views import numbers
 from billing.views.access import Seat, members_only, show
 from billing.views.rows import invoice_row, invoice_rows, issued
-from billing.views.tables import safe_cell
 
 FILTERS = ("all", "open")
 
@@ -66,10 +67,10 @@ def download(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
     response["Content-Disposition"] = content_disposition_header(
         as_attachment=True, filename=f"{invoice.number}.csv"
     )
-    sheet = csv.writer(response)
-    sheet.writerow(COLUMNS)
+    sheet = csv.DictWriter(response, COLUMNS)
+    sheet.writeheader()
     for line in _lines(invoice):
-        sheet.writerow(safe_cell(cell) for cell in _csv_row(invoice, line))
+        sheet.writerow(csv_cells.safe(_csv_row(invoice, line)))
     return response
 
 
@@ -79,23 +80,28 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _csv_row(invoice: Invoice, line: LineItem) -> Iterable[object]:
-    return (
-        invoice.number,
-        line.position,
-        line.kind,
-        line.product.code,
-        line.description,
-        line.quantity.normalize(),
-        line.free_quantity.normalize(),
-        line.unit,
-        line.unit_price.normalize() if line.unit_price is not None else None,
-        line.starts_at.isoformat(),
-        line.ends_at.isoformat(),
-        line.amount_unrounded.normalize(),
-        to_major(line.amount_minor, invoice.currency),
-        invoice.currency,
-    )
+def _csv_row(invoice: Invoice, line: LineItem) -> dict[str, Any]:
+    return {
+        "invoice": invoice.number,
+        "position": line.position,
+        "kind": line.kind,
+        "product": line.product.code,
+        "description": line.description,
+        "quantity": _plain(line.quantity),
+        "free_quantity": _plain(line.free_quantity),
+        "unit": line.unit,
+        "unit_price": "" if line.unit_price is None else _plain(line.unit_price),
+        "starts_at": line.starts_at.isoformat(),
+        "ends_at": line.ends_at.isoformat(),
+        "amount_unrounded": _plain(line.amount_unrounded),
+        "amount": to_major(line.amount_minor, invoice.currency),
+        "currency": invoice.currency,
+    }
+
+
+def _plain(value: Decimal) -> str:
+    """Exact, without zeros that say nothing, and never 1E+2."""
+    return format(value.normalize(), "f")
 
 
 def _find(seat: Seat, invoice_id: int) -> Invoice:

@@ -20,9 +20,8 @@ from billing.close import runs
 from billing.forms import StartCloseForm
 from billing.models import CloseRun, Decision, Step
 from billing.progress import duration
-from billing.reports import finance, lines, pace, progress
+from billing.reports import csv_cells, finance, lines, pace, progress
 from billing.views.staff import staff_only
-from billing.views.tables import safe_cell
 from notifications import formats
 
 SEE = "billing.view_closerun"
@@ -72,7 +71,7 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "left": _left(run, so_far, as_of=as_of),
         "states": Step.State.labels,
         "steps": _steps(run, so_far),
-        "stuck": [_stuck(run, row) for row in so_far["stuck"]],
+        "stuck": [_stuck(run, row) for row in sorted(so_far["stuck"], key=_first_step_first)],
         "changes": so_far["world_changed"],
     }
     return render(request, "billing/run.html", context)
@@ -126,6 +125,11 @@ def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for kind, states in so_far["steps"].items()
     ]
+
+
+def _first_step_first(row: dict[str, Any]) -> int:
+    """What stops one step stops those after it: the cause stands on top."""
+    return Step.Kind.values.index(row["kind"])
 
 
 def _stuck(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
@@ -251,11 +255,10 @@ def _invoiced(run: CloseRun) -> list[dict[str, Any]]:
 def _csv(name: str, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> HttpResponse:
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    sheet = csv.writer(response)
-    columns = list(columns)
-    sheet.writerow(columns)
+    sheet = csv.DictWriter(response, list(columns), extrasaction="ignore")
+    sheet.writeheader()
     for row in rows:
-        sheet.writerow(safe_cell(row[column]) for column in columns)
+        sheet.writerow(csv_cells.safe(row))
     return response
 
 
@@ -267,8 +270,8 @@ def _csv(name: str, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> H
 def start(request: HttpRequest) -> HttpResponse:
     """Ask which month; show what that means; start it, once."""
     as_of = timezone.now()
-    form = StartCloseForm(request.POST or None, as_of=as_of)
-    if request.method != "POST" or not form.is_valid():
+    form = StartCloseForm(request.POST if request.method == "POST" else None, as_of=as_of)
+    if not form.is_valid():
         return render(request, "billing/run_start.html", {"tab": "runs", "form": form})
     if "confirmed" not in request.POST:
         return render(request, "billing/run_confirm.html", _plan(form))

@@ -1,0 +1,869 @@
+"""The customer's pages and finance's: who sees what, what each form refuses, twice is once."""
+
+import csv
+import io
+import re
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import Group
+from django.test import Client
+
+from accounts.models import BillingEntity, Hold, PaymentMethod
+from billing import credits, payments
+from billing.admin import groups
+from billing.close import pipeline, runner, runs
+from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt
+from billing.models.usage import Kind
+from billing.views import pay
+from tests.factories import (
+    AS_OF,
+    OCTOBER,
+    AccountFactory,
+    CardFactory,
+    MemberFactory,
+    PeriodFactory,
+    PriceFactory,
+    ProductFactory,
+    SummaryFactory,
+    UserFactory,
+    account_using,
+)
+
+State = PaymentAttempt.State
+
+
+def signed_in(user):
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def member_of(account, role="OWNER"):
+    return signed_in(MemberFactory(account=account, role=role).user)
+
+
+def staff(group=None, **of_user):
+    user = UserFactory(is_staff=True, **of_user)
+    if group:
+        groups.create_groups()  # tests with real commits leave none behind
+        user.groups.add(Group.objects.get(name=group))
+    return signed_in(user)
+
+
+def text(response):
+    return response.content.decode()
+
+
+def without_token(response):
+    return re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", text(response))
+
+
+def invoiced(amount, **of_account):
+    """An account that owes this much for October."""
+    account = account_using(amount, **of_account)
+    start_run()
+    runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+    return account
+
+
+def start_run():
+    run, _ = runs.start(
+        entity=BillingEntity.objects.get(), month=OCTOBER, started_by="ann@example.com", as_of=AS_OF
+    )
+    return run
+
+
+def attempt_of(account, **details):
+    method = account.payment_methods.get()
+    defaults = {
+        "kind": "ON_SESSION",
+        "currency": account.currency,
+        "amount_minor": 1234,
+        "payment_method": method,
+        "gateway": method.gateway,
+    }
+    return PaymentAttempt.objects.create(account=account, **(defaults | details))
+
+
+@pytest.mark.django_db
+class TestWhoSeesAnAccount:
+    PAGES = ("", "invoices/", "cards/")
+    PAYER_PAGES = ("pay/", "cards/add/")
+
+    @pytest.mark.parametrize("page", [*PAGES, *PAYER_PAGES])
+    def test_strangers_sign_in_first(self, page):
+        url = f"/accounts/{AccountFactory().pk}/{page}"
+
+        response = Client().get(url)
+
+        assert response.status_code == 302
+        assert response.url == f"/sign-in/?next={url}"
+
+    @pytest.mark.parametrize("page", [*PAGES, *PAYER_PAGES])
+    def test_members_see_it_and_nobody_keeps_a_copy(self, page):
+        account = AccountFactory()
+
+        response = member_of(account).get(f"/accounts/{account.pk}/{page}")
+
+        assert response.status_code == 200
+        assert set(response["Cache-Control"].split(", ")) == {"private", "no-store"}
+
+    @pytest.mark.parametrize("page", [*PAGES, *PAYER_PAGES])
+    def test_to_anyone_else_it_does_not_exist(self, page):
+        mine, theirs = AccountFactory(), AccountFactory()
+        client = member_of(mine)
+
+        not_mine = client.get(f"/accounts/{theirs.pk}/{page}")
+        not_there = client.get(f"/accounts/{theirs.pk + 999}/{page}")
+
+        assert (not_mine.status_code, not_there.status_code) == (404, 404)
+        assert without_token(not_mine) == without_token(not_there)
+
+    def test_staff_are_no_members(self):
+        assert staff(is_superuser=True).get(f"/accounts/{AccountFactory().pk}/").status_code == 404
+
+    def test_viewers_see_no_buttons_and_may_do_nothing(self):
+        account = invoiced("12.34")
+        card = account.payment_methods.get()
+        client = member_of(account, "VIEWER")
+
+        overview = text(client.get(f"/accounts/{account.pk}/"))
+        cards = text(client.get(f"/accounts/{account.pk}/cards/"))
+
+        assert "Pay now" not in overview
+        assert "Remove" not in cards
+        for page in ("pay/", "cards/add/", f"cards/{card.pk}/remove/", f"cards/{card.pk}/default/"):
+            assert client.post(f"/accounts/{account.pk}/{page}").status_code == 403
+
+
+@pytest.mark.django_db
+class TestSignIn:
+    def test_goes_to_the_first_account(self):
+        account = AccountFactory()
+        member = MemberFactory(account=account)
+
+        response = Client().post(
+            "/sign-in/", {"username": member.user.email, "password": "secret"}, follow=True
+        )
+
+        assert response.redirect_chain[-1][0] == f"/accounts/{account.pk}/"
+
+    def test_says_when_the_password_is_wrong(self):
+        response = Client().post("/sign-in/", {"username": "a@example.com", "password": "no"})
+
+        assert "Please enter a correct email" in text(response)
+
+    def test_signs_out(self):
+        client = member_of(AccountFactory())
+
+        assert client.post("/sign-out/").url == "/sign-in/"
+        assert client.get("/").status_code == 302
+
+    def test_strangers_are_asked_to_sign_in(self):
+        assert Client().get("/").url == "/sign-in/?next=/"
+
+
+@pytest.mark.django_db
+class TestStart:
+    def test_goes_to_the_account_looked_at_last(self):
+        first, second = AccountFactory(name="A"), AccountFactory(name="B")
+        member = MemberFactory(account=first)
+        MemberFactory(account=second, user=member.user)
+        client = signed_in(member.user)
+
+        assert client.get("/").url == f"/accounts/{first.pk}/"
+        switcher = text(client.get(f"/accounts/{second.pk}/"))
+        assert client.get("/").url == f"/accounts/{second.pk}/"
+        assert f'href="/accounts/{first.pk}/"' in switcher
+
+    def test_staff_go_to_the_runs(self):
+        assert staff().get("/").url == "/runs/"
+
+    def test_says_so_where_there_is_no_account(self):
+        assert "not a member of any account" in text(signed_in(UserFactory()).get("/"))
+
+
+@pytest.mark.django_db
+class TestOverview:
+    def test_says_what_is_due_and_as_of_when_in_the_accounts_words(self):
+        account = invoiced("1234.50", language="hu", time_zone="Europe/Budapest")
+
+        response = member_of(account).get(f"/accounts/{account.pk}/")
+
+        assert '<html lang="hu">' in text(response)
+        assert "1 234,50 EUR" in text(response).replace("\xa0", " ")
+        assert "(Europe/Budapest)" in text(response)
+
+    def test_is_empty_but_kind_for_a_new_account(self):
+        account = AccountFactory()
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert "There is no invoice yet." in page
+        assert "There is no payment yet." in page
+        assert "Nothing was used since." in page
+        assert "No card is charged automatically." in page
+
+    def test_shows_a_hold_with_the_way_out(self):
+        account = invoiced("12.34")
+        Hold.objects.create(account=account, reason="OVERDUE", placed_at=AS_OF)
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert "It is lifted the moment they are paid." in page
+        assert page.count("Pay now") == 1
+
+    def test_shows_credit_payments_and_an_expired_card(self):
+        account = account_using("10.00", card=None)
+        CardFactory(account=account, expiry_year=2019)
+        payments.record_payment(
+            account_id=account.pk,
+            token=uuid.uuid4(),
+            amount_minor=777,
+            currency="EUR",
+            method="Bank transfer 17",
+            reason="statement",
+            recorded_by="ann@example.com",
+            as_of=AS_OF,
+        )
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert "Bank transfer 17" in page
+        assert "€7.77" in page
+        assert "has expired" in page
+
+    def test_shows_what_is_on_its_way_instead_of_the_button(self):
+        account = invoiced("12.34")
+        attempt_of(account, state=State.SUBMITTED)
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert "You will not be charged twice." in page
+        assert "Pay now" not in page
+
+
+@pytest.mark.django_db
+class TestUsageSinceTheLastInvoice:
+    def test_estimates_as_the_invoice_would(self):
+        account = AccountFactory()
+        stated = ProductFactory(code="stated", name="Stated")
+        by_item = ProductFactory(code="items", name="Items")
+        period = PeriodFactory(account=account)
+        SummaryFactory(account=account, unit_price=None, amount=Decimal("3.00"), product=stated)
+        SummaryFactory(account=account, product=stated, kind=Kind.FEE)
+        PriceFactory(
+            product=by_item,
+            unit_price=Decimal("0.50"),
+            free_quantity=Decimal(110),
+            monthly_fee=Decimal(5),
+        )
+        # 100 are free, then 10 of 20: together 10 × 0.50 and one fee.
+        SummaryFactory(account=account, period=period, product=by_item, unit_price=None, item="a")
+        SummaryFactory(
+            account=account,
+            period=period,
+            product=by_item,
+            unit_price=None,
+            item="b",
+            quantity=Decimal(20),
+        )
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert "€10.00" in page  # 5 of usage, 5 of fee
+        assert "€13.00" in page  # 3 stated as a whole, 10 by the unit
+        assert "€23.00" in page
+        assert "120 hour" in page
+
+    def test_says_what_has_no_price_yet(self):
+        account = AccountFactory()
+        product = ProductFactory(code="new", name="New")
+        SummaryFactory(account=account, product=product, unit_price=None, item="a")
+        SummaryFactory(account=account, product=product, item="b")
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert "not priced yet" in page
+        assert "Together, without what is not priced yet" in page
+
+
+@pytest.mark.django_db
+class TestInvoices:
+    def test_lists_all_or_the_open_ones(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+        number = Invoice.objects.get().number
+
+        assert number in text(client.get(f"/accounts/{account.pk}/invoices/"))
+        assert number in text(client.get(f"/accounts/{account.pk}/invoices/?show=open"))
+        Invoice.objects.update(settled_at=AS_OF)
+        assert number in text(client.get(f"/accounts/{account.pk}/invoices/"))
+        assert "No invoice is open." in text(
+            client.get(f"/accounts/{account.pk}/invoices/?show=open")
+        )
+        assert client.get(f"/accounts/{account.pk}/invoices/?show=odd").status_code == 404
+
+    def test_shows_due_and_credit_invoices_as_such(self):
+        BillingEntity.objects.update(payment_terms_days=30000)
+        due = invoiced("12.34")
+        assert ">Due<" in text(member_of(due).get(f"/accounts/{due.pk}/invoices/"))
+
+    def test_shows_an_invoice_below_zero_as_credit(self):
+        account = AccountFactory()
+        SummaryFactory(account=account, unit_price=None, amount=Decimal("-5.00"), kind=Kind.CREDIT)
+        start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        invoice = Invoice.objects.get()
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/invoices/{invoice.pk}/"))
+
+        assert ">Credit<" in page
+        assert "-€5.00" in page.replace("−", "-")
+
+    def test_lines_explain_themselves_and_say_what_paid_them(self):
+        account = AccountFactory(name="Acme")
+        PriceFactory(free_quantity=Decimal(40), unit_price=Decimal("0.0116"))
+        SummaryFactory(account=account, unit_price=None)
+        start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        invoice = Invoice.objects.get()
+        credits.grant_credit(
+            account_id=account.pk,
+            token=uuid.uuid4(),
+            amount_minor=20,
+            currency="EUR",
+            reason="angry on the phone",
+            granted_by="ann@example.com",
+            as_of=AS_OF,
+        )
+        payments.record_payment(
+            account_id=account.pk,
+            token=uuid.uuid4(),
+            amount_minor=50,
+            currency="EUR",
+            method="Bank transfer 17",
+            reason="statement",
+            recorded_by="ann@example.com",
+            as_of=AS_OF,
+        )
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/invoices/{invoice.pk}/"))
+
+        assert "100 hour" in page
+        assert "40 hour free" in page
+        assert "0.0116 EUR" in page
+        assert "€0.70" in page
+        assert "Goodwill credit" in page
+        assert "angry on the phone" not in page
+        assert "Bank transfer 17" in page
+
+    def test_shows_neither_drafts_nor_others(self):
+        account, other = invoiced("12.34"), AccountFactory()
+        issued = Invoice.objects.get()
+        draft = Invoice.objects.create(
+            entity=account.entity,
+            account=account,
+            period=PeriodFactory(account=account, month=datetime(2018, 9, 1, tzinfo=UTC).date()),
+            account_name="Acme",
+            currency="EUR",
+        )
+
+        for page in ("/", ".csv"):
+            url = f"/accounts/{{}}/invoices/{{}}{page}"
+            mine, theirs = member_of(account), member_of(other)
+            assert mine.get(url.format(account.pk, issued.pk)).status_code == 200
+            assert mine.get(url.format(account.pk, draft.pk)).status_code == 404
+            assert theirs.get(url.format(account.pk, issued.pk)).status_code == 404
+            assert theirs.get(url.format(other.pk, issued.pk)).status_code == 404
+
+    def test_csv_holds_exact_numbers_and_no_formulas(self):
+        account = AccountFactory()
+        evil = ProductFactory(code="x", name="=cmd|' /C calc'!A0")
+        SummaryFactory(account=account, product=evil, item="", quantity=Decimal("0.5"))
+        SummaryFactory(account=account, unit_price=None, amount=Decimal("-1.00"), item="@SUM(1)")
+        start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        invoice = Invoice.objects.get()
+
+        response = member_of(account).get(f"/accounts/{account.pk}/invoices/{invoice.pk}.csv")
+
+        assert response["Content-Disposition"] == f'attachment; filename="{invoice.number}.csv"'
+        rows = list(csv.DictReader(io.StringIO(text(response))))
+        by_product = {row["product"]: row for row in rows}
+        assert by_product["x"]["description"] == "'=cmd|' /C calc'!A0"
+        assert by_product["x"]["quantity"] == "0.5"
+        assert by_product["x"]["amount"] == "0.05"
+        assert by_product["server"]["amount"] == "-1.00"
+        assert by_product["server"]["unit_price"] == ""
+
+
+@pytest.mark.django_db(transaction=True)
+class TestPayNow:
+    def form(self, client, account):
+        """The form as the page shows it."""
+        page = client.get(f"/accounts/{account.pk}/pay/")
+        return {"due_minor": page.context["due_minor"], "seen": page.context["seen"]}
+
+    def test_asks_first(self):
+        account = invoiced("12.34")
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/pay/"))
+
+        assert "Pay €12.34" in page
+        assert "Visa ···· 4242 will be charged." in page
+        assert not PaymentAttempt.objects.exists()
+
+    def test_charges_what_it_showed_and_says_so(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+
+        response = client.post(
+            f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
+        )
+
+        assert "Paid. Thank you!" in text(response)
+        assert Payment.objects.get().amount_minor == 1234
+        decision = Decision.objects.get(act="PAY_NOW")
+        assert (decision.did, decision.attempt) == ("DONE", PaymentAttempt.objects.get())
+
+    def test_twice_is_the_same_as_once(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+        form = self.form(client, account)
+
+        first = client.post(f"/accounts/{account.pk}/pay/", form)
+        second = client.post(f"/accounts/{account.pk}/pay/", form)
+
+        assert first.url == second.url
+        assert PaymentAttempt.objects.count() == 1
+
+    def test_a_declined_one_sent_twice_is_tried_once(self):
+        account = invoiced("12.34", card="sandbox_insufficient")
+        client = member_of(account)
+        form = self.form(client, account)
+
+        client.post(f"/accounts/{account.pk}/pay/", form)
+        again = client.post(f"/accounts/{account.pk}/pay/", form, follow=True)
+
+        assert "The card did not have enough funds." in text(again)
+        assert "Try again" in text(again)
+        assert PaymentAttempt.objects.count() == 1
+
+    @pytest.mark.parametrize("due_minor", ["1", "", "x"])
+    def test_shows_another_amount_again_instead_of_charging_it(self, due_minor):
+        account = invoiced("12.34")
+
+        response = member_of(account).post(
+            f"/accounts/{account.pk}/pay/", {"due_minor": due_minor, "seen": ""}
+        )
+
+        assert "The amount has changed." in text(response)
+        assert not PaymentAttempt.objects.exists()
+        assert Decision.objects.get(act="PAY_NOW").because == "the balance has changed"
+
+    def test_says_when_nothing_is_due_any_more(self):
+        account = AccountFactory()
+        CardFactory(account=account)
+
+        response = member_of(account).post(f"/accounts/{account.pk}/pay/", {"due_minor": "1234"})
+
+        assert "Nothing is due as of" in text(response)
+
+    def test_says_when_the_card_is_gone(self):
+        account = invoiced("12.34", card=None)
+
+        response = member_of(account).post(f"/accounts/{account.pk}/pay/", {"due_minor": "1234"})
+
+        assert "No card is chosen to be charged." in text(response)
+
+    def test_says_when_the_card_has_expired(self):
+        account = invoiced("12.34")
+        PaymentMethod.objects.update(expiry_year=2019)
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/pay/"))
+
+        assert "has expired" in page
+        assert "Add a card" in page
+
+    def test_shows_the_one_that_is_on_its_way(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+        flying = attempt_of(account, state=State.SUBMITTED)
+
+        page = text(client.get(f"/accounts/{account.pk}/pay/"))
+        posted = client.post(
+            f"/accounts/{account.pk}/pay/", {"due_minor": "1234", "seen": str(flying.pk)}
+        )
+
+        assert "A payment is on its way." in page
+        assert posted.url == f"/accounts/{account.pk}/payments/{flying.pk}/"
+
+    def test_says_when_the_outcome_is_not_known(self):
+        account = invoiced("12.34", card="sandbox_lost_reply")
+        client = member_of(account)
+
+        response = client.post(
+            f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
+        )
+
+        assert "We are asking your bank" in text(response)
+        assert "You will not be charged twice" in text(response)
+
+
+@pytest.mark.django_db
+class TestAttemptPage:
+    @pytest.mark.parametrize(
+        ("state", "decline_code", "told"),
+        [
+            (State.SUCCEEDED, "", "paid"),
+            (State.FAILED, "card_declined", "declined"),
+            (State.CANCELING, "card_declined", "declined"),
+            (State.CANCELING, "", "on_its_way"),
+            (State.PROCESSING, "", "on_its_way"),
+            (State.RELEASED, "", "given_up"),
+            (State.REQUIRES_ACTION, "", "confirm_with_bank"),
+            (State.SUBMITTED, "", "unknown"),
+            (State.REVIEW, "", "unknown"),
+        ],
+    )
+    def test_says_what_became_of_it(self, state, decline_code, told):
+        account = invoiced("12.34")
+        attempt = attempt_of(account, state=state, decline_code=decline_code)
+
+        response = member_of(account).get(f"/accounts/{account.pk}/payments/{attempt.pk}/")
+
+        assert pay.outcome(attempt) == told
+        assert response.context["outcome"] == told
+        assert response.status_code == 200
+
+    def test_is_not_for_others(self):
+        account, other = invoiced("12.34"), AccountFactory()
+        attempt = attempt_of(account)
+
+        response = member_of(other).get(f"/accounts/{other.pk}/payments/{attempt.pk}/")
+
+        assert response.status_code == 404
+
+
+@pytest.mark.django_db
+class TestCards:
+    CARD = {"card": "sandbox_mastercard", "expiry_month": "12", "make_default": "on"}
+
+    @pytest.fixture
+    def year(self):
+        return str(datetime.now(UTC).year + 1)
+
+    def test_lists_them_and_what_is_due(self):
+        account = invoiced("12.34")
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/cards/"))
+
+        assert "Visa ···· 4242" in page
+        assert "Sandbox: moves no money" in page
+        assert "€12.34 is due" in page
+
+    def test_adds_a_sandbox_card_once(self, year):
+        account = AccountFactory()
+        client = member_of(account)
+        form = self.CARD | {"expiry_year": year}
+
+        for _ in range(2):
+            response = client.post(f"/accounts/{account.pk}/cards/add/", form, follow=True)
+            assert "Mastercard ···· 4444 is on the account." in text(response)
+
+        card = account.payment_methods.get()
+        assert (card.token, card.is_default) == ("sandbox_mastercard", True)
+
+    def test_refuses_a_card_that_is_over_and_a_missing_choice(self):
+        account = AccountFactory()
+        client = member_of(account)
+        url = f"/accounts/{account.pk}/cards/add/"
+        now = datetime.now(UTC)
+
+        nothing = text(client.post(url, {}))
+        unknown = text(client.post(url, self.CARD | {"card": "4242424242424242"}))
+
+        assert "This field is required." in nothing
+        assert "is not one of the available choices" in unknown
+        if now.month > 1:
+            over = self.CARD | {"expiry_month": "1", "expiry_year": str(now.year)}
+            assert f"01/{now.year} is over" in text(client.post(url, over))
+        assert not account.payment_methods.exists()
+
+    def test_makes_one_the_default(self):
+        account = AccountFactory()
+        CardFactory(account=account)
+        other = CardFactory(account=account, token="sandbox_mastercard", is_default=False)
+
+        response = member_of(account).post(
+            f"/accounts/{account.pk}/cards/{other.pk}/default/", follow=True
+        )
+
+        other.refresh_from_db()
+        assert other.is_default
+        assert "will be charged from now on" in text(response)
+
+    def test_asks_before_it_removes_one(self):
+        account = AccountFactory()
+        card = CardFactory(account=account)
+        client = member_of(account)
+        url = f"/accounts/{account.pk}/cards/{card.pk}/remove/"
+
+        asked = text(client.get(url))
+        assert PaymentMethod.objects.get().state == "ACTIVE"
+        done = client.post(url, follow=True)
+
+        assert "No other card takes its place by itself" in asked
+        assert "was removed" in text(done)
+        assert PaymentMethod.objects.get().state == "REMOVED"
+        assert client.post(url).status_code == 404
+
+    def test_says_when_none_is_charged(self):
+        account = AccountFactory()
+        CardFactory(account=account, is_default=False)
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/cards/"))
+
+        assert "Choose the one we should charge." in page
+
+    def test_a_plain_card_is_removed_without_a_warning(self):
+        account = AccountFactory()
+        card = CardFactory(account=account, is_default=False)
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/cards/{card.pk}/remove/"))
+
+        assert "It will not be charged any more." in page
+
+    def test_another_accounts_card_does_not_exist(self):
+        account, card = AccountFactory(), CardFactory()
+        client = member_of(account)
+
+        for act in ("default", "remove"):
+            url = f"/accounts/{account.pk}/cards/{card.pk}/{act}/"
+            assert client.post(url).status_code == 404
+
+    def test_a_card_removed_between_look_and_lock_does_not_exist(self, monkeypatch):
+        account = AccountFactory()
+        card = CardFactory(account=account)
+
+        def gone(**_):
+            from billing.payment_methods import NoSuchCard
+
+            raise NoSuchCard(card.pk)
+
+        monkeypatch.setattr("billing.payment_methods.remove_card", gone)
+
+        response = member_of(account).post(f"/accounts/{account.pk}/cards/{card.pk}/remove/")
+
+        assert response.status_code == 404
+
+
+@pytest.mark.django_db
+class TestWhoSeesRuns:
+    @pytest.mark.parametrize(
+        "page",
+        [
+            "",
+            "{run}/",
+            "{run}/changes/",
+            "{run}/changes.csv",
+            "{run}/invoiced.csv",
+            "{run}/report.json",
+        ],
+    )
+    def test_staff_with_the_permission_and_nobody_else(self, page):
+        run = start_run_with_a_change()
+        url = f"/runs/{page.format(run=run.pk)}"
+
+        assert Client().get(url).status_code == 302
+        assert signed_in(UserFactory()).get(url).status_code == 403
+        assert staff().get(url).status_code == 403
+        for group in ("Support", "Finance"):
+            response = staff(group).get(url)
+            assert response.status_code == 200
+            assert set(response["Cache-Control"].split(", ")) == {"private", "no-store"}
+        assert staff(is_superuser=True).get(url).status_code == 200
+
+    def test_support_may_not_start_one(self):
+        AccountFactory()
+
+        assert staff("Support").get("/runs/start/").status_code == 403
+        assert staff("Finance").get("/runs/start/").status_code == 200
+        assert "Start a close" not in text(staff("Support").get("/runs/"))
+        assert "Start a close" in text(staff("Finance").get("/runs/"))
+
+
+def start_run_with_a_change():
+    """A run in which one account paid by bank between its invoice and its charge."""
+    account = invoiced("1234.50")
+    credits.grant_credit(
+        account_id=account.pk,
+        token=uuid.uuid4(),
+        amount_minor=123450,
+        currency="EUR",
+        reason="sorry",
+        granted_by="ann@example.com",
+        as_of=AS_OF,
+    )
+    run = CloseRun.objects.get()
+    Decision.objects.create(
+        act="CHARGE",
+        did="SKIPPED",
+        because="=settled meanwhile",
+        expected={"due_minor": 123450, "currency": "EUR"},
+        saw={"due_minor": 0, "credit_minor": 5, "overdue_minor": 0, "currency": "EUR"},
+        world_changed=True,
+        account=account,
+        run=run,
+    )
+    Decision.objects.create(act="EMAIL", did="DONE", because="sent", world_changed=True, run=run)
+    return run
+
+
+@pytest.mark.django_db
+class TestRunPage:
+    def test_says_whether_we_collected_the_money(self):
+        run = start_run_with_a_change()
+        AccountFactory()
+
+        page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/"))
+
+        assert "1,234.50" in page
+        assert "Where the world had changed" in page
+        assert "run.js" in page
+        assert 'http-equiv="refresh"' in page
+
+    def test_lists_what_is_stuck_with_a_way_to_it(self):
+        account = AccountFactory()
+        SummaryFactory(account=account, unit_price=None)
+        run = start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+
+        page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/"))
+
+        assert "add one to the catalogue, then retry this step" in page
+        assert (
+            f"/admin/billing/step/?run__id__exact={run.pk}&amp;kind__exact=INVOICE"
+            "&amp;state__exact=BLOCKED" in page
+        )
+        assert page.index("no price for") < page.index("its invoice step is blocked")
+
+    def test_a_finished_one_stands_still(self):
+        BillingEntity.objects.get()
+        run = start_run()
+        runs.release_report(run.pk)
+        runner.work_once(pipeline.BY_KIND["REPORT"], as_of=AS_OF)
+
+        page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/"))
+        listed = text(staff(is_superuser=True).get("/runs/"))
+
+        assert "run.js" not in page
+        assert "Finished on" in page
+        assert "No invoice is issued yet." in page
+        assert "Finished" in listed
+
+    def test_shows_the_changes_by_step(self):
+        run = start_run_with_a_change()
+        client = staff(is_superuser=True)
+
+        everything = text(client.get(f"/runs/{run.pk}/changes/"))
+        charges = text(client.get(f"/runs/{run.pk}/changes/?act=CHARGE"))
+        nothing = text(client.get(f"/runs/{run.pk}/changes/?act=HOLD"))
+
+        assert "due €1,234.50" in charges
+        assert "due €0.00, credit €0.05" in charges
+        assert ">sent<" in everything
+        assert ">sent<" not in charges
+        assert "Every step found what it expected." in nothing
+
+    def test_turns_pages(self):
+        run = start_run_with_a_change()
+        Decision.objects.bulk_create(
+            Decision(act="CHARGE", did="DONE", because="x", world_changed=True, run=run)
+            for _ in range(120)
+        )
+
+        page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/changes/?page=2"))
+
+        assert "Page 2 of 3" in page
+        assert "Previous page" in page
+        assert "Next page" in page
+
+    def test_changes_as_csv_hold_no_formulas(self):
+        run = start_run_with_a_change()
+
+        response = staff(is_superuser=True).get(f"/runs/{run.pk}/changes.csv?act=CHARGE")
+
+        [row] = csv.DictReader(io.StringIO(text(response)))
+        assert row["because"] == "'=settled meanwhile"
+        assert row["expected"] == "due €1,234.50"
+
+    def test_what_was_invoiced_as_csv_and_json(self):
+        run = start_run_with_a_change()
+        client = staff(is_superuser=True)
+
+        [row] = csv.DictReader(io.StringIO(text(client.get(f"/runs/{run.pk}/invoiced.csv"))))
+        answer = client.get(f"/runs/{run.pk}/report.json").json()
+
+        assert (row["product"], row["amount"]) == ("server", "1234.50")
+        assert answer["lines"][0]["amount"] == "1234.50"
+        assert answer["currencies"][0]["credited"] == "1234.50"
+
+
+@pytest.mark.django_db
+class TestStartClose:
+    def form(self, month="2018-10"):
+        return {
+            "entity": BillingEntity.objects.get().pk,
+            "month": month,
+            "when_balance_changed": "SKIP",
+        }
+
+    def test_shows_what_it_means_before_it_starts(self):
+        AccountFactory()
+        client = staff("Finance")
+
+        asked = text(client.post("/runs/start/", self.form()))
+        assert not CloseRun.objects.exists()
+        started = client.post("/runs/start/", self.form() | {"confirmed": "yes"})
+
+        assert "Close October 2018 for Month Close?" in asked
+        run = CloseRun.objects.get()
+        assert started.url == f"/runs/{run.pk}/"
+        assert (run.when_balance_changed, "@" in run.started_by) == ("SKIP", True)
+
+    def test_twice_is_the_same_run(self):
+        run = start_run()
+        client = staff("Finance")
+
+        asked = text(client.post("/runs/start/", self.form()))
+        started = client.post("/runs/start/", self.form() | {"confirmed": "yes"}, follow=True)
+
+        assert "was started already" in asked
+        assert "was started already by ann@example.com" in text(started)
+        assert CloseRun.objects.get() == run
+
+    def test_refuses_a_month_that_is_not_over(self):
+        AccountFactory()
+
+        response = staff("Finance").post(
+            "/runs/start/", self.form("2999-01") | {"confirmed": "yes"}
+        )
+
+        assert "2999-01 is over in the last of its accounts" in text(response)
+
+    @pytest.mark.parametrize("month", ["October", "2018-13", "2018-10-05"])
+    def test_refuses_what_is_no_month(self, month):
+        response = staff("Finance").post("/runs/start/", self.form(month))
+
+        assert f"{month}&#x27; is no month: enter year and month" in text(response)
+
+
+@pytest.mark.django_db
+class TestHealth:
+    def test_answers(self):
+        assert Client().get("/healthz").content == b"ok\n"
