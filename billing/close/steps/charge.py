@@ -1,7 +1,9 @@
 """Charge what each account owes now, with the card it has now."""
 
 from collections.abc import Iterator
+from typing import Any
 
+from accounts.models import PaymentMethod
 from billing import ledger, payments
 from billing.close.step import (
     Chunk,
@@ -67,7 +69,7 @@ def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
     changed = expected_minor != refusal.standing.due_minor
     match refusal:
         case payments.AttemptInFlight(attempt=attempt):
-            return _in_flight(chunk, step, attempt)
+            return _in_flight(chunk, step, attempt, saw=saw)
         case payments.NothingDue() if expected_minor > 0 and refusal.standing.due_minor <= 0:
             return skipped(step, "settled meanwhile", saw=saw, expect=saw, world_changed=True)
         case payments.BalanceChanged() if (
@@ -76,16 +78,28 @@ def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
             return blocked(
                 step, "the balance has changed: a person decides", saw=saw, world_changed=True
             )
-        case payments.NoPaymentMethod() if step.expected.get("has_card"):
+        case payments.NoPaymentMethod() if step.expected.get("has_card") and not _has_card(
+            chunk, step
+        ):
             return skipped(step, "card removed meanwhile", saw=saw, expect=saw, world_changed=True)
         case _:
             return skipped(step, refusal.because, saw=saw, expect=saw, world_changed=changed)
 
 
-def _in_flight(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
+def _has_card(chunk: Chunk, step: Step) -> bool:
+    """Whether a card is there: then it is one that cannot be charged, such as an expired one."""
+    return PaymentMethod.objects.filter(
+        account=chunk.account_of(step), is_default=True, state=PaymentMethod.State.ACTIVE
+    ).exists()
+
+
+def _in_flight(
+    chunk: Chunk, step: Step, attempt: PaymentAttempt, *, saw: dict[str, Any]
+) -> Outcome:
     """Ours from before a crash, or the customer's own: drive it if nobody does, then look again."""
     if attempt.state == State.REVIEW:
-        return blocked(step, f"a payment is in review: {attempt.because}", attempt=attempt)
+        because = f"a payment is in review: {attempt.because}"
+        return blocked(step, because, saw=saw, attempt=attempt)
     for driven in payments.drive([attempt], as_of=chunk.as_of):
         if driven.run_id == chunk.run.pk:
             return _attempted(chunk, step, driven)

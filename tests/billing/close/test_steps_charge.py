@@ -1,0 +1,204 @@
+"""The charge step: what is due now, with the card there is now; and what it says where it cannot."""
+
+from datetime import timedelta
+
+import pytest
+
+from billing import payments
+from billing.close.steps import charge
+from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
+from billing.models import Payment, PaymentAttempt
+from tests.billing.builders import collect
+from tests.closing import decision_on, start_close, step_of, work, work_once
+from tests.factories import AS_OF, account_using
+from tests.provider import Killed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LATER = AS_OF + timedelta(minutes=2)
+
+
+def invoiced(amount: str = "12.00", **facts: object):
+    account = account_using(amount, **facts)
+    start_close()
+    work("INVOICE")
+    return account
+
+
+class TestCharge:
+    def test_is_done_with_the_attempt_and_tells_the_hold_what_is_left(self):
+        account = invoiced()
+
+        work_once("CHARGE")
+
+        decision = decision_on(account, "CHARGE")
+        assert (decision.did, decision.because, decision.world_changed) == (
+            "DONE",
+            "charged",
+            False,
+        )
+        assert decision.attempt == PaymentAttempt.objects.get(state="SUCCEEDED")
+        assert step_of(account, "HOLD").expected["due_minor"] == 0
+
+    def test_a_decline_is_an_end_too(self):
+        account = invoiced(card="sandbox_insufficient")
+
+        work_once("CHARGE")
+
+        decision = decision_on(account, "CHARGE")
+        assert (decision.did, decision.because) == ("DONE", "declined: insufficient_funds")
+        assert step_of(account, "HOLD").expected["due_minor"] == 1200
+
+    def test_takes_one_batch_at_a_time(self):
+        for _ in range(charge.batch + 1):
+            account_using("1.00")
+        start_close()
+        work("INVOICE")
+
+        assert [work_once("CHARGE") for _ in range(3)] == [charge.batch, 1, 0]
+        assert Payment.objects.count() == charge.batch + 1
+
+    def test_says_that_the_card_has_expired_and_not_that_it_was_removed(self):
+        account = account_using("12.00")
+        account.payment_methods.update(expiry_year=2018, expiry_month=9)
+        start_close()
+        work("INVOICE", "CHARGE")
+
+        decision = decision_on(account, "CHARGE")
+        assert decision.because == "Visa ···· 4242 has expired"
+        assert not decision.world_changed
+
+    def test_carries_forward_less_than_the_provider_charges(self, provider):
+        provider.capabilities = Capabilities(
+            prepare="two_step", settles="sync", key_lifetime=None, minimum_minor={"EUR": 50}
+        )
+        account = invoiced("0.49")
+
+        work_once("CHARGE")
+
+        assert decision_on(account, "CHARGE").because == (
+            "less than €\xa00.50, the least the gateway charges: carried forward"
+        )
+
+    def test_is_blocked_where_our_set_up_is_wrong_and_stops_no_other(self):
+        account = account_using("12.00")
+        account.payment_methods.update(gateway="unheard of")
+        good = invoiced("3.00")
+
+        work_once("CHARGE")
+
+        assert step_of(account, "CHARGE").state == "BLOCKED"
+        assert "'unheard of'" in step_of(account, "CHARGE").because
+        assert step_of(good, "CHARGE").state == "DONE"
+
+
+class TestAnAnswerThatDidNotCome:
+    def test_is_asked_for_when_the_attempt_says_so(self, provider):
+        account = invoiced()
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+
+        work_once("CHARGE")
+
+        step = step_of(account, "CHARGE")
+        attempt = PaymentAttempt.objects.get()
+        assert (step.state, step.attempts) == ("UNKNOWN", 0)
+        assert step.run_at == attempt.next_action_at > AS_OF
+
+        work_once("CHARGE", as_of=LATER)
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert provider.calls["submit"] == 1
+
+    def test_nor_is_being_told_to_slow_down_a_failure(self, provider):
+        account = invoiced()
+        provider.before("submit", RateLimited(7))
+
+        work_once("CHARGE")
+
+        step = step_of(account, "CHARGE")
+        assert (step.state, step.attempts) == ("UNKNOWN", 0)
+        assert step.run_at == AS_OF + timedelta(seconds=7)
+
+    def test_was_written_down_by_the_sweeper_meanwhile(self, provider):
+        account = invoiced()
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+        work_once("CHARGE")
+        payments.drive_due(as_of=LATER)
+
+        work_once("CHARGE", as_of=LATER)
+
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert PaymentAttempt.objects.count() == 1
+
+    @pytest.mark.parametrize("call", ["prepare", "submit"])
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_because_the_worker_was_killed_is_asked_for_by_the_next(
+        self, provider, sandbox, call, moment
+    ):
+        account = invoiced()
+        getattr(provider, moment)(call, Killed())
+        with pytest.raises(Killed):
+            work_once("CHARGE")
+
+        account.steps.filter(kind="CHARGE").update(
+            state="UNKNOWN", lease_token=None, lease_until=None
+        )
+        work_once("CHARGE", as_of=LATER)
+
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert [seen.amount_minor for seen in sandbox.book()] == [1200]
+        assert Payment.objects.get().amount_minor == 1200
+
+    def test_for_a_day_goes_to_a_person_and_blocks_the_step(self, provider):
+        account = invoiced()
+        provider.before("submit", OutcomeUnknown("down"))
+        work_once("CHARGE")
+        attempt = PaymentAttempt.objects.get()
+        for calls in range(1, 4):
+            provider.before("read", OutcomeUnknown("still down"))
+            attempt.refresh_from_db()
+            work_once("CHARGE", as_of=AS_OF + timedelta(hours=10 * calls))
+
+        step = step_of(account, "CHARGE")
+        assert step.state == "BLOCKED"
+        assert decision_on(account, "CHARGE").attempt == attempt
+
+    def test_of_a_payment_in_review_blocks_the_step_at_once(self):
+        account = invoiced()
+        attempt = collect_and_review(account)
+
+        work_once("CHARGE")
+
+        decision = decision_on(account, "CHARGE")
+        assert decision.because == "a payment is in review: it took the wrong currency"
+        assert (decision.attempt, decision.saw["in_flight_minor"]) == (attempt, 1200)
+        assert step_of(account, "HOLD").because == "its charge step is blocked"
+
+    @pytest.mark.parametrize("state", ["PROCESSING", "REQUIRES_ACTION"])
+    def test_of_a_bank_that_takes_its_time_is_awaited_until_the_provider_is_asked_again(
+        self, provider, state
+    ):
+        account = invoiced()
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+        collect(account)
+        at = AS_OF + timedelta(hours=1)
+        PaymentAttempt.objects.update(state=state, next_action_at=at)
+
+        work_once("CHARGE")
+
+        step = step_of(account, "CHARGE")
+        assert (step.state, step.because, step.run_at) == ("READY", "a payment is on its way", at)
+
+
+def collect_and_review(account) -> PaymentAttempt:
+    attempt = PaymentAttempt(
+        account=account,
+        kind="ON_SESSION",
+        currency="EUR",
+        amount_minor=1200,
+        payment_method=account.payment_methods.get(),
+        gateway="sandbox",
+        state="REVIEW",
+        because="it took the wrong currency",
+    )
+    attempt.save()
+    return attempt

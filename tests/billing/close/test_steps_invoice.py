@@ -1,0 +1,54 @@
+"""The invoice step: one invoice for each who used something, and what the charge is to expect."""
+
+import pytest
+
+from billing.models import Invoice
+from tests.billing.builders import grant
+from tests.closing import decision_on, start_close, step_of, work
+from tests.factories import AccountFactory, SummaryFactory, account_using
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class TestInvoice:
+    def test_is_issued_and_the_charge_expects_what_is_due_of_it(self):
+        account = account_using("12.00")
+        without_card = account_using("5.00", card=None)
+        start_close()
+        work("INVOICE")
+
+        invoice = Invoice.objects.get(account=account)
+        decision = decision_on(account, "INVOICE")
+        assert (decision.did, decision.because) == ("DONE", f"issued {invoice.number}")
+        assert decision.saw["total_minor"] == 1200
+        expected = step_of(account, "CHARGE").expected
+        assert (expected["due_minor"], expected["has_card"]) == (1200, True)
+        assert expected["invoice"] == step_of(account, "EMAIL").expected["invoice"] == invoice.pk
+        assert not step_of(without_card, "CHARGE").expected["has_card"]
+
+    def test_uses_credit_first_and_the_charge_expects_the_rest(self):
+        account = account_using("12.00")
+        grant(account, 500)
+        start_close()
+        work("INVOICE")
+
+        assert decision_on(account, "INVOICE").saw["total_minor"] == 1200
+        assert step_of(account, "CHARGE").expected["due_minor"] == 700
+
+    def test_of_who_used_nothing_is_none_but_old_debt_is_charged(self):
+        account = AccountFactory()
+        start_close()
+        work("INVOICE")
+
+        assert decision_on(account, "INVOICE").because == "no usage to bill"
+        assert step_of(account, "CHARGE").state == "READY"
+
+    def test_without_a_price_is_blocked_and_says_which(self):
+        account = AccountFactory()
+        SummaryFactory(account=account, unit_price=None, item="huge")
+        start_close()
+        work("INVOICE")
+
+        step = step_of(account, "INVOICE")
+        assert step.state == "BLOCKED"
+        assert "no price for server 'huge' per 'hour' in EUR in 2018-10" in step.because
