@@ -1,5 +1,9 @@
 """What every test has: its own sandbox book, and no sleep in the sandbox."""
 
+import os
+import uuid
+from collections.abc import Iterator
+
 import pytest
 from django.conf import settings as django_settings
 from django.test import TransactionTestCase
@@ -9,6 +13,7 @@ from billing.gateways.sandbox import SandboxGateway
 from config.locale_catalogs import compile_catalogs
 from tests.emptying import empty_tables, may_empty
 from tests.provider import Provider
+from tests.stripe_provider import SECRET, StripeProvider, start_provider
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +50,28 @@ def provider(monkeypatch, sandbox) -> Provider:
         gateways, "get", lambda name: behind_a_bad_line if name == "sandbox" else real(name)
     )
     return behind_a_bad_line
+
+
+@pytest.fixture(scope="session")
+def stripe_process(tmp_path_factory) -> Iterator[StripeProvider]:
+    """Our Stripe-like provider, or Stripe itself where a test key is given. Started when first asked for."""
+    if test_key := os.environ.get("STRIPE_TEST_KEY"):
+        yield StripeProvider("https://api.stripe.com", key=test_key)
+        return
+    process = start_provider(tmp_path_factory.mktemp("stripe") / "book.sqlite3")
+    yield StripeProvider(process.url)
+    process.stop()
+
+
+@pytest.fixture
+def stripe(settings, stripe_process) -> Iterator[StripeProvider]:
+    """The gateway "stripe" behind which that provider is, without faults; an installation of its own."""
+    settings.STRIPE_SECRET_KEY = stripe_process.key
+    settings.STRIPE_WEBHOOK_SECRETS = [SECRET]
+    settings.STRIPE_API_BASE = stripe_process.url
+    settings.INSTALLATION_ID = f"test-{uuid.uuid4().hex}"
+    yield stripe_process
+    stripe_process.heal()
 
 
 def pytest_configure() -> None:
