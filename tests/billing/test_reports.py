@@ -1,0 +1,235 @@
+"""What finance is told adds up, says as of when, and runs in no spreadsheet."""
+
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db.models.functions import Now
+
+from accounts.models import BillingEntity
+from billing.models import Step
+from billing.models.usage import Kind
+from billing.reports import csv_cells, finance, lines, progress
+from tests.billing.builders import collect, grant, pay_by_hand
+from tests.closing import finish, start_close, work
+from tests.factories import (
+    AS_OF,
+    OCTOBER,
+    AccountFactory,
+    CardFactory,
+    EntityFactory,
+    ProductFactory,
+    SummaryFactory,
+    account_using,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class TestTheFinanceAnswer:
+    def test_adds_up_in_every_currency(self):
+        account_using("12.34")
+        pay_by_hand(account_using("5.00", card=None), 200)
+        grant(account_using("8.00"), 300)
+        SummaryFactory(
+            account=AccountFactory(),
+            kind=Kind.CREDIT,
+            unit_price=None,
+            quantity=1,
+            amount=Decimal(-7),
+        )
+        account_using("900", currency="JPY", card="sandbox_declined")
+        account_using("1.234", currency="KWD")
+
+        run = finish(start_close())
+
+        euro, yen, dinar = run.report["currencies"]
+        assert euro == {
+            "currency": "EUR",
+            "invoices": 4,
+            "invoiced": "18.34",
+            "collected": "17.34",
+            "credited": "5.00",
+            "outstanding": "3.00",
+            "in_flight": "0.00",
+            "kept_as_credit": "7.00",
+        }
+        assert (yen["invoiced"], yen["outstanding"]) == ("900", "900")
+        assert (dinar["invoiced"], dinar["collected"]) == ("1.234", "1.234")
+
+    def test_says_what_is_on_its_way(self):
+        account = account_using("12.34", card="sandbox_lost_reply")
+        run = start_close()
+        work("INVOICE")
+        collect(account)
+
+        [euro] = finance.answer(run, as_of=AS_OF)["currencies"]
+
+        assert (euro["outstanding"], euro["in_flight"]) == ("12.34", "12.34")
+
+    def test_counts_neither_another_entity_nor_another_month(self):
+        account_using("12.34")
+        other = EntityFactory(slug="other", invoice_prefix="OT")
+        account_using("99.00", entity=other)
+        finish(start_close())
+        run = finish(start_close(entity=other))
+
+        [euro] = run.report["currencies"]
+        assert (run.report["entity"], euro["invoiced"]) == ("other", "99.00")
+        november = start_close(date(2018, 11, 1), as_of=AS_OF + timedelta(days=31))
+        assert finance.answer(november, as_of=AS_OF)["currencies"] == []
+
+    def test_of_a_later_day_knows_what_was_paid_since(self):
+        account = account_using("12.34", card=None)
+        run = finish(start_close())
+        pay_by_hand(account, 1000)
+
+        [euro] = finance.answer(run, as_of=AS_OF)["currencies"]
+
+        assert (euro["collected"], euro["outstanding"]) == ("10.00", "2.34")
+        assert run.report["currencies"][0]["collected"] == "0.00"
+
+
+class TestInvoicedLines:
+    @pytest.fixture
+    def entity(self) -> BillingEntity:
+        first = AccountFactory(external_id="first")
+        second = AccountFactory(external_id="second", currency="JPY")
+        disk = ProductFactory(code="disk")
+        for account, product, item, price in (
+            (first, ProductFactory(), "small", "0.333333333333"),
+            (first, ProductFactory(), "large", "0.333333333333"),
+            (first, disk, "ssd", "1.005"),
+            (second, disk, "ssd", "7"),
+        ):
+            SummaryFactory(
+                account=account,
+                product=product,
+                item=item,
+                quantity=Decimal(1),
+                unit_price=Decimal(price),
+            )
+        CardFactory(account=first)
+        finish(start_close())
+        return EntityFactory()
+
+    def test_by_account_and_product_show_the_exact_sum_beside_the_rounded_one(self, entity):
+        rows = lines.invoiced(entity_id=entity.pk, month=OCTOBER, by=["account", "product"])
+
+        assert rows == [
+            row("first", "disk", "EUR", "1.005", 1, "1.01"),
+            row("first", "server", "EUR", "0.666666666666", 2, "0.66"),
+            row("second", "disk", "JPY", "7", 1, "7"),
+        ]
+        assert list(rows[0]) == ["account", "product", *lines.COLUMNS]
+
+    def test_by_product_keep_currencies_apart(self, entity):
+        rows = lines.invoiced(entity_id=entity.pk, month=OCTOBER, by=["product"])
+
+        assert [(r["product"], r["currency"]) for r in rows] == [
+            ("disk", "EUR"),
+            ("disk", "JPY"),
+            ("server", "EUR"),
+        ]
+
+    def test_by_nothing_are_one_sum_per_currency(self, entity):
+        rows = lines.invoiced(entity_id=entity.pk, month=OCTOBER, by=[])
+
+        assert [(r["currency"], r["amount"], r["lines"]) for r in rows] == [
+            ("EUR", "1.67", 3),
+            ("JPY", "7", 1),
+        ]
+
+    @pytest.mark.parametrize("by", [["colour"], ["account", "'; DROP TABLE"], [""]])
+    def test_by_anything_else_are_refused_with_what_there_is(self, entity, by):
+        with pytest.raises(
+            lines.UnknownDimension, match="use account, product, or account,product"
+        ):
+            lines.invoiced(entity_id=entity.pk, month=OCTOBER, by=by)
+
+
+def row(account, product, currency, unrounded, count, amount) -> dict[str, object]:
+    return {
+        "account": account,
+        "product": product,
+        "currency": currency,
+        "amount_unrounded": unrounded,
+        "lines": count,
+        "amount": amount,
+    }
+
+
+class TestProgress:
+    def test_counts_steps_by_kind_and_state_in_the_order_of_the_pipeline(self):
+        account_using("12.34")
+        run = start_close()
+        work("INVOICE")
+
+        told = progress.of(run, as_of=AS_OF)
+
+        assert told["steps"] == {
+            "INVOICE": {"DONE": 1},
+            "CHARGE": {"READY": 1},
+            "EMAIL": {"READY": 1},
+            "HOLD": {"WAITING": 1},
+            "REPORT": {"WAITING": 1},
+        }
+        assert list(told["steps"]) == ["INVOICE", "CHARGE", "EMAIL", "HOLD", "REPORT"]
+        assert (told["steps_ended"], told["steps_all"]) == (1, 5)
+        assert (told["state"], told["stuck"], told["world_changed"]) == ("RUNNING", [], 0)
+        assert told["answer"]["currencies"][0]["invoiced"] == "12.34"
+
+    def test_knows_when_the_next_step_may_be_worked_on(self):
+        account_using("12.34")
+        run = start_close()
+        assert progress.next_at(run) == run.steps.get(kind="INVOICE").run_at
+
+        run.steps.filter(kind="INVOICE").update(
+            state="RUNNING", lease_token="0" * 32, lease_until=Now()
+        )
+        assert progress.next_at(run) is None
+
+        run.steps.update(state="CANCELLED", lease_token=None, lease_until=None, finished_at=Now())
+        assert progress.of(run, as_of=AS_OF)["next_at"] is None
+
+    def test_lists_what_a_person_has_to_look_at_the_most_frequent_reason_first(self):
+        for _ in range(3):
+            account_using("1.00")
+        run = start_close()
+        steps = list(run.steps.filter(kind="CHARGE").order_by("pk"))
+        Step.objects.filter(pk=steps[0].pk).update(
+            state="BLOCKED", because="a reason", finished_at=Now()
+        )
+        Step.objects.filter(pk__in=[s.pk for s in steps[1:]]).update(
+            state="BLOCKED", because="another", finished_at=Now()
+        )
+
+        assert progress.stuck(run) == [
+            {"kind": "CHARGE", "state": "BLOCKED", "because": "another", "accounts": 2},
+            {"kind": "CHARGE", "state": "BLOCKED", "because": "a reason", "accounts": 1},
+        ]
+
+    def test_lists_the_decisions_where_the_world_had_changed(self):
+        account = account_using("12.34")
+        run = start_close()
+        work("INVOICE")
+        pay_by_hand(account, 1234)
+        finish(run)
+
+        assert [(d.act, d.account) for d in progress.changes(run)] == [
+            ("CHARGE", account),
+            ("EMAIL", account),
+        ]
+
+
+class TestCsvCells:
+    @pytest.mark.parametrize(
+        "text",
+        ["=1+1", "+49 30 123", "-2+3", "@SUM(A1)", "\tx", "\rx", "＝1", "－1", "-", "-1.2.3"],
+    )
+    def test_text_that_a_spreadsheet_would_run_is_kept_from_it(self, text):
+        assert csv_cells.safe({"name": text}) == {"name": f"'{text}"}
+
+    @pytest.mark.parametrize("value", ["-12.34", "-5", "12", "plain", "", 7, Decimal("-1.5"), None])
+    def test_numbers_and_plain_text_stay_as_they_are(self, value):
+        assert csv_cells.safe({"name": value}) == {"name": value}

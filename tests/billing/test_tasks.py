@@ -1,0 +1,96 @@
+"""What the clusters run: short drains that leave nothing behind."""
+
+import pytest
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from billing import inbound, tasks
+from billing.models import CloseRun
+from config.schedules import SCHEDULES
+from notifications import delivery
+from notifications.delivery import Delivered
+from notifications.models import Message
+from tests.billing.builders import owing, pay_by_hand
+from tests.closing import start_close, states
+from tests.factories import AccountFactory, account_using
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class TestDrain:
+    def test_of_each_lane_in_turn_finishes_a_month(self):
+        account_using("12.00")
+        account_using("3.00", card="sandbox_declined")
+        run = start_close()
+
+        assert [tasks.drain(lane) for lane in ("default", "charge", "email")] == [2, 2, 2]
+        assert tasks.drain("default") == 2
+        assert tasks.drain("default") == 1
+        assert tasks.drain("email") == 0
+
+        run.refresh_from_db()
+        assert run.is_finished
+        assert not Message.objects.filter(state="QUEUED").exists()
+
+    def test_of_the_mail_delivers_whatever_the_outbox_holds(self, mailoutbox):
+        pay_by_hand(owing("12.00"), 1200)
+
+        tasks.drain("email")
+
+        assert Message.objects.get().state == "SENT"
+        assert len(mailoutbox) == 1
+
+    def test_of_the_mail_goes_on_after_a_batch_of_which_nothing_was_sent(self, monkeypatch):
+        batches = [Delivered(cancelled=50), Delivered(failed=2), Delivered(sent=1), Delivered()]
+        monkeypatch.setattr(delivery, "deliver", lambda **_: batches.pop(0))
+
+        tasks.drain("email")
+
+        assert not batches
+
+    def test_ends_when_its_time_is_over(self, monkeypatch):
+        monkeypatch.setattr(tasks, "DRAIN_SECONDS", -1)
+        monkeypatch.setattr(delivery, "deliver", None)
+        monkeypatch.setattr(inbound, "process_due", None)
+        account_using("12.00")
+        start_close()
+
+        assert [tasks.drain(lane) for lane in ("default", "charge", "email")] == [0, 0, 0]
+
+        assert states() == {"READY": 1, "WAITING": 4}
+
+    def test_of_the_charges_first_works_on_what_the_providers_said(self, monkeypatch):
+        said = [3, 1, 0]
+        monkeypatch.setattr(inbound, "process_due", lambda **_: said.pop(0))
+
+        tasks.drain("charge")
+
+        assert not said
+
+
+class TestScheduledTasks:
+    def test_stand_in_the_schedules(self):
+        scheduled = {entry.func.rpartition(".")[2] for entry in SCHEDULES}
+
+        assert {"sweep", "start_due_closes", "ring_email"} <= scheduled
+
+    def test_start_the_close_of_last_month_once(self):
+        AccountFactory()
+
+        assert tasks.start_due_closes() == 1
+        assert tasks.start_due_closes() == 0
+        assert CloseRun.objects.get().started_by == "schedule"
+
+    def test_sweep_says_what_it_healed(self):
+        CloseRun.objects.all().delete()
+        AccountFactory()
+        tasks.start_due_closes()
+        OrmQ.objects.all().delete()
+
+        assert tasks.sweep()["doorbells"] == 1
+        assert CloseRun.objects.get().started_at <= timezone.now()
+
+    def test_wake_the_mail(self):
+        tasks.ring_email()
+
+        assert set(OrmQ.objects.values_list("key", flat=True)) == {"email"}
