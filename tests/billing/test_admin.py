@@ -592,6 +592,22 @@ class TestRecordPayment:
         assert "<strong>€2.34</strong>" in page
         assert not Payment.objects.exists()
 
+    def test_shows_that_the_oldest_invoice_gets_it_first(self):
+        account = invoiced("12.34")
+        SummaryFactory(account=account, unit_price=Decimal("5.00"), quantity=Decimal(1))
+        runs.start(
+            entity=account.entity,
+            month=OCTOBER.replace(month=11),
+            started_by="ann@example.com",
+            as_of=AS_OF + timedelta(days=60),
+        )
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF + timedelta(days=60))
+
+        response = staff("Finance").post(self.url(account), self.form(amount="12.34"))
+
+        assert [row["number"] for row in response.context["forecast"]["settles"]] == ["MC-000001"]
+        assert response.context["forecast"]["due_after"] == "€5.00"
+
     def test_records_it_once_though_sent_twice(self):
         account = invoiced("12.34")
         client = staff("Finance", email="bob@example.com")
