@@ -70,7 +70,6 @@ def grant_credit(
         )
     )
     apply_credits([account], as_of=as_of)
-    dunning.lift_settled_holds([account.pk], because="settled by credit", as_of=as_of)
     grant.refresh_from_db(fields=["remaining_minor", "expired_minor"])
     return grant
 
@@ -113,6 +112,7 @@ def apply_credits(accounts: Sequence[Account], *, as_of: datetime) -> list[Alloc
             if allocation.grant is not None
         ]
     )
+    dunning.lift_settled_holds(holders, because="settled by credit", as_of=as_of)
     return allocations
 
 
