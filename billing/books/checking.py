@@ -30,6 +30,8 @@ SETTINGS = """
 SELECT set_config('books.as_of', %s, true), set_config('work_mem', '256MB', true), set_config('jit', 'off', true)
 """
 
+PAID_THROUGH = "SELECT DISTINCT gateway FROM billing_payment WHERE gateway <> 'manual'"
+
 # A provider that is read page by page may list an object twice.
 COPY_IN = f"""
 INSERT INTO {PROVIDER_RECORDS} (gateway, provider_ref, own_reference, status, currency, amount_minor)
@@ -133,12 +135,14 @@ def _copy_in_providers_books() -> None:
     more than we do: a success whose attempt we still see in flight is no violation, and a payment of
     ours that it does not know is one.
     """
-    for name in gateways.names():
-        try:
-            _copy_in(name, gateways.get(name).book())
-        except Exception as error:
-            raise BookUnreadable(f"the book of {name} cannot be read: {error!r}") from error
     with connection.cursor() as cursor:
+        # Also those this installation no longer charges through: their payments are in our books.
+        cursor.execute(PAID_THROUGH)
+        for name in sorted({*gateways.names(), *(name for (name,) in cursor.fetchall())}):
+            try:
+                _copy_in(name, gateways.get(name).book())
+            except Exception as error:
+                raise BookUnreadable(f"the book of {name} cannot be read: {error!r}") from error
         cursor.execute(f"ANALYZE {PROVIDER_RECORDS}")
     _leave_out_what_began_since()
 

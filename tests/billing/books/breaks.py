@@ -427,7 +427,8 @@ OTHER_WAYS = [
     (
         "provider_knows_every_payment",
         Break(
-            providers="UPDATE charge SET status = 'PROCESSING' WHERE rowid = (SELECT min(rowid) FROM charge)"
+            providers="""UPDATE charge SET status = 'PROCESSING'
+                          WHERE rowid = (SELECT min(rowid) FROM charge WHERE status = 'SUCCEEDED')"""
         ),
     ),
     (
@@ -440,7 +441,9 @@ OTHER_WAYS = [
     ),
     (
         "close_run_reports_once",
-        Break(f"UPDATE billing_step SET state = 'DONE', finished_at = now() WHERE {step('REPORT')}"),
+        Break(
+            f"UPDATE billing_step SET state = 'DONE', finished_at = now() WHERE {step('REPORT')}"
+        ),
     ),
     (
         "message_lease_is_alive",

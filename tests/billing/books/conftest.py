@@ -3,12 +3,11 @@
 import shutil
 
 import pytest
-from django.core.management import call_command
 from django.db import connection
 from django.test import override_settings
 
+from accounts.models import BillingEntity
 from tests.billing.books.healthy import Month
-from tests.factories import EntityFactory
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +15,28 @@ def committed_month(django_db_setup, django_db_blocker, tmp_path_factory):
     """The books, and the file in which the sandbox keeps its own."""
     book = tmp_path_factory.mktemp("healthy") / "sandbox-book.sqlite3"
     with django_db_blocker.unblock():
-        with override_settings(SANDBOX_BOOK=book, SANDBOX_SLOW_SECONDS=0):
-            month = Month().build()
-        yield month, book
-        call_command("flush", verbosity=0, interactive=False)
-        EntityFactory()
+        empty = empty_tables()
+        entities = set(BillingEntity.objects.values_list("pk", flat=True))
+        try:
+            with override_settings(SANDBOX_BOOK=book, SANDBOX_SLOW_SECONDS=0):
+                month = Month().build()
+            yield month, book
+        finally:
+            # Not a flush: what migrations have written is for the tests that follow.
+            with connection.cursor() as cursor:
+                cursor.execute(f"TRUNCATE {', '.join(empty)}")
+            BillingEntity.objects.exclude(pk__in=entities).delete()
+
+
+def empty_tables() -> list[str]:
+    with connection.cursor() as cursor:
+        names = connection.introspection.django_table_names(only_existing=True)
+        return [name for name in names if not has_rows(name, cursor)]
+
+
+def has_rows(table: str, cursor) -> bool:
+    cursor.execute(f'SELECT EXISTS (SELECT 1 FROM "{table}")')
+    return cursor.fetchone()[0]
 
 
 @pytest.fixture

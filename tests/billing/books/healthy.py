@@ -49,6 +49,7 @@ WHO: dict[str, tuple[dict[str, object], str | None, dict[str, object] | None]] =
     "has much credit": ({}, None, PRICED),
     "had credit that expired": ({}, "sandbox_visa", PRICED),
     "is given back": ({}, None, {"amount": Decimal("-7.005"), "kind": Kind.CREDIT}),
+    "is held, then given back": ({}, None, PRICED),
     "uses for nothing": ({}, None, {"amount": Decimal(0)}),
     "is priced by the catalogue": ({}, "sandbox_visa", {"item": "catalogued"}),
     "uses what has no price": ({}, None, {"item": "unheard of", "unit": "parsec"}),
@@ -73,6 +74,7 @@ class Month:
         self.pay_by_hand()
         self.use(NOVEMBER, *list(self.accounts)[:8])
         self.use(OCTOBER, "pays", "declines")
+        self.use(NOVEMBER, "is held, then given back", usage=WHO["is given back"][2])
         self.close(NOVEMBER, as_of=datetime(2018, 12, 2, 9, 0, tzinfo=UTC))
         self.use(OCTOBER, "pays")
         self.tally()
@@ -97,24 +99,24 @@ class Month:
         self.accounts["is billed by another entity"] = AccountFactory(entity=other)
         self.look()
 
-    def use(self, month: date, *names: str) -> None:
-        """Three hours each, in three events, of the usage in WHO."""
+    def use(self, month: date, *names: str, usage: dict[str, object] | None = None) -> None:
+        """Three hours each, in three events; of the usage in WHO unless another is said."""
         metering.ensure_partitions([month])
         batch = UsageBatch.objects.create(source="csv", name=f"{month}.csv", sha256="0" * 64)
         for name in names or WHO:
-            usage = WHO[name][2]
-            if usage is not None:
+            facts = usage or WHO[name][2]
+            if facts is not None:
                 UsageEvent.objects.bulk_create(
-                    self.event(batch, name, month, hour, usage) for hour in range(3)
+                    self.event(batch, name, month, hour, facts) for hour in range(3)
                 )
         self.look()
 
     def event(
-        self, batch: UsageBatch, name: str, month: date, hour: int, usage: dict[str, object]
+        self, batch: UsageBatch, name: str, month: date, hour: int, facts: dict[str, object]
     ) -> UsageEvent:
         self.events += 1
         at = datetime(month.year, month.month, 10, hour, tzinfo=UTC)
-        facts = {
+        ordinary = {
             "item": "small",
             "unit": "hour",
             "quantity": Decimal("3.14159265358979"),
@@ -128,7 +130,7 @@ class Month:
             starts_at=at,
             ends_at=at + timedelta(hours=1),
             effective_at=at,
-            **{**facts, **usage},
+            **{**ordinary, **facts},
         )
 
     def tally(self) -> None:
