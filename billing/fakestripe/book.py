@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS object (
 CREATE INDEX IF NOT EXISTS by_type ON object (type, seq);
 CREATE INDEX IF NOT EXISTS by_customer ON object (type, json_extract(body, '$.customer'));
 CREATE INDEX IF NOT EXISTS by_intent ON object (type, json_extract(body, '$.payment_intent'));
-CREATE INDEX IF NOT EXISTS by_settling ON object (json_extract(body, '$._settles_at'))
+CREATE INDEX IF NOT EXISTS by_settling ON object (type, json_extract(body, '$._settles_at'))
     WHERE json_extract(body, '$._settles_at') IS NOT NULL;
 CREATE TABLE IF NOT EXISTS idempotency (
     key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, endpoint TEXT NOT NULL,
@@ -62,7 +62,7 @@ class Book:
         self._db.execute("PRAGMA journal_mode = WAL")
         # A reply must not outlive its book, not even through a power cut.
         self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(SCHEMA)
+        self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
         # The request that is being carried out, said in the events it causes.
         self.request: Object = {"id": None, "idempotency_key": None}
 
@@ -93,9 +93,6 @@ class Book:
             if not error.executed:
                 self._db.execute("ROLLBACK TO call")
             raise
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("RELEASE call")
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         """What a statement returns."""
@@ -170,9 +167,12 @@ class Book:
         where: list[str] = ["type = ?"]
         values: list[Any] = [kind]
         for name, value in equal.items():
-            if value is not None:
+            if isinstance(value, list):
                 where.append(f"json_extract(body, '$.{name}') IN (SELECT value FROM json_each(?))")
-                values.append(json.dumps(value if isinstance(value, list) else [value]))
+                values.append(json.dumps(value))
+            elif value is not None:
+                where.append(f"json_extract(body, '$.{name}') = ?")
+                values.append(value)
         for name, value in params.get("created", {}).items():
             where.append(f"created {COMPARISONS[name]} ?")
             values.append(value)

@@ -69,7 +69,7 @@ def plan_faults(book: Book, said: Any) -> Object:
 
 
 def steer_webhooks(book: Book, said: Any) -> Object:
-    """Settings; or `{"resend": evt}`, `{"forge": {…}}` with `of`, `type`, `secret`, `age_seconds`, `tamper`."""
+    """Settings; or `{"resend": evt}`, `{"forge": {…}}` see `_forge`."""
     if "resend" in said:
         webhooks.deliver(book, book.get("event", said["resend"]))
         return webhooks.settings(book)
@@ -122,20 +122,20 @@ def change_card(book: Book, said: Any) -> Object:
 
 
 def _forge(book: Book, forgery: Object) -> None:
-    """A delivery that a receiver must refuse, or of a thing that is not there."""
+    """A delivery of something that never happened; badly signed, unless it says how else it is bad."""
+    subject = book.peek(forgery.pop("of", ""))
     event = {
-        "id": "evt_forged",
+        "id": forgery.pop("id", "evt_forged"),
         "object": "event",
         "api_version": events.API_VERSION,
         "created": book.now,
-        "data": {"object": book.peek(forgery.get("of", "")) or forgery.pop("object", {})},
+        "data": {"object": book.shown(subject) if subject else forgery.pop("object", {})},
         "livemode": forgery.pop("livemode", False),
         "pending_webhooks": 1,
         "request": {"id": None, "idempotency_key": None},
         "type": forgery.pop("type", "payment_intent.succeeded"),
     }
-    forgery.pop("of", None)
-    webhooks.deliver(book, event, **{"secret": "whsec_forged", **forgery})
+    webhooks.deliver(book, event, **(forgery or {"secret": "whsec_forged"}))
 
 
 ACTS: dict[tuple[str, str], Callable[[Book, Any], Object]] = {

@@ -25,7 +25,6 @@ from billing.fakestripe.routes import route
 
 CONFIRMATION = {
     "payment_method": text,
-    "payment_method_types": sequence,
     # The name of the pinned version; the one above is what versions before it called it.
     "allowed_payment_method_types": sequence,
     # true, or the words one_off and recurring.
@@ -45,11 +44,17 @@ CREATION = {
     "description": text,
     "statement_descriptor_suffix": text,
     "automatic_payment_methods": mapping,
+    "allowed_payment_method_types": sequence,
     "confirmation_method": choice("automatic", "manual"),
     "metadata": metadata,
 }
-SHOWN = ("customer", "description", "receipt_email", "setup_future_usage", "metadata",
-         "statement_descriptor_suffix")  # fmt: skip
+SHOWN = (
+    "customer",
+    "description",
+    "receipt_email",
+    "setup_future_usage",
+    "statement_descriptor_suffix",
+)
 REASONS = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
 FINAL = ("succeeded", "canceled")
 
@@ -63,6 +68,11 @@ def create(book: Book, params: Object) -> Object:
     for name in ("off_session", "error_on_requires_action"):
         if name in params and not confirm_now:
             raise invalid(f"The parameter `{name}` can only be used with confirm=true.", param=name)
+    if "automatic_payment_methods" in params and "allowed_payment_method_types" in params:
+        raise invalid(
+            "You may only specify one of these parameters: automatic_payment_methods,"
+            " allowed_payment_method_types."
+        )
     if params.get("customer"):
         customers.living(book, params["customer"])
     method = _method(book, params.get("payment_method"), params.get("customer"))
@@ -158,12 +168,13 @@ def _new(book: Book, params: Object, currency: str, method: Object | None) -> Ob
         next_action=None,
         payment_method=method and method["id"],
         payment_method_options={},
-        payment_method_types=kinds or ["card"],
+        allowed_payment_method_types=kinds,
+        payment_method_types=["card"],
         processing=None,
         shipping=None,
         status="requires_confirmation" if method else "requires_payment_method",
-        **{"metadata": {}}
-        | {name: params.get(name) for name in SHOWN if name in params or name != "metadata"},
+        metadata=params.get("metadata", {}),
+        **{name: params.get(name) for name in SHOWN},
     )
     intent["client_secret"] = f"{intent['id']}_secret_{secrets.token_hex(12)}"
     return book.save(intent)
@@ -253,17 +264,16 @@ def _charge(book: Book, intent: Object, method: Object) -> Object:
         "next_action": None,
         "last_payment_error": None,
     }
-    if method["customer"] is None:
-        _use_up_or_keep(book, intent, method)
+    _remember_card(book, intent, method)
     events.record(book, "payment_intent.succeeded", book.save(intent))
     return intent
 
 
-def _use_up_or_keep(book: Book, intent: Object, method: Object) -> None:
-    """A card that nobody saved pays once."""
+def _remember_card(book: Book, intent: Object, method: Object) -> None:
+    """A card is saved where that was asked; one that nobody saved pays once."""
     if intent["customer"] and intent["setup_future_usage"]:
         payment_methods.keep(book, {**method, "_set_up": True}, intent["customer"])
-    else:
+    elif method["customer"] is None:
         book.save({**method, "_used_up": True})
 
 

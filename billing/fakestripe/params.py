@@ -10,6 +10,8 @@ from billing.fakestripe.errors import Object, invalid
 Kind = Callable[[str, Any], Any]
 Accepts = Mapping[str, Kind]
 
+# Parameters that older versions of the API had, and the code that says so.
+REMOVED = {"payment_method_types": "payment_method_types_no_longer_supported"}
 TRUTH = {"true": True, "false": False}
 METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_VALUE_LENGTH = 50, 40, 500
 PAGE_LIMIT = 100
@@ -51,7 +53,9 @@ def check(params: Object, accepts: Accepts, needs: tuple[str, ...]) -> Object:
     for name in params:
         if name not in accepts:
             raise invalid(
-                f"Received unknown parameter: {name}", param=name, code="parameter_unknown"
+                f"Received unknown parameter: {name}",
+                param=name,
+                code=REMOVED.get(name, "parameter_unknown"),
             )
     for name in needs:
         if params.get(name, "") == "":
@@ -143,9 +147,5 @@ def choice(*words: str) -> Kind:
     return check_word
 
 
-LISTING: Accepts = {
-    "limit": page_limit,
-    "starting_after": text,
-    "ending_before": text,
-    "created": span,
-}
+PAGING: Accepts = {"limit": page_limit, "starting_after": text, "ending_before": text}
+LISTING: Accepts = {**PAGING, "created": span}

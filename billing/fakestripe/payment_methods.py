@@ -4,7 +4,7 @@ from billing.fakestripe import cards, customers, events
 from billing.fakestripe.book import Book
 from billing.fakestripe.cards import Card
 from billing.fakestripe.errors import Object, declined, invalid, missing, refused
-from billing.fakestripe.params import LISTING, choice, integer, mapping, metadata, text
+from billing.fakestripe.params import PAGING, choice, integer, mapping, metadata, text
 from billing.fakestripe.routes import route
 
 USED_UP = (
@@ -36,7 +36,7 @@ def create(book: Book, params: Object) -> Object:
     return make(book, _by_number(said), **_expiry(book, said), **params)
 
 
-@route("GET", "/v1/payment_methods", {**LISTING, "customer": text, "type": choice("card")})
+@route("GET", "/v1/payment_methods", {**PAGING, "customer": text, "type": choice("card")})
 def listed(book: Book, params: Object) -> Object:
     """The payment methods of a customer; without one, nobody's."""
     if "customer" not in params:
@@ -44,7 +44,7 @@ def listed(book: Book, params: Object) -> Object:
     return of_customer(book, params, params["customer"])
 
 
-@route("GET", "/v1/customers/{id}/payment_methods", {**LISTING, "type": choice("card")})
+@route("GET", "/v1/customers/{id}/payment_methods", {**PAGING, "type": choice("card")})
 def of_customer(book: Book, params: Object, customer: str) -> Object:
     """The payment methods of a customer."""
     customers.living(book, customer, status=404)
@@ -104,9 +104,11 @@ def make(book: Book, card: Card, **fields: object) -> Object:
 
 
 def keep(book: Book, method: Object, customer: str) -> Object:
-    """This will attach a payment method."""
+    """This will attach a payment method, unless it is attached already."""
+    is_new = method["customer"] is None
     method = book.save({**method, "customer": customer})
-    events.record(book, "payment_method.attached", method)
+    if is_new:
+        events.record(book, "payment_method.attached", method)
     return method
 
 

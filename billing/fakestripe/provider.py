@@ -132,7 +132,8 @@ class Provider:
             reply = Reply(200, body, is_kept=True)
         except ApiError as error:
             reply = _refusal(error)
-        return _refusal(internal()) if fault.kind == "execute_then_500" else reply
+        breaks = fault.kind == "execute_then_500" and reply.is_kept
+        return _refusal(internal()) if breaks else reply
 
     def _log(
         self,

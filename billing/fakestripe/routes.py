@@ -25,7 +25,7 @@ class Route:
 
     def match(self, path: str) -> tuple[str, ...] | None:
         """The ids in a path of this form, or none where it is of another."""
-        found = re.fullmatch(re.sub(r"{id}", "([^/]+)", self.path), path)
+        found = re.fullmatch(self.path.replace("{id}", r"(\w+_\w+)"), path)
         return found.groups() if found else None
 
     def answer(self, book: Book, said: Object, ids: tuple[str, ...]) -> Object:

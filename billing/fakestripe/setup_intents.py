@@ -21,7 +21,6 @@ FINAL = ("succeeded", "canceled")
         "customer": text,
         "confirm": boolean,
         "usage": choice("off_session", "on_session"),
-        "payment_method_types": sequence,
         "allowed_payment_method_types": sequence,
         "automatic_payment_methods": mapping,
         "description": text,
@@ -47,7 +46,7 @@ def create(book: Book, params: Object) -> Object:
         next_action=None,
         payment_method=method and method["id"],
         payment_method_types=params.get("allowed_payment_method_types")
-        or params.get("payment_method_types", ["card"]),
+        or params.get("allowed_payment_method_types", ["card"]),
         status="requires_confirmation" if method else "requires_payment_method",
         usage=params.get("usage", "off_session"),
     )

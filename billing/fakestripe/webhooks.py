@@ -108,7 +108,8 @@ class Courier:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             while not self._stopped.wait(POLL_SECONDS):
                 with self._book.writing():
-                    how, due = settings(self._book), self._due()
+                    how = settings(self._book)
+                    due = self._due() if how["url"] else []
                 arrived = list(pool.map(partial(_send, how), due))
                 if due:
                     with self._book.writing():
