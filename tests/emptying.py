@@ -3,7 +3,13 @@
 from django.db import connection
 
 # What migrations and post_migrate wrote, and Django expects to find.
-KEPT = ("django_migrations", "django_content_type", "auth_permission")
+KEPT = (
+    "django_migrations",
+    "django_content_type",
+    "auth_permission",
+    "auth_group",
+    "auth_group_permissions",
+)
 
 TABLES = """
 SELECT relname FROM pg_class
