@@ -78,7 +78,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     form = AccountForm
     change_form_template = "admin/accounts/account/change_form.html"
     list_display = (
-        "name", "external_id", "currency", "balance_due", "overdue", "credit", "in_flight", "hold",
+        "name", "external_id", "currency", "hold", "balance_due", "overdue", "in_flight", "credit",
     )  # fmt: skip
     list_filter = ("state", "currency", "entity")
     list_per_page = 50
