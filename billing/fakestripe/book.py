@@ -58,7 +58,9 @@ class Book:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=2, isolation_level=None, check_same_thread=False)
+        # One process owns a book: a second one would not see which keys are in use. A kill frees it.
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         # A reply must not outlive its book, not even through a power cut.
         self._db.execute("PRAGMA synchronous = FULL")

@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
             status, shown = control.answer(self.server.book, self.command, address.path, body)
             self._write(status, shown, {})
             return
-        encoded = "&".join(filter(None, [address.query, body.decode()]))
+        encoded = "&".join(filter(None, [address.query, body.decode(errors="replace")]))
         request = Request(self.command, address.path, encoded, dict(self.headers.items()))
         reply = self.server.provider.answer(request)
         if reply is None:

@@ -1,6 +1,7 @@
 """Run our own payment provider, which speaks Stripe's API and moves no money."""
 
 import contextlib
+import sqlite3
 from argparse import ArgumentParser
 from typing import Any
 
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         chosen = Options(**{name: options[name] for name in NAMES})
         try:
             server = Server(chosen)
-        except (OSError, ValueError, ApiError) as error:
+        except (OSError, ValueError, ApiError, sqlite3.OperationalError) as error:
             raise CommandError(f"fakestripe cannot start: {error}") from error
         self.stdout.write(f"fakestripe listens on {server.url}, its book is {chosen.book}")
         self.stdout.flush()

@@ -127,7 +127,7 @@ def confirm(client, intent, key=None, **params):
     return client.v1.payment_intents.confirm(intent.id, said, options)
 
 
-def eventually(claim, seconds: float = 10):
+def eventually(claim, seconds: float = 30):
     """This will wait until the claim holds."""
     deadline = time.monotonic() + seconds
     while not (result := claim()):

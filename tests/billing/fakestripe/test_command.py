@@ -35,6 +35,11 @@ def test_it_names_what_it_cannot_understand(tmp_path, odds):
         call_command("fakestripe", port=0, book=tmp_path / "book", faults=odds)
 
 
+def test_a_book_has_one_owner(server, tmp_path):
+    with pytest.raises(CommandError, match="locked"):
+        call_command("fakestripe", port=0, book=tmp_path / "book.sqlite3")
+
+
 def test_the_official_sdk_drives_it(tmp_path):
     child = subprocess.Popen(
         [sys.executable, ROOT / "manage.py", "fakestripe", "--port=0", f"--book={tmp_path}/book"],

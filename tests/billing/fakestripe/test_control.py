@@ -1,6 +1,7 @@
 """What happens at the provider without us: time, banks, customers, payouts."""
 
 import base64
+import urllib.error
 import urllib.request
 
 import pytest
@@ -380,6 +381,19 @@ class TestTheDoor:
                 urllib.request.urlopen(request)
             assert refusal.value.code == 401
             refusal.value.close()
+
+    def test_bytes_that_are_no_text_are_refused(self, server):
+        request = urllib.request.Request(
+            f"{server.url}/v1/customers",
+            data=b"\xff=\xfe",
+            headers={"Authorization": "Bearer sk_test_x"},
+        )
+
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(request)
+
+        assert refusal.value.code == 400
+        refusal.value.close()
 
     def test_the_version_of_the_api_is_echoed(self, server, client):
         assert client.v1.customers.list().last_response.headers["Stripe-Version"] == (

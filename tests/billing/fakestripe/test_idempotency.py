@@ -115,7 +115,7 @@ class TestConcurrency:
         assert intent["id"] in answers
 
     def test_a_key_in_use_is_a_409(self, client, control):
-        control.fault("delay", seconds=1)
+        control.fault("delay", seconds=2)
         key = {"idempotency_key": "k"}
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(client.v1.customers.create, {}, key)

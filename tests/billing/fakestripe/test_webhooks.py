@@ -143,11 +143,11 @@ class TestDelivery:
         eventually(lambda: receiver.taken)
 
     def test_a_reply_that_is_late_may_be_overtaken(self, client, webhooks, receiver):
-        webhooks.fault("delay", seconds=1, when="after")
+        webhooks.fault("delay", seconds=2, when="after")
         made = threading.Thread(target=lambda: client.v1.customers.create({}))
         made.start()
 
-        eventually(lambda: receiver.taken, seconds=0.9)
+        eventually(lambda: receiver.taken, seconds=1.9)
 
         assert made.is_alive()
         made.join()
