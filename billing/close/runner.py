@@ -217,7 +217,7 @@ def write_down(module: StepModule, outcomes: Sequence[Outcome], *, as_of: dateti
     ended = [outcome for outcome in outcomes if outcome.is_end]
     _end(ended, as_of=as_of)
     _postpone(module, [outcome for outcome in outcomes if not outcome.is_end])
-    decisions.record(*(_decision(outcome) for outcome in ended if outcome.step.account_id))
+    decisions.record(*(_decision(o) for o in outcomes if o.is_decision and o.step.account_id))
     _ready_followers(module, [o for o in ended if o.state in {State.DONE, State.SKIPPED}])
     _block_followers(
         module, [o for o in ended if o.state in {State.BLOCKED, State.DEAD}], as_of=as_of

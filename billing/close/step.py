@@ -53,8 +53,13 @@ class Outcome:
 
     @property
     def did(self) -> Decision.Did:
-        """The Decision's word for this end."""
-        return Decision.Did(self.state)
+        """The Decision's word for it."""
+        return Decision.Did(self.state) if self.is_end else Decision.Did.WAITED
+
+    @property
+    def is_decision(self) -> bool:
+        """Every end is; so is the first time a step waits because the world has changed."""
+        return self.is_end or (self.world_changed and self.step.because != self.because)
 
 
 def done(step: Step, because: str, **facts: Any) -> Outcome:
@@ -77,9 +82,9 @@ def unknown(step: Step, because: str, *, run_at: datetime, **facts: Any) -> Outc
     return Outcome(step, Step.State.UNKNOWN, because, run_at=run_at, **facts)
 
 
-def later(step: Step, because: str, *, run_at: datetime) -> Outcome:
-    """Not yet: look again at `run_at`. Neither an attempt nor a decision."""
-    return Outcome(step, Step.State.READY, because, run_at=run_at)
+def later(step: Step, because: str, *, run_at: datetime, **facts: Any) -> Outcome:
+    """Not yet: look again at `run_at`. Not counted as an attempt."""
+    return Outcome(step, Step.State.READY, because, run_at=run_at, **facts)
 
 
 # How soon to look again at a payment that another process, or the customer, is working on.
@@ -92,7 +97,14 @@ def wait_for(attempt: PaymentAttempt, step: Step, *, as_of: datetime) -> Outcome
     """A payment is on its way: what is due cannot be known before it comes to its end."""
     soon = as_of + LOOK_AGAIN_AFTER
     asked_at = attempt.next_action_at if attempt.state in TAKES_TIME else None
-    return later(step, "a payment is on its way", run_at=max(soon, asked_at or soon))
+    return later(
+        step,
+        "a payment is on its way",
+        run_at=max(soon, asked_at or soon),
+        saw={"in_flight_minor": attempt.amount_minor, "currency": attempt.currency},
+        world_changed=attempt.run_id != step.run_id,
+        attempt=attempt,
+    )
 
 
 class StepModule(Protocol):

@@ -15,6 +15,7 @@ class Decision(models.Model):
         SKIPPED = "SKIPPED", "Did nothing"
         BLOCKED = "BLOCKED", "Left to a person"
         DEAD = "DEAD", "Gave up"
+        WAITED = "WAITED", "Waited"  # written once, however often it looks again
 
     # What was to be decided: a Step.Kind, or PAY_NOW, LIFT_HOLD, CREDIT, PAYMENT…
     act = models.CharField(max_length=20)

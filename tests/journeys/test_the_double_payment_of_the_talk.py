@@ -205,11 +205,13 @@ class TestTheCustomerPaysNow:
         work_once("CHARGE")
         step = step_of(invoiced, "CHARGE")
         assert (step.state, step.because, step.attempts) == ("READY", "a payment is on its way", 0)
-        assert not invoiced.decisions.filter(act="CHARGE").exists()
+        assert decision_on(invoiced, "CHARGE").did == "WAITED"
 
+        work_once("CHARGE")
         finish(step.run, as_of=AS_OF + timedelta(minutes=1))
 
         assert decision_on(invoiced, "CHARGE").because == "settled meanwhile"
+        assert invoiced.decisions.filter(act="CHARGE", did="WAITED").count() == 1
         assert charged(sandbox) == [1200]
 
     def test_a_payment_that_never_arrived_is_given_up_once_the_card_is_gone(

@@ -39,20 +39,23 @@ def _write(chunk: Chunk, step: Step) -> Message | Outcome:
     invoice = Invoice.objects.filter(pk=step.expected.get("invoice")).first()
     if invoice is None:
         return skipped(step, "no invoice this month", saw=standing.facts)
-    if _paid_meanwhile(invoice, step):
+    if (payment := _paid_meanwhile(invoice, step)) is not None:
         return skipped(
-            step, "settled meanwhile: the receipt tells it", saw=standing.facts, world_changed=True
+            step,
+            "settled meanwhile: the receipt tells it",
+            saw=standing.facts,
+            # This run's own charge is what the month is for; anybody else's payment is news.
+            world_changed=payment.attempt is None or payment.attempt.run_id != step.run_id,
         )
     return _message(invoice, account=account, due_minor=standing.due_minor, chunk=chunk, step=step)
 
 
-def _paid_meanwhile(invoice: Invoice, step: Step) -> bool:
-    """True where the invoice was due and a payment, which has its own receipt, has settled it since."""
-    return (
-        step.expected.get("due_minor", 0) > 0
-        and invoice.settled_at is not None
-        and Payment.objects.filter(allocations__invoice=invoice).exists()
-    )
+def _paid_meanwhile(invoice: Invoice, step: Step) -> Payment | None:
+    """The payment, which has its own receipt, that has settled the invoice since it was issued as due."""
+    if step.expected.get("due_minor", 0) <= 0 or invoice.settled_at is None:
+        return None
+    paid = Payment.objects.filter(allocations__invoice=invoice).select_related("attempt")
+    return paid.order_by("-pk").first()
 
 
 def _message(
