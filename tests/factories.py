@@ -126,7 +126,9 @@ class SummaryFactory(factory.django.DjangoModelFactory):
     last_at = factory.LazyAttribute(lambda o: o.period.ends_at)
 
 
-def account_using(amount: str, *, card: str | None = "sandbox_visa", **of_account: object) -> Account:
+def account_using(
+    amount: str, *, card: str | None = "sandbox_visa", **of_account: object
+) -> Account:
     """An account that used this much, in major units, in October 2018; with a card unless None."""
     account: Account = AccountFactory(**of_account)
     SummaryFactory(account=account, quantity=Decimal(1), unit_price=Decimal(amount))

@@ -20,7 +20,9 @@ class Message(models.Model):
         DEAD = "DEAD", "Dead"  # gave up; listed, with a button to retry
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="messages")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="messages"
+    )
     # A kind of notifications/catalog.py: INVOICE, RECEIPT…
     kind = models.CharField(max_length=40)
     # What it is about, e.g. "invoice:17". With the kind, unique: nobody is told the same thing twice.
