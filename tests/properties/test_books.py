@@ -155,7 +155,7 @@ def test_the_books_of_an_account_follow_from_what_happened_to_it(provider, monke
     run_machine(
         Account,
         settings=settings(
-            max_examples=30,
+            max_examples=25,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
