@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import connection
+from django.db import Error, connection
 
 from billing import payments
 from billing.close import pipeline, runner, sweeper
-from billing.close.runner import NOT_THE_STEPS_FAULT
+from billing.close.runner import is_the_databases_fault
 from billing.models import CloseRun
 from billing.reports import progress
 
@@ -60,10 +60,10 @@ def attend(
             sight = _look(run)
             on_sight(sight)
             failures = 0
-        except NOT_THE_STEPS_FAULT:
+        except Error as error:
             # Whatever was open is rolled back; the next query connects anew.
             failures += 1
-            if failures > RECONNECTS_MAX:
+            if not is_the_databases_fault(error) or failures > RECONNECTS_MAX:
                 raise
             logger.warning("the database went away: connecting again", exc_info=True)
             connection.close()

@@ -10,7 +10,7 @@ from django.db import transaction
 from accounts.models import Account, BillingEntity
 from billing import locks
 from billing.close import runs
-from billing.close.runner import NOT_THE_STEPS_FAULT
+from billing.close.runner import is_the_databases_fault
 from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
 from billing.models import CloseRun, Step, UsageBatch
@@ -55,9 +55,10 @@ def _outcomes(some: Sequence[Account], *, run: CloseRun, as_of: datetime) -> lis
     """As the runner does: an error bisects the accounts down to the one that raises it."""
     try:
         return _rolled_back(some, run=run, as_of=as_of)
-    except NOT_THE_STEPS_FAULT:
-        raise
-    except Exception as error:  # noqa: BLE001 - what a rehearsal is for: to see it before the close does
+    except Exception as error:
+        # What a rehearsal is for: to see it before the close does.
+        if is_the_databases_fault(error):
+            raise
         if len(some) == 1:
             step = Step(run=run, account=some[0], kind=invoice.kind)
             return [Outcome(step, Step.State.DEAD, f"{type(error).__name__}: {error}")]

@@ -14,7 +14,14 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import (
+    DatabaseError,
+    Error,
+    InterfaceError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -34,6 +41,16 @@ ATTEMPTS_MAX = 8
 
 # The database itself is in trouble: nobody's step is at fault. Let the worker die and be restarted.
 NOT_THE_STEPS_FAULT = (OperationalError, InterfaceError)
+
+
+def is_the_databases_fault(error: BaseException) -> bool:
+    """
+    Whether an error tells of the database's trouble, and not of what somebody did with it.
+
+    A bare DatabaseError is one without an SQLSTATE: a server that was killed in the middle of a
+    statement has no time to send one.
+    """
+    return isinstance(error, NOT_THE_STEPS_FAULT) or type(error) is DatabaseError
 
 
 def drain(lane: str, *, clock: Callable[[], datetime], until: Callable[[], bool]) -> int:
@@ -64,11 +81,9 @@ def _work_in_the_database(
     claimed: list[int] = []
     try:
         return _transact(module, claimed, as_of=as_of, only=only)
-    except NOT_THE_STEPS_FAULT:
-        raise
     except Exception as error:
-        if not claimed:
-            # It failed before it had any step in hand: no step's fault, and a defect to be seen.
+        if not claimed or is_the_databases_fault(error):
+            # Without any step in hand it is no step's fault either, but a defect to be seen.
             raise
         if len(claimed) == 1:
             _charge_an_attempt(claimed[0], error, as_of=as_of)
@@ -125,8 +140,9 @@ def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
         return 0
     try:
         _perform_leased(module, steps, as_of=as_of)
-    except NOT_THE_STEPS_FAULT:
-        _give_back(steps)
+    except Exception as error:
+        if is_the_databases_fault(error):
+            _give_back(steps)
         raise
     return len(steps)
 
@@ -145,9 +161,9 @@ def _perform_leased(module: StepModule, steps: Sequence[Step], *, as_of: datetim
         outcomes = list(module.perform(Chunk(steps[0].run, list(steps), accounts, as_of)))
         _check_complete(steps, outcomes)
         _finish_leased(module, outcomes, as_of=as_of)
-    except NOT_THE_STEPS_FAULT:
-        raise
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
+        if is_the_databases_fault(error):
+            raise
         if len(steps) == 1:
             _charge_an_attempt(steps[0].pk, error, as_of=as_of, lease_token=steps[0].lease_token)
             return
@@ -175,7 +191,7 @@ def _lease(module: StepModule) -> list[Step]:
 def _give_back(steps: Sequence[Step]) -> None:
     """End our leases early and uncharged, if the database still hears us; else they run out."""
     connection.close_if_unusable_or_obsolete()
-    with suppress(*NOT_THE_STEPS_FAULT):
+    with suppress(Error):
         Step.objects.filter(
             pk__in=[step.pk for step in steps],
             state=State.RUNNING,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
@@ -18,6 +18,13 @@ from billing.models import Decision, Step
 from tests.closing import start_close
 from tests.factories import AS_OF, AccountFactory
 from tests.provider import Killed
+
+# The second is how psycopg2 tells of a server that was killed in the middle of a statement.
+TROUBLE = [
+    OperationalError("terminating connection"),
+    DatabaseError("server closed the connection unexpectedly"),
+    InterfaceError("connection already closed"),
+]
 
 
 @dataclass
@@ -129,9 +136,10 @@ class TestStepsThatTouchOnlyOurDatabase:
             "AssertionError: a step was left without an outcome"
         }
 
-    def test_trouble_of_the_database_is_nobodys_fault(self, invoices):
-        with pytest.raises(OperationalError):
-            Module(raising(OperationalError("terminating connection"))).work()
+    @pytest.mark.parametrize("trouble", TROUBLE)
+    def test_trouble_of_the_database_is_nobodys_fault(self, invoices, trouble):
+        with pytest.raises(type(trouble)):
+            Module(raising(trouble)).work()
 
         assert {(step.state, step.attempts) for step in reread(invoices)} == {("READY", 0)}
 
@@ -360,9 +368,10 @@ class TestStepsThatTouchTheWorld:
         assert AS_OF <= poison.run_at <= AS_OF + timedelta(seconds=30)
         assert Step.objects.get(account=poison.account, kind="HOLD").state == "WAITING"
 
-    def test_trouble_of_the_database_gives_the_leases_back_uncharged(self, charges):
-        with pytest.raises(OperationalError):
-            charging(raising(OperationalError("deadlock detected"))).work()
+    @pytest.mark.parametrize("trouble", TROUBLE)
+    def test_trouble_of_the_database_gives_the_leases_back_uncharged(self, charges, trouble):
+        with pytest.raises(type(trouble)):
+            charging(raising(trouble)).work()
 
         assert {(step.state, step.attempts) for step in reread(charges)} == {("UNKNOWN", 0)}
 
