@@ -62,7 +62,7 @@ def extract(folders: Iterable[str] = (*CODE, *TEMPLATES)) -> list[Message]:
     found = Catalog()
     for path in _sources(folders):
         where = path.relative_to(settings.BASE_DIR).as_posix()
-        method = extract_python if path.suffix == ".py" else _extract_template
+        method: Any = extract_python if path.suffix == ".py" else _extract_template
         with path.open("rb") as file:
             for line, string, _comments, context in babel_extract(method, file, KEYWORDS):
                 found.add(string, locations=[(where, line)], context=context)
@@ -102,9 +102,9 @@ def _is_translated(translation: Message | None, original: Message) -> bool:
     return all(form and set(PLACEHOLDER.findall(form)) == ours for form in theirs)
 
 
-def _forms(string: str | Iterable[str]) -> list[str]:
-    """The singular and plural forms of a string; one form where it has no plural."""
-    return [string] if isinstance(string, str) else list(string)
+def _forms(string: str | Iterable[str] | None) -> list[str]:
+    """The singular and plural forms of a string; one form where it has no plural, or nothing."""
+    return [string or ""] if string is None or isinstance(string, str) else list(string)
 
 
 def _compile(po: Path) -> bool:

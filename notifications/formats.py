@@ -62,7 +62,10 @@ def money(amount_minor: int, currency: str, locale: str) -> str:
     decimals = _exponent(currency)
     amount = Decimal(amount_minor).scaleb(-decimals)
     pattern = _currency_pattern(locale, decimals)
-    return pattern.apply(amount, babel_locale(locale), currency=currency, currency_digits=False)
+    written: str = pattern.apply(
+        amount, babel_locale(locale), currency=currency, currency_digits=False
+    )
+    return written
 
 
 def instant(moment: dt.datetime, locale: str, time_zone: str) -> str:
