@@ -638,14 +638,16 @@ say(ask("SELECT answer FROM kept"))
         assert handed == [(Path("/etc/passwd"), 4711, 4712)]
 
     def test_root_becomes_the_owner_of_the_data(self, place, monkeypatch, own_account):
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
         status = os.stat_result([0o40700, 0, 0, 0, 4711, 4712, 0, 0, 0, 0])
-        monkeypatch.setattr(Path, "stat", lambda _path, **_: status)
+        # Undone before the place is cleared: only root may clear it as somebody else.
+        with monkeypatch.context() as root:
+            root.setattr(os, "geteuid", lambda: 0)
+            root.setattr(Path, "stat", lambda _path, **_: status)
 
-        found = account_for(data_dir=place)
+            found = account_for(data_dir=place)
 
-        assert found == Account(uid=4711, gid=4712)
-        assert found.popen_arguments() == {"user": 4711, "group": 4712, "extra_groups": []}
+            assert found == Account(uid=4711, gid=4712)
+            assert found.popen_arguments() == {"user": 4711, "group": 4712, "extra_groups": []}
 
     def test_root_uses_pgserver_where_there_is_one(self, data_dir, monkeypatch):
         monkeypatch.setattr(os, "geteuid", lambda: 0)
