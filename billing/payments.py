@@ -249,28 +249,27 @@ def _refusal(
         return NoPaymentMethod("there is no card", standing=standing)
     if method.has_expired(as_of):
         return NoPaymentMethod(f"{method} has expired", standing=standing)
-    minimum_minor = _minimum_minor(method.gateway, standing.currency)
-    if _chargeable_minor(method.gateway, standing) < minimum_minor:
-        return NothingDue(
-            f"less than {money(minimum_minor, standing.currency)}, the least the gateway charges:"
-            " carried forward",
-            standing=standing,
-        )
+    if not chargeable_minor(method.gateway, standing.due_minor, standing.currency):
+        due = money(standing.due_minor, standing.currency)
+        return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
     return None
 
 
-def _minimum_minor(gateway: str, currency: str) -> int:
+def chargeable_minor(gateway: str, due_minor: int, currency: str) -> int:
+    """
+    What a gateway can charge of what is due, in minor units: no finer than it counts, and 0 below
+    the least it takes. The rest stays due.
+    """
     # A card of a gateway that is not set up must not stop the others' batch: `_prepare` will say so.
     with suppress(gateways.Misconfigured):
-        return gateways.get(gateway).capabilities.minimum_minor.get(currency, 1)
-    return 1
-
-
-def _chargeable_minor(gateway: str, standing: Standing) -> int:
-    """What is due, but no finer than the gateway can charge: the rest stays due."""
-    with suppress(gateways.Misconfigured):
-        return gateways.get(gateway).chargeable_minor(standing.due_minor, standing.currency)
-    return standing.due_minor
+        provider = gateways.get(gateway)
+        amount_minor = provider.chargeable_minor(due_minor, currency)
+        return (
+            amount_minor
+            if amount_minor >= provider.capabilities.minimum_minor.get(currency, 1)
+            else 0
+        )
+    return due_minor
 
 
 def _reserved(
@@ -281,7 +280,7 @@ def _reserved(
         run_id=request.run_id,
         kind=request.kind,
         currency=standing.currency,
-        amount_minor=_chargeable_minor(method.gateway, standing),
+        amount_minor=chargeable_minor(method.gateway, standing.due_minor, standing.currency),
         payment_method=method,
         gateway=method.gateway,
         next_action_at=standing.as_of + DRIVE_WINDOW,

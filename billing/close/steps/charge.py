@@ -111,7 +111,10 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
         **ledger.standing(attempt.account_id, as_of=chunk.as_of).facts,
         "charged_minor": attempt.amount_minor,
     }
-    changed = attempt.amount_minor != step.expected.get("due_minor")
+    expected_minor = payments.chargeable_minor(
+        attempt.gateway, step.expected.get("due_minor", 0), attempt.currency
+    )
+    changed = attempt.amount_minor != expected_minor
     match attempt.state:
         case State.SUCCEEDED:
             return done(

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from accounts import holds
-from billing import dunning, ledger
+from accounts.models import PaymentMethod
+from billing import dunning, ledger, payments
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import Invoice, PaymentAttempt, Step
@@ -24,9 +25,26 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
         )
     }
+    gateways_of_cards = dict(
+        PaymentMethod.objects.filter(
+            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
+        ).values_list("account", "gateway")
+    )
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        yield _decide(chunk, step, standings[pk], on_their_way.get(pk))
+        if _is_too_little(standings[pk], gateways_of_cards.get(pk)):
+            # Who has paid all that a card can be charged is not held for the rest.
+            yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
+        else:
+            yield _decide(chunk, step, standings[pk], on_their_way.get(pk))
+
+
+def _is_too_little(standing: Standing, gateway: str | None) -> bool:
+    return (
+        gateway is not None
+        and standing.due_minor > 0
+        and not payments.chargeable_minor(gateway, standing.due_minor, standing.currency)
+    )
 
 
 def _decide(

@@ -77,8 +77,11 @@ class TestCharge:
         work_once("CHARGE")
 
         assert decision_on(account, "CHARGE").because == (
-            "less than €\xa00.50, the least the gateway charges: carried forward"
+            "€\xa00.49 is less than can be charged: carried forward"
         )
+        work_once("HOLD")
+        assert decision_on(account, "HOLD").because == "less is due than can be charged"
+        assert not account.holds.exists()
 
     def test_is_blocked_where_our_set_up_is_wrong_and_stops_no_other(self):
         account = account_using("12.00")
