@@ -12,10 +12,10 @@ CATALOGS := $(VENV)/.catalogs
 PO_FILES := $(wildcard locale/*/LC_MESSAGES/*.po)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test lint format lock clean
+.PHONY: help install demo run test crash-sweep kill-storm lint format lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) $(CATALOGS)  ## the virtual environment and its hash-locked packages; nothing to do when they stand
 	@:
@@ -64,6 +64,12 @@ test: install  ## every check and the whole suite, with branch coverage
 	[ -z "$$failed" ] || echo "A check has failed, see above; the tests run all the same."; \
 	$(BIN)/pytest -q -n $(JOBS) --cov || failed=yes; \
 	[ -z "$$failed" ]
+
+crash-sweep: install  ## a close killed at every boundary, three ways, and PAIRS=200 double crashes; UPDATE=1 lists new boundaries
+	@$(BIN)/python -m tests.crashes.sweep $(if $(UPDATE),--update) $(if $(PAIRS),--pairs $(PAIRS)) $(if $(SEED),--seed $(SEED))
+
+kill-storm: install  ## the whole product under a monkey that kills it, for SECONDS=130, by SEED
+	@env -u DATABASE_URL $(BIN)/python -m tests.storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 lint: install  ## the checks alone
 	@$(CHECKS); [ -z "$$failed" ]

@@ -1,0 +1,172 @@
+"""
+What is wrong with the world of a storm: a provider and a mail server that fail, and short pauses.
+
+Also what is counted of the recoveries. The domain code is wrapped from outside, in every process.
+"""
+
+import logging
+import os
+import random
+import smtplib
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from tests.storm.notes import Mark, note
+
+# Of a hundred calls to the provider, or mails.
+DROPPED, REPLY_LOST, SLOW, BUSY = 4, 5, 3, 2
+
+# What a log line tells of a recovery.
+TOLD = {
+    "outcomes came after their lease": "fenced outcomes dropped",
+    "lease was lost": "fenced mails dropped",
+    "has lost its database": "clusters that lost their database",
+    "one by one": "batches taken one by one",
+}
+
+
+def install() -> None:
+    """This will shorten the pauses, break the provider and the mail, and count. Once per process."""
+    rng = random.Random(f"{settings.STORM_SEED} {os.getpid()}")
+    _shorten_pauses()
+    _break_provider(rng)
+    _break_mail(rng)
+    _count_recoveries()
+    _mark_work()
+    logging.getLogger().addHandler(_Listener())
+
+
+def _shorten_pauses() -> None:
+    from billing import payments
+    from billing.close import runner
+    from notifications import delivery
+
+    payments.DRIVE_WINDOW = timedelta(seconds=8)
+    payments.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
+    payments.ASK_AGAIN_LATER = timedelta(seconds=8)
+    runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
+    delivery.LEASE = timedelta(seconds=6)
+    delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)
+    delivery.SERVER_RETRY = timedelta(seconds=2)
+
+
+def _break_provider(rng: random.Random) -> None:
+    from billing.gateways import OutcomeUnknown, RateLimited
+    from billing.gateways.sandbox import SandboxGateway
+
+    def broken(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            chance = rng.randrange(100)
+            if chance < DROPPED:
+                note("provider: request dropped")
+                raise OutcomeUnknown("the request was dropped on its way")
+            if (chance := chance - DROPPED) < BUSY:
+                note("provider: too many requests")
+                raise RateLimited(1)
+            if (chance := chance - BUSY) < SLOW:
+                note("provider: slow")
+                time.sleep(rng.uniform(1, 3))
+            answer = real(*args, **kwargs)
+            if 0 <= chance - SLOW < REPLY_LOST:
+                note("provider: reply lost")
+                raise OutcomeUnknown("the reply was lost on its way")
+            return answer
+
+        return call
+
+    for name in ("prepare", "submit", "read", "find", "cancel"):
+        setattr(SandboxGateway, name, broken(getattr(SandboxGateway, name)))
+
+
+def _break_mail(rng: random.Random) -> None:
+    from tests.crashes.sweep.mail_sink import SinkBackend
+
+    real = SinkBackend.send_messages
+
+    def broken(self: Any, emails: Any) -> int:
+        chance = rng.randrange(100)
+        if chance < DROPPED:
+            note("mail: dropped")
+            raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+        sent = real(self, emails)
+        if chance < DROPPED + REPLY_LOST:
+            note("mail: reply lost")
+            raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+        return sent
+
+    SinkBackend.send_messages = broken
+
+
+# --- what is counted
+
+
+def _count_recoveries() -> None:
+    from billing import payments
+    from billing.close import sweeper
+    from config.embedded_postgres.server import Server
+
+    _count(sweeper, "free_expired_leases", "step leases expired")
+    _count(sweeper, "ring_for_ready_steps", "lanes rung by the sweeper")
+    _count(payments, "drive_due", "attempts driven by the sweeper")
+    real_apply = payments._apply
+
+    def apply(attempt: Any, *args: Any, **kwargs: Any) -> None:
+        was_unknown = attempt.unknown_since is not None
+        real_apply(attempt, *args, **kwargs)
+        note("unknown outcomes resolved", int(was_unknown))
+
+    payments._apply = apply
+    real_start = Server._start
+
+    def start(self: Any, account: Any) -> None:
+        real_start(self, account)
+        note("database started")
+
+    Server._start = start
+    real_connect = BaseDatabaseWrapper.connect
+
+    def connect(self: Any) -> None:
+        real_connect(self)
+        note("database reconnects", int(getattr(self, "storm_connected", False)))
+        self.storm_connected = True
+
+    BaseDatabaseWrapper.connect = connect
+
+
+def _count(module: Any, name: str, what: str) -> None:
+    real = getattr(module, name)
+
+    def counted(*args: Any, **kwargs: Any) -> int:
+        times: int = real(*args, **kwargs)
+        note(what, times)
+        return times
+
+    setattr(module, name, counted)
+
+
+def _mark_work() -> None:
+    """So that the monkey finds somebody who is busy, or in the middle of a payment."""
+    from billing import payments, tasks
+
+    def marking(real: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            with Mark(what):
+                return real(*args, **kwargs)
+
+        return marked
+
+    tasks.drain = marking(tasks.drain, "busy")
+    payments.collect_all = marking(payments.collect_all, "paying")
+
+
+class _Listener(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        for told, what in TOLD.items():
+            if told in message:
+                note(what)

@@ -1,0 +1,146 @@
+"""Kills by seed. Each kind comes as often as any other, in an order of the seed's."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+from django.db import Error, connection
+
+from tests.storm.notes import marked
+from tests.storm.stage import CLUSTERS, Stage, everything_below
+
+# For whom it is meant may not be there just now: a cluster that is starting, nobody who pays.
+PATIENCE_SECONDS = 6
+FROZEN_SECONDS = (3.0, 10.0)
+
+
+class NobodyThere(Exception):
+    """There is no such process at the moment."""
+
+
+class Monkey:
+    def __init__(self, stage: Stage, rng: random.Random) -> None:
+        self.stage = stage
+        self.rng = rng
+        self.kills: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+        self._frozen: list[tuple[float, list[psutil.Process]]] = []
+        self._order: list[str] = []
+        self.kinds: dict[str, Callable[[], None]] = {
+            "kill -9 idle worker": lambda: self._kill(self._worker(busy=False)),
+            "kill -9 busy worker": lambda: self._kill(self._worker(busy=True)),
+            "kill -9 pusher": lambda: self._kill(self._role("pusher")),
+            "kill -9 monitor": lambda: self._kill(self._role("monitor")),
+            "kill -9 sentinel": lambda: self._kill(self._role("sentinel")),
+            "kill -9 main": lambda: self._kill(self._role("main")),
+            "kill -9 whole group": self._kill_group,
+            "kill -9 clockwork": lambda: self._kill(self._process("clockwork")),
+            "kill -9 writer": lambda: self._kill(self._process("writer")),
+            "kill -9 site worker": lambda: self._kill(self._site_worker()),
+            "kill -9 postgres backend": lambda: self._kill(self._one_of(self.stage.backends())),
+            "kill -9 postmaster": lambda: self._kill(self.stage.postmaster()),
+            "terminate all backends": self._terminate_backends,
+            "stop and continue a worker": lambda: self._freeze([self._worker(busy=True)]),
+            "stop and continue a cluster": self._freeze_cluster,
+            "term a cluster": lambda: self._role("supervisor").terminate(),
+        }
+
+    def strike(self, *, while_waiting: Callable[[], None]) -> None:
+        """This will do the next harm, waiting a little for its victim to be there."""
+        kind = self._next()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            with suppress(NobodyThere, psutil.Error, ProcessLookupError):
+                self.kinds[kind]()
+                self.kills[kind] += 1
+                return
+            if time.monotonic() > deadline:
+                self.missed[kind] += 1
+                return
+            while_waiting()
+            self.thaw()
+            time.sleep(0.02)
+
+    def thaw(self, *, all_of_them: bool = False) -> None:
+        """This will let those go on whose time is over."""
+        for entry in list(self._frozen):
+            until, processes = entry
+            if all_of_them or time.monotonic() > until:
+                self._frozen.remove(entry)
+                for process in processes:
+                    with suppress(psutil.Error):
+                        process.resume()
+
+    def _next(self) -> str:
+        if not self._order:
+            self._order = self.rng.sample(sorted(self.kinds), len(self.kinds))
+        return self._order.pop()
+
+    # --- how
+
+    def _kill(self, process: psutil.Process | None) -> None:
+        if process is None:
+            raise NobodyThere
+        process.kill()
+
+    def _kill_group(self) -> None:
+        os.killpg(self._role("supervisor").pid, signal.SIGKILL)
+
+    def _freeze(self, processes: list[psutil.Process]) -> None:
+        for process in processes:
+            process.suspend()
+        self._frozen.append((time.monotonic() + self.rng.uniform(*FROZEN_SECONDS), processes))
+
+    def _freeze_cluster(self) -> None:
+        self._freeze(list(everything_below(self._role("supervisor"))))
+
+    def _terminate_backends(self) -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        except Error as error:
+            raise NobodyThere from error
+        finally:
+            connection.close()
+
+    # --- whom
+
+    def _role(self, role: str) -> psutil.Process:
+        for name in self.rng.sample(CLUSTERS, len(CLUSTERS)):
+            if role in (found := self.stage.cluster(name)):
+                return found[role]
+        raise NobodyThere
+
+    def _worker(self, *, busy: bool) -> psutil.Process:
+        at_work = marked("busy")
+        return self._one_of(
+            [
+                process
+                for name in CLUSTERS
+                for role, process in self.stage.cluster(name).items()
+                if role.startswith("worker") and (process.pid in at_work) == busy
+            ]
+        )
+
+    def _site_worker(self) -> psutil.Process:
+        """In the middle of a customer's payment."""
+        paying = marked("paying")
+        return self._one_of([w for w in self.stage.site_workers() if w.pid in paying])
+
+    def _process(self, name: str) -> psutil.Process:
+        if name not in self.stage.running:
+            raise NobodyThere
+        return psutil.Process(self.stage.running[name].pid)
+
+    def _one_of(self, processes: list[psutil.Process]) -> psutil.Process:
+        if not processes:
+            raise NobodyThere
+        return self.rng.choice(processes)

@@ -1,0 +1,21 @@
+"""The product's own settings, in a folder of the storm's, with its faults installed."""
+
+from pathlib import Path
+
+from config.settings.base import *  # noqa: F403
+from config.settings.base import INSTALLED_APPS, env
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.storm"]
+STORM_FOLDER = Path(env.str("STORM_FOLDER"))
+STORM_SEED = env.int("STORM_SEED")
+MAIL_SINK = STORM_FOLDER / "mail.jsonl"
+EMAIL_BACKEND = "tests.crashes.sweep.mail_sink.SinkBackend"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+# A frozen worker wakes up after this, and finds its lease gone.
+STEP_LEASE_SECONDS = 6
+SANDBOX_LATENCY_SECONDS = 0.02
+SANDBOX_SLOW_SECONDS = 2.0
