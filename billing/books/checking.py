@@ -28,7 +28,7 @@ PROVIDER_RECORDS = "billing_providerrecord"
 # more than it saves; and a nested loop, chosen where statistics are old, as they are after a close,
 # would take hours.
 SETTINGS = """
-SELECT set_config('books.as_of', %s, true), set_config('work_mem', '64MB', true),
+SELECT set_config('books.as_of', %s, true), set_config('work_mem', '128MB', true),
        set_config('jit', 'off', true), set_config('enable_nestloop', 'off', true)
 """
 
