@@ -528,6 +528,9 @@ def apply_provider_state(observations: Mapping[uuid.UUID, Observation], *, as_of
 def _apply(
     attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
 ) -> None:
+    if seen.ref != attempt.provider_ref and seen.status is not Status.SUCCEEDED:
+        # An object of an earlier try, left behind: however it ends, this one goes on.
+        return
     attempt.unknown_since = None
     match seen.status:
         case Status.SUCCEEDED:
@@ -567,19 +570,24 @@ def _succeed(
         attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"
         attempt.next_action_at = None
         return
-    attempt.because = (
-        ""
-        if seen.amount_minor == attempt.amount_minor
-        else f"the provider took {money(seen.amount_minor, seen.currency)},"
-        f" not {money(attempt.amount_minor, attempt.currency)}: booked as taken"
-    )
-    attempt.state = State.SUCCEEDED
-    attempt.provider_ref = seen.ref
-    attempt.next_action_at = None
+    is_first = attempt.state != State.SUCCEEDED
+    if is_first:
+        attempt.because = (
+            ""
+            if seen.amount_minor == attempt.amount_minor
+            else f"the provider took {money(seen.amount_minor, seen.currency)},"
+            f" not {money(attempt.amount_minor, attempt.currency)}: booked as taken"
+        )
+        attempt.state = State.SUCCEEDED
+        attempt.provider_ref = seen.ref
+        attempt.next_action_at = None
+    else:
+        # Not by us: somebody submitted an object that was left behind. Real money all the same.
+        attempt.because = f"the provider has taken money by {seen.ref} as well: booked as taken"
     _book(
         Payment(
             account=account,
-            attempt=attempt,
+            attempt=attempt if is_first else None,
             gateway=attempt.gateway,
             provider_ref=seen.ref,
             currency=seen.currency,
