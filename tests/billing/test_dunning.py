@@ -46,6 +46,55 @@ class TestPlaceHold:
             held(account)
 
 
+class TestHoldsByHand:
+    """A person places it, and only a person lifts it."""
+
+    def placed(self, account) -> Hold:
+        return dunning.place_hold_by_hand(
+            account_id=account.pk, reason="Fraud suspected", actor="ann@example.com", as_of=AS_OF
+        )
+
+    def lift(self, hold: Hold) -> Hold:
+        return dunning.lift_hold_by_hand(
+            hold_id=hold.pk, reason="It was nothing", actor="ann@example.com", as_of=AS_OF
+        )
+
+    def test_stay_whatever_is_paid(self):
+        account = owing("12.34")
+        hold = self.placed(account)
+
+        pay_by_hand(account, 1234)
+
+        hold.refresh_from_db()
+        assert (hold.reason, hold.lifted_at) == ("MANUAL", None)
+
+    def test_are_placed_once(self):
+        account = owing()
+        self.placed(account)
+
+        with pytest.raises(holds.AlreadyHeld):
+            self.placed(account)
+
+    def test_are_lifted_once(self):
+        hold = self.placed(owing())
+
+        assert self.lift(hold).lifted_at == AS_OF
+        with pytest.raises(dunning.NotHeld):
+            self.lift(hold)
+
+    def test_keep_who_and_why_and_tell_the_customer(self):
+        account = owing()
+
+        self.lift(self.placed(account))
+
+        made = Decision.objects.order_by("pk").values_list("act", "because", "actor")
+        assert list(made) == [
+            ("PLACE_HOLD", "Fraud suspected", "ann@example.com"),
+            ("LIFT_HOLD", "It was nothing", "ann@example.com"),
+        ]
+        assert Message.objects.filter(account=account).count() == 2
+
+
 class TestLiftSettledHolds:
     def test_lifts_it_when_the_last_overdue_cent_is_paid(self):
         account = owing("12.34")

@@ -299,6 +299,19 @@ class TestLateUsage:
 
         assert [minor for _, minor in lines_of(november)] == [2000, 0]
 
+    def test_knows_the_allowance_of_its_own_month_from_that_of_others(self):
+        account = AccountFactory()
+        PriceFactory(unit_price=1, free_quantity=100)
+        hours(account, "100", month=SEPTEMBER)
+        bill(account, month=SEPTEMBER)
+        hours(account, "30")
+        bill(account)
+        hours(account, "70")
+
+        (november,) = bill(account, month=NOVEMBER)
+
+        assert november.total_minor == 0
+
     def test_does_not_pay_its_months_fee_again(self):
         account = AccountFactory()
         PriceFactory(unit_price=1, monthly_fee=9)

@@ -27,8 +27,11 @@ from billing.models import (
     Posting,
     Price,
     Product,
+    ProviderEvent,
     ProviderRecord,
     Step,
+    UsageBatch,
+    UsageEvent,
     UsageSummary,
 )
 from tests.billing.builders import bill, grant, pay_by_hand
@@ -93,6 +96,12 @@ def attempt(**facts: object) -> PaymentAttempt:
             "gateway": "sandbox",
             **facts,
         }
+    )
+
+
+def event() -> ProviderEvent:
+    return ProviderEvent.objects.create(
+        gateway="sandbox", event_id="evt_1", is_live=False, received_at=AS_OF, next_try_at=AS_OF
     )
 
 
@@ -329,6 +338,14 @@ class TestPayments:
     def test_an_attempt_is_positive(self):
         return attempt(amount_minor=0).save
 
+    @breaks("provider_event_is_stored_once")
+    def test_an_event_delivered_twice_is_stored_once(self):
+        return again(event())
+
+    @breaks("provider_event_waits_or_is_processed")
+    def test_an_event_waits_or_is_processed(self):
+        return changed(event(), outcome="APPLIED")
+
     @breaks("provider_lists_an_object_once")
     def test_a_provider_lists_an_object_once(self):
         record = ProviderRecord(
@@ -468,6 +485,10 @@ class TestWords:
                 step,
                 Step(run=step.run, kind="REPORT"),
                 Decision(act="CHARGE", did="SKIPPED", because="settled meanwhile"),
+                UsageBatch(name="2018-10.csv"),
+                UsageEvent(quantity=Decimal("1.500"), unit="hour", item="small"),
+                UsageSummary(quantity=Decimal(10), unit="hour", item="large"),
+                ProviderEvent(type="charge.succeeded", event_id="evt_1"),
                 ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
                 PaymentAttempt(id=uuid.UUID(int=1)),
                 LedgerEntry.objects.earliest("pk"),
@@ -489,6 +510,10 @@ class TestWords:
             "Charge Acme (acme)",
             "Report Month Close 2018-10",
             "CHARGE: Did nothing, settled meanwhile",
+            "2018-10.csv",
+            "1.5 hour small",
+            "10 hour large",
+            "charge.succeeded evt_1",
             "sb_1: SUCCEEDED",
             "Reserved 00000000-0000-0000-0000-000000000001",
             "Invoice issued: Invoice MC-000001",

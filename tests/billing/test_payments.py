@@ -680,6 +680,24 @@ class TestApplyProviderState:
         assert (paid.state, failed.state) == (State.SUCCEEDED, State.FAILED)
         assert Message.objects.count() == 2
 
+    def test_how_an_object_that_was_left_behind_ends_does_not_end_the_attempt(self, provider):
+        submitted = stuck(owing(), provider, "submit")
+
+        self.says(submitted, "CANCELED", ref="left behind")
+        self.says(submitted, "DECLINED", ref="left behind")
+
+        assert submitted.state == State.SUBMITTED
+
+    def test_money_that_one_left_behind_took_is_booked_too_and_said(self):
+        attempt = collect(owing("12.34"))
+
+        self.says(attempt, "SUCCEEDED", ref="left behind")
+
+        assert Payment.objects.count() == 2
+        assert credit(attempt.account) == 1234
+        assert attempt.payment.provider_ref == attempt.provider_ref != "left behind"
+        assert "by left behind as well" in attempt.because
+
     def test_another_amount_is_booked_as_taken_and_said(self, provider):
         account = owing("12.34")
         provider.says("submit", amount_minor=1200)

@@ -158,6 +158,31 @@ class TestTheBook:
         assert gateways.get("sandbox").read(made.ref) == made
 
 
+class TestCards:
+    """The same for everybody, and nobody's: nothing to enter, nothing to take away."""
+
+    def test_look_like_cards_that_never_expire(self, sandbox):
+        seen = sandbox.read_method("sandbox_visa")
+
+        assert (seen.brand, seen.last_four, seen.expiry_year) == ("Visa", "4242", 9999)
+        assert sandbox.detach("sandbox_visa") == seen
+
+    def test_are_kept_under_the_account_and_not_entered(self, sandbox):
+        customer = sandbox.ensure_customer(account_ref="acme", email="", name="Acme")
+        begun = sandbox.begin_setup(account_ref="acme", customer_ref=customer)
+
+        assert customer == "acme"
+        assert begun.client_secret == ""
+        assert sandbox.read_setup(begun.ref).method is None
+
+    def test_can_be_charged_to_the_last_minor_unit(self, sandbox):
+        assert sandbox.chargeable_minor(1, "ISK") == 1
+
+    def test_tell_nothing_unasked(self, sandbox):
+        with pytest.raises(gateways.NotAuthentic):
+            sandbox.parse_webhook({}, b"{}")
+
+
 class TestNames:
     def test_every_name_is_a_gateway(self):
         assert [gateways.get(name).name for name in gateways.names()] == gateways.names()
