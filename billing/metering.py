@@ -207,6 +207,20 @@ def tally(*, as_of: datetime, on_progress: Callable[[UsageBatch], None] | None =
     return tallied
 
 
+def tally_everything(*, as_of: datetime) -> None:
+    """
+    This will tally as `tally` does, and wait for what other processes are tallying right now.
+
+    For a close: accounts invoiced before such a batch is tallied would get its usage a month late.
+    """
+    tally(as_of=as_of)
+    with transaction.atomic(durable=True):
+        left = list(UsageBatch.objects.select_for_update().filter(tallied_at=None).order_by("pk"))
+    if left:
+        # Whoever was at it has died.
+        tally(as_of=as_of)
+
+
 def _open_periods_of(batch_id: int) -> None:
     """Its own transactions: they would hold up every other opener for as long as the tally takes."""
     for account_ids, month in _missing_periods(batch_id):

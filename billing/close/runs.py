@@ -51,7 +51,7 @@ def start(
     closes_at = periods.closes_at(month, zones(entity))
     if as_of < closes_at:
         raise NotOverYet(month, closes_at)
-    metering.tally(as_of=as_of)
+    metering.tally_everything(as_of=as_of)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 

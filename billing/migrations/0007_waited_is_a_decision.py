@@ -4,15 +4,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('billing', '0006_provider_events'),
+        ("billing", "0006_provider_events"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='decision',
-            name='did',
-            field=models.CharField(choices=[('DONE', 'Did it'), ('SKIPPED', 'Did nothing'), ('BLOCKED', 'Left to a person'), ('DEAD', 'Gave up'), ('WAITED', 'Waited')], max_length=10),
+            model_name="decision",
+            name="did",
+            field=models.CharField(
+                choices=[
+                    ("DONE", "Did it"),
+                    ("SKIPPED", "Did nothing"),
+                    ("BLOCKED", "Left to a person"),
+                    ("DEAD", "Gave up"),
+                    ("WAITED", "Waited"),
+                ],
+                max_length=10,
+            ),
         ),
     ]

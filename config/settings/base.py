@@ -15,9 +15,9 @@ env = environ.Env()
 env.read_env(BASE_DIR / ".env")
 
 DEBUG = env.bool("DEBUG", default=False)
-# A development key; `check --deploy` and config.checks refuse it outside DEBUG on a public host.
+# A development key: by its first word `check --deploy` knows it, and refuses it.
 SECRET_KEY = env.str(
-    "SECRET_KEY", default="insecure-development-key-set-SECRET_KEY-before-going-live"
+    "SECRET_KEY", default="django-insecure-development-key-set-SECRET_KEY-before-going-live"
 )
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])

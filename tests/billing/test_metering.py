@@ -11,6 +11,7 @@ from accounts.models import Account
 from billing import metering, periods
 from billing.models import BillingPeriod, Invoice, UsageBatch, UsageEvent, UsageSummary
 from tests.factories import AccountFactory, EntityFactory, PeriodFactory, ProductFactory
+from tests.workers import Aside, wait_until_somebody_waits
 
 AS_OF = datetime(2018, 12, 1, tzinfo=UTC)
 OCTOBER = date(2018, 10, 1)
@@ -373,6 +374,20 @@ class TestTallyAtOnce:
             errors = in_threads(1, lambda: outcome.append(metering.tally(as_of=AS_OF)))
 
         assert (errors, outcome) == ([], [1])
+        assert UsageSummary.objects.get().events == 1
+
+    def test_a_close_waits_for_who_is_tallying_and_takes_over_from_the_dead(self):
+        account = AccountFactory()
+        held = usage_batch((account, at(1)))
+
+        with transaction.atomic():
+            UsageBatch.objects.select_for_update().get(pk=held.pk)
+            close = Aside(lambda: metering.tally_everything(as_of=AS_OF))
+            wait_until_somebody_waits()
+            # The tallier dies: its transaction ends without a tally.
+            transaction.set_rollback(True)
+
+        assert close.join() is None
         assert UsageSummary.objects.get().events == 1
 
     def test_the_tally_waits_for_whoever_bills_the_account(self):
