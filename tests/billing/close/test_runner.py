@@ -375,6 +375,17 @@ class TestStepsThatTouchTheWorld:
 
         assert {(step.state, step.attempts) for step in reread(charges)} == {("UNKNOWN", 0)}
 
+    def test_a_defect_of_the_runner_itself_leaves_the_leases_to_run_out(self, charges, monkeypatch):
+        def broken(*_args, **_facts):
+            raise LookupError("a defect")
+
+        monkeypatch.setattr(runner, "_charge_an_attempt", broken)
+
+        with pytest.raises(LookupError):
+            charging(fails_on(charges[0].account)).work()
+
+        assert reread(charges)[0].state == "RUNNING"
+
     def test_even_if_the_connection_was_cut(self, charges):
         def cut_off(chunk: Chunk) -> list[Outcome]:
             with connection.cursor() as cursor:
