@@ -68,7 +68,7 @@ test: install  ## every check and the whole suite, with branch coverage
 crash-sweep: install  ## a close killed at every boundary, three ways, and PAIRS=200 double crashes; UPDATE=1 lists new boundaries
 	@$(BIN)/python -m tests.crashes.sweep $(if $(UPDATE),--update) $(if $(PAIRS),--pairs $(PAIRS)) $(if $(SEED),--seed $(SEED))
 
-kill-storm: install  ## the whole product under a monkey that kills it, for SECONDS=130, by SEED
+kill-storm: install  ## the whole product under a monkey that kills it, for SECONDS=150, by SEED
 	@env -u DATABASE_URL $(BIN)/python -m tests.storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 lint: install  ## the checks alone

@@ -42,10 +42,13 @@ def install() -> None:
 
 
 def _shorten_pauses() -> None:
-    from billing import payments
+    from billing import inbound, payments
     from billing.close import runner
     from notifications import delivery
 
+    inbound.WORK_WINDOW = timedelta(seconds=6)
+    inbound.TRY_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
+    inbound.TRY_AGAIN_LATER = timedelta(seconds=8)
     payments.DRIVE_WINDOW = timedelta(seconds=8)
     payments.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     payments.ASK_AGAIN_LATER = timedelta(seconds=8)
@@ -106,13 +109,14 @@ def _break_mail(rng: random.Random) -> None:
 
 
 def _count_recoveries() -> None:
-    from billing import payments
+    from billing import inbound, payments
     from billing.close import sweeper
     from config.embedded_postgres.server import Server
 
     _count(sweeper, "free_expired_leases", "step leases expired")
     _count(sweeper, "ring_for_ready_steps", "lanes rung by the sweeper")
     _count(payments, "drive_due", "attempts driven by the sweeper")
+    _count(inbound, "process_due", "webhooks worked on")
     real_apply = payments._apply
 
     def apply(attempt: Any, *args: Any, **kwargs: Any) -> None:

@@ -7,9 +7,8 @@ from django.conf import settings
 from django.db.models import F, Sum
 from django.utils import timezone
 
-from billing import books
+from billing import books, gateways
 from billing.gateways import Status
-from billing.gateways.sandbox import SandboxGateway
 from billing.models import (
     CloseRun,
     CreditGrant,
@@ -49,7 +48,7 @@ def violations() -> list[str]:
         ),
         *_seen_during_the_storm(),
         *_dead(),
-        *_against_the_provider(),
+        *_against_the_providers(),
         *_against_what_was_invoiced(),
         *_against_the_journal(),
         *_against_the_mail_server(),
@@ -62,6 +61,7 @@ def volume() -> dict[str, int]:
         "runs closed": CloseRun.objects.filter(state=CloseRun.State.FINISHED).count(),
         "invoices": Invoice.objects.count(),
         "payments by card": Payment.objects.filter(gateway="sandbox").count(),
+        "payments by Stripe's protocol": Payment.objects.filter(gateway="stripe").count(),
         "payments by bank": Payment.objects.filter(gateway="manual").count(),
         "attempts": PaymentAttempt.objects.count(),
         "usage events": UsageEvent.objects.count(),
@@ -84,17 +84,21 @@ def _dead() -> list[str]:
     ]
 
 
-def _against_the_provider() -> list[str]:
-    seen = list(SandboxGateway(settings.SANDBOX_BOOK).book())
+def _against_the_providers() -> list[str]:
+    return [each for name in gateways.names() for each in _against(name)]
+
+
+def _against(gateway: str) -> list[str]:
+    seen = list(gateways.get(gateway).book())
     successes = [each for each in seen if each.status is Status.SUCCEEDED]
     taken = {(each.ref, each.amount_minor) for each in successes}
     booked = set(
-        Payment.objects.filter(gateway="sandbox").values_list("provider_ref", "amount_minor")
+        Payment.objects.filter(gateway=gateway).values_list("provider_ref", "amount_minor")
     )
     by_attempt = Counter(each.own_reference for each in successes)
     return [
-        *(f"taken and not booked: {lost}" for lost in taken - booked),
-        *(f"booked and not taken: {phantom}" for phantom in booked - taken),
+        *(f"{gateway}: taken and not booked: {lost}" for lost in taken - booked),
+        *(f"{gateway}: booked and not taken: {phantom}" for phantom in booked - taken),
         *(f"attempt {own} taken {times} times" for own, times in by_attempt.items() if times > 1),
     ]
 
@@ -102,7 +106,7 @@ def _against_the_provider() -> list[str]:
 def _against_what_was_invoiced() -> list[str]:
     """Every charge was of something owed then, so all of them together are never more than all invoices."""
     owed = _sums(Invoice.objects.filter(state="ISSUED"), "total_minor")
-    taken = _sums(Payment.objects.filter(gateway="sandbox"), "amount_minor")
+    taken = _sums(Payment.objects.exclude(gateway="manual"), "amount_minor")
     return [
         f"account {account} was charged {minor}, and invoiced {owed.get(account, 0)}"
         for account, minor in taken.items()

@@ -12,10 +12,13 @@ import psutil
 from django.db import Error, connection
 
 from tests.storm.notes import marked
-from tests.storm.stage import CLUSTERS, Stage, everything_below
+from tests.storm.stage import CLUSTERS, PROVIDER, Stage, everything_below
 
-# For whom it is meant may not be there just now: a cluster that is starting, nobody who pays.
-PATIENCE_SECONDS = 6
+# For whom it is meant may not be there just now: a cluster that is starting, nobody who pays. Then
+# another one's turn comes first.
+PATIENCE_SECONDS = 1.5
+# A payment takes a fraction of a second: who wants to meet one has to wait.
+PATIENCE_FOR = {"kill -9 site worker": 8.0}
 FROZEN_SECONDS = (3.0, 10.0)
 
 
@@ -41,6 +44,7 @@ class Monkey:
             "kill -9 whole group": self._kill_group,
             "kill -9 clockwork": lambda: self._kill(self._process("clockwork")),
             "kill -9 writer": lambda: self._kill(self._process("writer")),
+            "kill -9 provider": lambda: self._kill(self._process(PROVIDER)),
             "kill -9 site worker": lambda: self._kill(self._site_worker()),
             "kill -9 postgres backend": lambda: self._kill(self._one_of(self.stage.backends())),
             "kill -9 postmaster": lambda: self._kill(self.stage.postmaster()),
@@ -53,7 +57,7 @@ class Monkey:
     def strike(self, *, while_waiting: Callable[[], None]) -> None:
         """This will do the next harm, waiting a little for its victim to be there."""
         kind = self._next()
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + _patience(kind)
         while True:
             with suppress(NobodyThere, psutil.Error, ProcessLookupError):
                 self.kinds[kind]()
@@ -61,7 +65,9 @@ class Monkey:
                 return
             if time.monotonic() > deadline:
                 self.missed[kind] += 1
-                return
+                self._order.insert(self.rng.randint(0, len(self._order)), kind)
+                kind = self._next()
+                deadline = time.monotonic() + _patience(kind)
             while_waiting()
             self.thaw()
             time.sleep(0.02)
@@ -77,8 +83,9 @@ class Monkey:
                         process.resume()
 
     def _next(self) -> str:
-        if not self._order:
-            self._order = self.rng.sample(sorted(self.kinds), len(self.kinds))
+        if len(self._order) < len(self.kinds) // 2:
+            # Before the last ones' turn: they may be those that are never there.
+            self._order += self.rng.sample(sorted(self.kinds), len(self.kinds))
         return self._order.pop()
 
     # --- how
@@ -144,3 +151,7 @@ class Monkey:
         if not processes:
             raise NobodyThere
         return self.rng.choice(processes)
+
+
+def _patience(kind: str) -> float:
+    return PATIENCE_FOR.get(kind, PATIENCE_SECONDS)

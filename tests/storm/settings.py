@@ -16,6 +16,10 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 # A frozen worker wakes up after this, and finds its lease gone.
-STEP_LEASE_SECONDS = 6
-SANDBOX_LATENCY_SECONDS = 0.02
+STEP_LEASE_SECONDS = 5
+SANDBOX_LATENCY_SECONDS = 0.05
 SANDBOX_SLOW_SECONDS = 2.0
+# The second provider: a process that speaks Stripe's API, and is killed like the others.
+STRIPE_SECRET_KEY = "sk_test_storm"
+STRIPE_WEBHOOK_SECRETS = ["whsec_storm"]
+STRIPE_API_BASE = env.str("STORM_PROVIDER")

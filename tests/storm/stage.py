@@ -17,6 +17,9 @@ from tests.storm.notes import note
 
 CLUSTERS = ("cluster-1", "cluster-2")
 SITE = "site"
+PROVIDER = "provider"
+# Of the requests to it. What it executes and does not answer, it has done.
+PROVIDER_FAULTS = "drop_before=0.03,execute_then_drop=0.04,500=0.03,slow=0.03:2,409=0.02,429=0.02"
 PYTHON = [sys.executable, "-u"]
 
 
@@ -25,8 +28,22 @@ class Stage:
 
     def __init__(self) -> None:
         manage = [*PYTHON, str(settings.BASE_DIR / "manage.py")]
-        self.site = f"http://127.0.0.1:{_free_port()}"
+        self.site = f"http://127.0.0.1:{free_port()}"
+        provider_port = settings.STRIPE_API_BASE.rpartition(":")[2]
         self.commands = {
+            PROVIDER: [
+                *(
+                    *manage,
+                    "fakestripe",
+                    "--port",
+                    provider_port,
+                    "--seed",
+                    str(settings.STORM_SEED),
+                ),
+                *("--book", str(settings.STORM_FOLDER / "provider.sqlite3")),
+                *("--webhook-url", f"{self.site}/webhooks/stripe/"),
+                *("--webhook-secret", settings.STRIPE_WEBHOOK_SECRETS[0]),
+            ],
             **{name: [*manage, "cluster", "--supervise"] for name in CLUSTERS},
             SITE: [
                 *(*PYTHON, "-m", "gunicorn", "config.wsgi", "--bind", self.site[len("http://") :]),
@@ -35,6 +52,7 @@ class Stage:
             ],
             "clockwork": [*PYTHON, "-m", "tests.storm.clockwork"],
             "writer": [*PYTHON, "-m", "tests.storm.writer"],
+            "customer": [*PYTHON, "-m", "tests.storm.writer", "customer"],
             "reader": [*PYTHON, "-m", "tests.storm.reader"],
         }
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -51,16 +69,23 @@ class Stage:
             elif process is None and time.monotonic() >= at:
                 self._start(name)
 
+    def start(self, *names: str) -> None:
+        """This will start these, and keep the others waiting until they are tended to."""
+        for name in names:
+            if name not in self.running:
+                self._start(name)
+
     def retire(self, name: str) -> None:
         """This will end one for good."""
         self._start_at.pop(name, None)
         if (process := self.running.pop(name, None)) is not None:
             _kill_group(process)
 
-    def end(self) -> None:
-        """This will end everything, whatever state it is in."""
-        for name in list(self.commands):
-            self.retire(name)
+    def end(self, *, but: str = "") -> None:
+        """This will end everything else, whatever state it is in."""
+        for name in self.commands:
+            if name != but:
+                self.retire(name)
 
     def crashes(self) -> int:
         """How often a supervisor has started its cluster again."""
@@ -131,7 +156,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

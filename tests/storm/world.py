@@ -12,10 +12,12 @@ from typing import Any
 from django.conf import settings
 
 from accounts.models import Account, BillingEntity, Member, PaymentMethod, User
+from billing import gateways
 from billing.gateways.sandbox import CARDS
 
 ACCOUNTS = 40
-WITH_SIGN_IN = 8
+# Every third of them signs in on the site.
+SIGN_IN_EVERY = 3
 FIRST_MONTH = date(2019, 1, 1)
 TOKENS = (
     *["sandbox_visa"] * 10,
@@ -26,6 +28,12 @@ TOKENS = (
     *["sandbox_lost_reply"] * 2,
     None,
 )
+
+
+# Every fourth pays through the second provider.
+STRIPE_EVERY = 4
+# The last one can be stored, and is declined at each charge.
+STRIPE_CARDS = (*["pm_card_visa"] * 5, *["pm_card_mastercard"] * 3, "pm_card_chargeCustomerFail")
 
 
 def populate(rng: random.Random) -> None:
@@ -41,10 +49,13 @@ def populate(rng: random.Random) -> None:
             currency="EUR",
             email=f"storm{number}@example.com",
         )
-        token = TOKENS[number] if number < len(TOKENS) else rng.choice(TOKENS)
-        if token:
-            card(account, token).save()
-        if number < WITH_SIGN_IN:
+        if number % STRIPE_EVERY == 1:
+            stripe_card(account, rng.choice(STRIPE_CARDS)).save()
+        else:
+            token = TOKENS[number] if number < len(TOKENS) else rng.choice(TOKENS)
+            if token:
+                card(account, token).save()
+        if number % SIGN_IN_EVERY == 0:
             user = User.objects.create_user(account.email, "secret")
             Member.objects.create(account=account, user=user)
 
@@ -57,6 +68,27 @@ def card(account: Account, token: str) -> PaymentMethod:
         token=token,
         brand=looks.brand,
         last_four=looks.last_four,
+        expiry_month=12,
+        expiry_year=2035,
+        is_default=True,
+    )
+
+
+def stripe_card(account: Account, card_name: str) -> PaymentMethod:
+    """A card as the page of the site would store it: under a customer at the provider."""
+    gateway = gateways.get("stripe")
+    customer = gateway.ensure_customer(
+        account_ref=account.external_id, email=account.email, name=account.name
+    )
+    # Its own client: the protocol has no call for what the provider's form does.
+    attached = gateway._client.v1.payment_methods.attach(card_name, {"customer": customer})
+    return PaymentMethod(
+        account=account,
+        gateway="stripe",
+        token=attached.id,
+        customer_ref=customer,
+        brand="Visa",
+        last_four=attached.card.last4,
         expiry_month=12,
         expiry_year=2035,
         is_default=True,

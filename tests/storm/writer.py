@@ -1,5 +1,5 @@
 """
-Customers and operators, without end: `python -m tests.storm.writer`.
+Customers and operators, without end: `python -m tests.storm.writer [customer]`.
 
 Whatever fails is tried again with the same token or the same file, as a person would, until it is
 done or known to be done; only then it is written into the journal.
@@ -29,7 +29,10 @@ def main() -> None:
     django.setup()
     from tests.storm.world import Journal
 
-    Writer(Journal()).write_on()
+    writer = Writer(Journal())
+    if sys.argv[1:] == ["customer"]:
+        writer.pay_on()
+    writer.write_on()
 
 
 class Writer:
@@ -45,7 +48,6 @@ class Writer:
         acts: list[tuple[Callable[[], None], int]] = [
             (self.pay_by_bank, 4),
             (self.pay_now, 4),
-            (self.pay_on_the_site, 6),
             (self.grant_credit, 3),
             (self.change_card, 3),
             (self.import_late_usage, 2),
@@ -57,6 +59,12 @@ class Writer:
                 closed_at = time.monotonic()
             [act] = self.rng.choices([act for act, _ in acts], [weight for _, weight in acts])
             act()
+            time.sleep(self.rng.uniform(0, 2 * PAUSE_SECONDS))
+
+    def pay_on(self) -> None:
+        """A customer who does nothing else."""
+        while True:
+            self.pay_on_the_site()
             time.sleep(self.rng.uniform(0, 2 * PAUSE_SECONDS))
 
     def until_done(self, act: Callable[[], None]) -> None:
@@ -232,7 +240,7 @@ class Writer:
         facts: list = []
 
         def act() -> None:
-            facts[:] = facts or [self.account(), self.rng.choice(TOKENS)]
+            facts[:] = facts or [self._holder_of_a_sandbox_card(), self.rng.choice(TOKENS)]
             account, token = facts
             for method in PaymentMethod.objects.filter(account=account, state="ACTIVE"):
                 payment_methods.remove_card(
@@ -259,6 +267,12 @@ class Writer:
 
         self.until_done(act)
 
+    def _holder_of_a_sandbox_card(self):
+        from accounts.models import Account
+
+        accounts = Account.objects.exclude(payment_methods__gateway="stripe").order_by("pk")
+        return self.rng.choice(list(accounts))
+
     def pay_on_the_site(self) -> None:
         """As a browser does: the page, then its form, with what it showed."""
         from django.db import Error, connection
@@ -283,10 +297,19 @@ class Writer:
             print(f"writer: site: {error!r}", file=sys.stderr)
             connection.close()
 
-    def _signed_in(self):
-        from accounts.models import Member
+    def _member_who_owes(self):
+        from django.utils import timezone
 
-        member = self.rng.choice(list(Member.objects.select_related("user").order_by("pk")))
+        from accounts.models import Member
+        from billing import ledger
+
+        members = list(Member.objects.select_related("user").order_by("pk"))
+        standings = ledger.standings([m.account_id for m in members], as_of=timezone.now())
+        owing = [m for m in members if standings[m.account_id].due_minor > 0]
+        return self.rng.choice(owing or members)
+
+    def _signed_in(self):
+        member = self._member_who_owes()
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
         page = browser.open(f"{self.site}/sign-in/", timeout=20).read().decode()
         form = {
