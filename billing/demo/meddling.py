@@ -110,3 +110,6 @@ def _removes_card(account: Account, as_of: datetime) -> None:
         payment_methods.remove_card(
             account_id=account.pk, method_id=method.pk, actor="the customer", as_of=as_of
         )
+
+
+DEEDS = (_pays_by_bank, _pays_now, _gets_credit, _removes_card)

@@ -9,7 +9,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -61,8 +61,8 @@ CARDS = {
     )
 }
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS charge (
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS charge (
     ref TEXT PRIMARY KEY,
     own_reference TEXT NOT NULL,
     account_ref TEXT NOT NULL,
@@ -71,10 +71,10 @@ CREATE TABLE IF NOT EXISTS charge (
     amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
     status TEXT NOT NULL,
     decline_code TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX IF NOT EXISTS charge_own_reference ON charge (own_reference);
-CREATE TABLE IF NOT EXISTS idempotency_key (key TEXT PRIMARY KEY, ref TEXT NOT NULL);
-"""
+)""",
+    "CREATE INDEX IF NOT EXISTS charge_own_reference ON charge (own_reference)",
+    "CREATE TABLE IF NOT EXISTS idempotency_key (key TEXT PRIMARY KEY, ref TEXT NOT NULL)",
+)
 COLUMNS = "ref, own_reference, status, amount_minor, currency, decline_code"
 
 
@@ -217,11 +217,16 @@ class SandboxGateway:
         """One call to the provider: its own connection, its own transaction, its own time on the wire."""
         time.sleep(self._latency_seconds)
         self._book.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._book, timeout=30, isolation_level="IMMEDIATE")
+        connection = sqlite3.connect(self._book, timeout=30, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(SCHEMA)
+            with suppress(sqlite3.OperationalError):
+                # Lasts as long as the file; locked while another process of ours sets it first.
+                connection.execute("PRAGMA journal_mode = WAL")
             with connection:
+                # Taken before the first look: two calls with one key must not both find nothing.
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in SCHEMA:
+                    connection.execute(statement)
                 yield connection
         finally:
             connection.close()

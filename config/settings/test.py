@@ -8,7 +8,9 @@ from config.settings.base import BASE_DIR, DATABASES, env
 
 # Tests move no real money; an fsync per commit would only make them slow.
 DATABASE_MUST_BE_DURABLE = False
-if DATABASES["default"]["ENGINE"] == "config.embedded_postgres":
+if (
+    DATABASES["default"]["ENGINE"] == "config.embedded_postgres"
+):  # pragma: no branch - or DATABASE_URL
     DATABASES["default"]["OPTIONS"] = {
         "data_dir": Path(env.str("TEST_DB_DIR", default=str(BASE_DIR / ".data" / "test-postgres"))),
         "fsync": False,
