@@ -10,6 +10,10 @@ What is proven: after each of these, the restarted processes come to rest by the
 of the books holds; the provider has taken exactly what we have booked; each message was sent; and the
 database says, row for row, what it says after a run without any fault (`dump`).
 
+A run ends as soon as the database says what it says without faults at the same place of the script, and
+the same lanes are rung: from there on both would do the same. `--to-the-end` does not take that for
+granted, and takes four times as long.
+
 What is not: kill -9 is not a power cut, and the database here may run with fsync off; the kill storm
 (tests/storm) has real processes and fsync on. One process works here, so two workers at once are left to
 tests/concurrency. A kill inside a transaction is the kill before its COMMIT.

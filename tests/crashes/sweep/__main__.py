@@ -42,9 +42,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="of the sample")
     parser.add_argument("--only", default="", help="boundaries whose name contains this")
     parser.add_argument(
-        "--until-same",
+        "--to-the-end",
         action="store_true",
-        help="a run ends where the database says what it says without faults",
+        help="also where the database says again what it says without faults",
     )
     parser.add_argument("--update", action="store_true", help="write boundaries.txt anew")
     return parser.parse_args()
@@ -71,7 +71,7 @@ def _sweep(options: argparse.Namespace, family: str, folder: Path) -> int:
         _explain(golden, again)
         return 1
     with multiprocessing.get_context("fork").Pool(
-        options.processes, initializer=_take_a_stage, initargs=(snapshots, options.until_same)
+        options.processes, initializer=_take_a_stage, initargs=(snapshots, not options.to_the_end)
     ) as pool:
         names = golden.boundaries[0]
         if options.update:

@@ -45,9 +45,15 @@ def dump() -> list[str]:
     return sorted(lines.of(row) for model in models for row in rows[model] if _counts(row))
 
 
-def _counts(row: Model) -> bool:
-    # Importing a file again is the importer's right; it leaves a batch that added nothing.
-    return not (type(row).__name__ == "UsageBatch" and not row.rows_added)
+def _counts(row: Any) -> bool:
+    match type(row).__name__:
+        case "UsageBatch":
+            # Importing a file again is the importer's right; it leaves a batch that added nothing.
+            return bool(row.rows_added)
+        case "Decision":
+            # Who looks at another moment finds something to wait for, or does not.
+            return bool(row.did != "WAITED")
+    return True
 
 
 class _Lines:

@@ -294,9 +294,23 @@ def pay_now(world: World, account: str) -> None:
         payments.collect(
             account_id=_pk(account), kind=PaymentAttempt.Kind.ON_SESSION, as_of=world.clock.now()
         )
-    except payments.CannotCollect:
-        # Killed the last time, and healed since: nothing is due, or it is on its way.
+    except payments.NothingDue:
+        # Killed the last time, and healed since.
         return
+    except payments.AttemptInFlight:
+        pass
+    _wait_for_the_outcome(world, account)
+
+
+def _wait_for_the_outcome(world: World, account: str) -> None:
+    """The customer looks at the page until it says how it ended; then the next thing happens."""
+    for _ in range(ROUNDS):
+        with boundaries.recorder.paused():
+            attempts = PaymentAttempt.objects.filter(account__external_id=account)
+            if not attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
+                return
+        heal(world)
+    raise NeverQuiet(f"the payment of {account} did not end")
 
 
 def remove_card(world: World, account: str) -> None:
