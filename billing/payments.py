@@ -28,14 +28,23 @@ from django.db import transaction
 
 from accounts import timeline
 from accounts.models import Account, PaymentMethod
-from billing import decisions, dunning, gateways, ledger, locks, messages, settlement
+from billing import (
+    charge_protocol,
+    decisions,
+    dunning,
+    gateways,
+    ledger,
+    locks,
+    messages,
+    settlement,
+)
+from billing.charge_protocol import Move, State
 from billing.gateways import Observation, Status
 from billing.ledger import Standing
 from billing.models import Allocation, CreditGrant, Decision, Payment, PaymentAttempt
 from billing.money import money
 
 logger = logging.getLogger(__name__)
-State = PaymentAttempt.State
 
 # What the provider said of each attempt it was asked about; and of which it cannot be used, and why.
 Answers = Mapping[PaymentAttempt, Observation]
@@ -53,10 +62,6 @@ REVIEW_AFTER = timedelta(hours=24)
 CUSTOMER_MAY_TAKE = timedelta(hours=72)
 # Calls in flight at once per driver; each is a thread that only waits.
 CALLS_AT_ONCE = 16
-# Where only the provider knows how far it got: ask before anything else.
-ASKED_FIRST = (State.SUBMITTED, State.PROCESSING, State.REQUIRES_ACTION, State.REVIEW)
-# Where a changed world still stops it.
-RECHECKED = (State.PREPARED, State.SUBMITTED, State.REQUIRES_ACTION)
 
 
 class CannotCollect(Exception):
@@ -311,16 +316,17 @@ def _drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) 
 
     `fresh`: nobody has driven it before, so there is nothing to ask the provider first.
     """
-    answered = _ask([a for a in attempts if a.state in ASKED_FIRST], as_of=as_of)
-    _prepare([a for a in attempts if a.state == State.RESERVED], as_of=as_of, fresh=fresh)
+    answered = _ask([a for a in attempts if a.state in charge_protocol.ASKED_FIRST], as_of=as_of)
+    to_prepare = [a for a in attempts if a.state in charge_protocol.TO_PREPARE]
+    _prepare(to_prepare, as_of=as_of, fresh=fresh)
     _reread_each(attempts)
     # However often it is sent: never without looking whether it is still due.
     sendable = [a for a in attempts if a.state == State.PREPARED or a in answered]
     _recheck(sendable, as_of=as_of)
     _reread_each(attempts)
-    _submit([a for a in sendable if a.state == State.SUBMITTED], as_of=as_of)
+    _submit([a for a in sendable if a.state in charge_protocol.TO_SUBMIT], as_of=as_of)
     _reread_each(attempts)
-    _cancel([a for a in attempts if a.state == State.CANCELING], as_of=as_of)
+    _cancel([a for a in attempts if a.state in charge_protocol.TO_CANCEL], as_of=as_of)
 
 
 def _ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
@@ -350,7 +356,9 @@ def _store(answers: Answers) -> Failures:
     # In the order of every other transaction, so that no two wait for each other.
     for attempt in sorted(answers, key=lambda a: a.account_id):
         PaymentAttempt.objects.filter(pk=attempt.pk, state=State.RESERVED).update(
-            state=State.PREPARED, provider_ref=answers[attempt].ref, unknown_since=None
+            state=charge_protocol.moved(State.RESERVED, Move.STORED),
+            provider_ref=answers[attempt].ref,
+            unknown_since=None,
         )
     return {}
 
@@ -363,16 +371,16 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
     standings = ledger.standings(ids, as_of=as_of)
     for attempt in sorted(attempts, key=lambda a: a.account_id):
         current = locks.attempt_for_update(attempt.pk)
-        if current.state not in RECHECKED:
+        if current.state not in charge_protocol.RECHECKED:
             continue
         because = _no_longer(current, standings[current.account_id])
         if because is not None:
-            current.state = State.CANCELING
+            current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
             current.because = because
             decisions.record(_gave_up(current, standings[current.account_id], because))
-        elif current.state == State.PREPARED:
-            current.state = State.SUBMITTED
-            current.submitted_at = as_of
+        else:
+            current.state = charge_protocol.moved(current.state, Move.STILL_DUE)
+            current.submitted_at = current.submitted_at or as_of
         current.save(update_fields=["state", "submitted_at", "because", "updated_at"])
 
 
@@ -494,12 +502,11 @@ def _note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime)
         if attempt.state == State.CANCELING:
             # Why it is given up matters more than why that takes a while.
             del changes["because"]
-    elif attempt.state == State.RESERVED:
-        # The provider has nothing that could be submitted: no money can have moved.
-        changes |= {"state": State.RELEASED, "next_action_at": None}
     else:
-        # A person looks; and so do we, should it have been a wrong key or a long outage.
-        changes |= {"state": State.REVIEW, "next_action_at": as_of + ASK_AGAIN_LATER}
+        then = charge_protocol.moved(attempt.state, Move.UNANSWERED)
+        # While a person looks, so do we: it may have been a wrong key or a long outage.
+        again_at = as_of + ASK_AGAIN_LATER if then in charge_protocol.IN_FLIGHT else None
+        changes |= {"state": then, "next_action_at": again_at}
     PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
 
 
@@ -528,34 +535,21 @@ def apply_provider_state(observations: Mapping[uuid.UUID, Observation], *, as_of
 def _apply(
     attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
 ) -> None:
-    if seen.ref != attempt.provider_ref and seen.status is not Status.SUCCEEDED:
-        # An object of an earlier try, left behind: however it ends, this one goes on.
+    is_own_object = seen.ref == attempt.provider_ref
+    if not charge_protocol.concerns(seen.status, is_own_object=is_own_object):
         return
     attempt.unknown_since = None
-    match seen.status:
-        case Status.SUCCEEDED:
+    was_declined = bool(attempt.decline_code)
+    match charge_protocol.next_state(attempt.state, seen.status, was_declined=was_declined):
+        case State.SUCCEEDED:
             _succeed(attempt, seen, account=account, as_of=as_of)
-        case Status.DECLINED if attempt.is_in_flight:
-            # It could still be submitted again, so it is not over before it is cancelled.
-            attempt.state = State.CANCELING
-            attempt.decline_code = seen.decline_code or "declined"
-            attempt.next_action_at = as_of + DRIVE_WINDOW
-        case Status.CANCELED if attempt.is_in_flight:
-            _end_unpaid(attempt, account=account, as_of=as_of)
-        case Status.UNSUBMITTED if attempt.state == State.REVIEW:
-            # Nothing moved while nobody could ask, and by now nobody waits for it.
-            attempt.state = State.CANCELING
-            attempt.because = "not submitted in time"
-            attempt.next_action_at = as_of + DRIVE_WINDOW
-        case Status.PROCESSING if attempt.is_in_flight:
-            attempt.state = State.PROCESSING
+        case State.FAILED | State.RELEASED as end:
+            _end_unpaid(attempt, end, account=account, as_of=as_of)
+        case State.CANCELING:
+            _give_up(attempt, seen, as_of=as_of)
+        case State.PROCESSING | State.REQUIRES_ACTION as waiting:
+            attempt.state = waiting
             attempt.next_action_at = as_of + ASK_AGAIN_LATER
-        case Status.NEEDS_CUSTOMER if attempt.is_in_flight:
-            attempt.state = State.REQUIRES_ACTION
-            attempt.next_action_at = as_of + ASK_AGAIN_LATER
-        case _:
-            # Nothing new: not submitted yet, or an old answer about an attempt that has ended.
-            pass
     attempt.save()
 
 
@@ -566,7 +560,7 @@ def _succeed(
         return
     if seen.currency != attempt.currency:
         # Cannot be booked against this account's debts: a person must see it.
-        attempt.state = State.REVIEW
+        attempt.state = charge_protocol.moved(attempt.state, Move.WRONG_CURRENCY)
         attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"
         attempt.next_action_at = None
         return
@@ -600,13 +594,22 @@ def _succeed(
     )
 
 
-def _end_unpaid(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -> None:
+def _give_up(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> None:
+    """The provider has moved no money and still could: it is cancelled next."""
+    attempt.state = State.CANCELING
+    attempt.next_action_at = as_of + DRIVE_WINDOW
+    if seen.status is Status.DECLINED:
+        attempt.decline_code = seen.decline_code or "declined"
+    else:
+        attempt.because = "not submitted in time"
+
+
+def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of: datetime) -> None:
     """The provider says it never will move money: declined, or given up by us."""
+    attempt.state = end
     attempt.next_action_at = None
-    if not attempt.decline_code:
-        attempt.state = State.RELEASED
+    if end is State.RELEASED:
         return
-    attempt.state = State.FAILED
     attempt.because = f"declined: {attempt.decline_code}"
     timeline.record(
         timeline.event(

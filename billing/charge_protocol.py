@@ -1,0 +1,124 @@
+"""
+The charge protocol as data: where an attempt may stand, and what moves it on. Pure; no row is touched.
+
+`payments` follows these tables, docs/states.md draws them, and a model check goes through every state
+they can come to with a provider, a network and a customer who do what they like
+(tests/properties/test_charge_protocol_model.py).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from billing.gateways.base import Status
+
+
+class State(StrEnum):
+    """Where an attempt stands: what PaymentAttempt.State stores."""
+
+    RESERVED = "RESERVED"
+    PREPARED = "PREPARED"
+    SUBMITTED = "SUBMITTED"
+    PROCESSING = "PROCESSING"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
+    CANCELING = "CANCELING"
+    REVIEW = "REVIEW"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    RELEASED = "RELEASED"
+
+
+ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.RELEASED})
+# No second attempt may start.
+IN_FLIGHT = frozenset(State) - ENDS
+# The provider has an object, so that there is something to ask about.
+AT_THE_PROVIDER = IN_FLIGHT - {State.RESERVED}
+
+# --- which phase takes an attempt on from where
+
+# Only the provider knows how far it got: ask before anything else.
+ASKED_FIRST = frozenset({State.SUBMITTED, State.PROCESSING, State.REQUIRES_ACTION, State.REVIEW})
+TO_PREPARE = frozenset({State.RESERVED})
+# A changed world still stops it.
+RECHECKED = frozenset({State.PREPARED, State.SUBMITTED, State.REQUIRES_ACTION})
+# And never without the recheck just before, however often it is sent.
+TO_SUBMIT = frozenset({State.SUBMITTED})
+TO_CANCEL = frozenset({State.CANCELING})
+
+
+# --- what we do
+
+
+class Move(StrEnum):
+    """What becomes of an attempt by our own doing."""
+
+    STORED = "the provider's object is known to us"
+    STILL_DUE = "rechecked: it may be sent"
+    NO_LONGER_DUE = "rechecked: the world has changed"
+    UNANSWERED = "no usable answer for too long, or the set-up is wrong"
+    WRONG_CURRENCY = "the provider took another currency"
+
+
+MOVES: Mapping[Move, Mapping[State, State]] = {
+    Move.STORED: {State.RESERVED: State.PREPARED},
+    Move.STILL_DUE: {
+        State.PREPARED: State.SUBMITTED,
+        State.SUBMITTED: State.SUBMITTED,
+        State.REQUIRES_ACTION: State.REQUIRES_ACTION,
+    },
+    # Not free before the provider says that it is cancelled.
+    Move.NO_LONGER_DUE: dict.fromkeys(RECHECKED, State.CANCELING),
+    # Nothing was prepared: no money can have moved. Else a person looks, and nothing new starts.
+    Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)
+    | {State.RESERVED: State.RELEASED},
+    Move.WRONG_CURRENCY: dict.fromkeys(State, State.REVIEW),
+}
+
+
+def moved(state: State | str, move: Move) -> State:
+    """
+    Where a move takes an attempt.
+
+    :raises KeyError: if it may not be made from there.
+    """
+    return MOVES[move][State(state)]
+
+
+# --- what the provider says
+
+# A status that is not listed for a state is nothing new: an old answer, or none yet.
+HEARD: Mapping[Status, Mapping[State, State]] = {
+    # Nobody could ask for a day, nothing moved, and by now nobody waits for it.
+    Status.UNSUBMITTED: {State.REVIEW: State.CANCELING},
+    Status.NEEDS_CUSTOMER: dict.fromkeys(AT_THE_PROVIDER, State.REQUIRES_ACTION),
+    Status.PROCESSING: dict.fromkeys(AT_THE_PROVIDER, State.PROCESSING),
+    # It could still be submitted again, so it is not over before it is cancelled.
+    Status.DECLINED: dict.fromkeys(AT_THE_PROVIDER, State.CANCELING),
+    # After a decline: FAILED.
+    Status.CANCELED: dict.fromkeys(AT_THE_PROVIDER, State.RELEASED),
+    # Money that moved is booked from any state.
+    Status.SUCCEEDED: dict.fromkeys(State, State.SUCCEEDED),
+}
+
+
+def concerns(status: Status, *, is_own_object: bool) -> bool:
+    """Whether it matters: an object left behind by an earlier try does only if it took money."""
+    return is_own_object or status is Status.SUCCEEDED
+
+
+def next_state(state: State | str, status: Status, *, was_declined: bool = False) -> State | None:
+    """Where an attempt goes when the provider says this of it; None if that is nothing new."""
+    then = HEARD[status].get(State(state))
+    return State.FAILED if then is State.RELEASED and was_declined else then
+
+
+def known_changes() -> frozenset[tuple[State, State]]:
+    """Every change of state there is, from and to."""
+    ours = {pair for move in MOVES.values() for pair in move.items()}
+    theirs = {
+        (state, then)
+        for state in State
+        for status in Status
+        for was_declined in (False, True)
+        if (then := next_state(state, status, was_declined=was_declined))
+    }
+    return frozenset((before, then) for before, then in ours | theirs if before is not then)

@@ -1,0 +1,95 @@
+"""The tables of the charge protocol: what the database, the drawing and the code know of them."""
+
+import re
+
+import pytest
+from django.conf import settings
+
+from billing import charge_protocol
+from billing.charge_protocol import (
+    ASKED_FIRST,
+    ENDS,
+    IN_FLIGHT,
+    MOVES,
+    TO_CANCEL,
+    TO_PREPARE,
+    TO_SUBMIT,
+    Move,
+    State,
+)
+from billing.gateways import Status
+from billing.models import PaymentAttempt
+
+DRAWING = re.compile(r"^## PaymentAttempt$.*?```mermaid(.*?)```", re.MULTILINE | re.DOTALL)
+ARROW = re.compile(r"(\w+) --> (\w+)")
+
+
+def drawn() -> set[tuple[str, str]]:
+    page = (settings.BASE_DIR / "docs/states.md").read_text()
+    drawing = DRAWING.search(page)
+    assert drawing, "docs/states.md draws the attempt's states"
+    return set(ARROW.findall(drawing[1]))
+
+
+class TestTheDatabase:
+    def test_stores_the_protocols_states(self):
+        assert PaymentAttempt.State.values == [state.value for state in State]
+
+    def test_lets_a_second_attempt_start_where_the_protocol_does(self):
+        assert set(PaymentAttempt.IN_FLIGHT) == IN_FLIGHT
+        (one_in_flight,) = (
+            constraint
+            for constraint in PaymentAttempt._meta.constraints
+            if constraint.name == "one_attempt_in_flight_per_account_and_currency"
+        )
+        assert dict(one_in_flight.condition.children) == {
+            "state__in": [state.value for state in PaymentAttempt.IN_FLIGHT]
+        }
+
+
+class TestTheDrawing:
+    def test_shows_no_change_that_the_protocol_does_not_know(self):
+        assert drawn() <= charge_protocol.known_changes()
+
+    def test_shows_everything_that_we_do_but_for_what_is_said_below_it(self):
+        said_below = {Move.UNANSWERED, Move.WRONG_CURRENCY}
+        ours = {pair for move in set(Move) - said_below for pair in MOVES[move].items()}
+
+        assert {(before, then) for before, then in ours if before != then} <= drawn()
+        assert (State.RESERVED, State.RELEASED) in drawn()
+
+    def test_shows_every_state(self):
+        assert {state for arrow in drawn() for state in arrow} == set(State)
+
+
+class TestTheTables:
+    def test_every_attempt_in_flight_has_a_phase_that_takes_it_on(self):
+        # A prepared one goes to the recheck.
+        assert ASKED_FIRST | TO_PREPARE | {State.PREPARED} | TO_CANCEL == IN_FLIGHT
+
+    def test_nothing_is_sent_that_is_not_rechecked_before(self):
+        assert set(MOVES[Move.STILL_DUE].values()) >= TO_SUBMIT
+
+    @pytest.mark.parametrize("state", State)
+    def test_money_that_moved_is_booked_from_any_state(self, state):
+        assert charge_protocol.next_state(state, Status.SUCCEEDED) == State.SUCCEEDED
+
+    @pytest.mark.parametrize("state", sorted(IN_FLIGHT - {State.RESERVED}))
+    def test_only_the_provider_ends_what_it_has_an_object_of(self, state):
+        ended_by_us = {MOVES[move].get(state) for move in Move} & ENDS
+        ended_by_it = {
+            status for status in Status if charge_protocol.next_state(state, status) in ENDS
+        }
+
+        assert not ended_by_us
+        assert ended_by_it == {Status.SUCCEEDED, Status.CANCELED}
+
+    @pytest.mark.parametrize("end", sorted(ENDS))
+    def test_an_end_is_left_by_nothing_but_money(self, end):
+        told = {status for status in Status if charge_protocol.next_state(end, status)}
+
+        assert told == {Status.SUCCEEDED}
+
+    def test_a_move_from_elsewhere_is_refused(self):
+        with pytest.raises(KeyError):
+            charge_protocol.moved(State.SUCCEEDED, Move.NO_LONGER_DUE)
