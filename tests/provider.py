@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -65,6 +65,22 @@ class Provider:
         self.calls["find"] += 1
         _next(self._before["find"])
         return self.sandbox.find(spec, since=since)
+
+    def newest(self) -> list[Observation]:
+        self.calls["newest"] += 1
+        _next(self._before["newest"])
+        return self.sandbox.newest()
+
+    def objects(self, **window: datetime | None) -> Iterator[Observation | gateways.Foreign]:
+        self.calls["objects"] += 1
+        _next(self._before["objects"])
+        return self.sandbox.objects(**window)
+
+    def settlements(self, **window: datetime | None) -> Iterator[gateways.SettlementLine]:
+        return self.sandbox.settlements(**window)
+
+    def read_method(self, token: str) -> gateways.Method:
+        return self.sandbox.read_method(token)
 
     def _call(self, name: str, pass_on: Callable[[], Observation]) -> Observation:
         self.calls[name] += 1

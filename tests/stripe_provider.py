@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,20 @@ class StripeProvider:
     def heal(self) -> None:
         if self._is_ours:
             self.control("faults", {"clear": True})
+
+    @contextmanager
+    def in_days(self, days: int) -> Iterator[None]:
+        """What happens that much later, by the provider's clock."""
+        self.control("clock", {"advance_seconds": days * 86_400})
+        try:
+            yield
+        finally:
+            self.control("clock", {"advance_seconds": -days * 86_400})
+
+    def pay_out(self, currency: str = "eur") -> str:
+        """The payout of everything that is available."""
+        with self.in_days(3):
+            return str(self.control("payouts", {"currency": currency})["id"])
 
     def authenticate(self, intent: str, *, succeeds: bool = True) -> None:
         self.control("authentication", {"intent": intent, "succeeds": succeeds})

@@ -9,6 +9,7 @@ from billing.gateways.base import (
     CardSetup,
     EventHint,
     FinishedSetup,
+    Foreign,
     Gateway,
     Method,
     Misconfigured,
@@ -17,6 +18,7 @@ from billing.gateways.base import (
     Observation,
     OutcomeUnknown,
     RateLimited,
+    SettlementLine,
     Status,
 )
 from billing.gateways.sandbox import SandboxGateway
@@ -28,6 +30,7 @@ __all__ = [
     "CardSetup",
     "EventHint",
     "FinishedSetup",
+    "Foreign",
     "Gateway",
     "Method",
     "Misconfigured",
@@ -36,6 +39,7 @@ __all__ = [
     "Observation",
     "OutcomeUnknown",
     "RateLimited",
+    "SettlementLine",
     "Status",
     "get",
     "names",

@@ -9,6 +9,7 @@ repeat, a lost reply or a paused process cannot jump (docs/payments.md).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -49,6 +50,46 @@ class Observation:
     decline_code: str = ""
     # What the bank or its network advises after a decline; see declines.py.
     advice_code: str = ""
+    # What it takes to write the attempt down anew, should our database have lost it.
+    account_ref: str = ""
+    token: str = ""
+    customer_ref: str = ""
+    made_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An object of another installation, or of nobody's. What it means is not ours to say."""
+
+    ref: str
+    made_at: datetime
+
+
+@dataclass(frozen=True)
+class SettlementLine:
+    """
+    One movement of a payout: what moved, what the provider kept of it, and what came of it.
+
+    Amounts are negative where money went back. `amount_minor` is what moved in the `currency` it was
+    charged in; gross, fee and net are in the `settled_currency` of the payout.
+    """
+
+    payout_ref: str
+    paid_out_at: datetime
+    about: Literal["CHARGE", "REFUND", "DISPUTE", "OTHER"]
+    # The charge, refund or dispute itself.
+    source_ref: str
+    # The object of `prepare` that it goes back to; empty where there is none, as for a fee.
+    charge_ref: str
+    # What we wrote on a charge; empty where another installation did, or nobody.
+    own_reference: str
+    amount_minor: int
+    currency: str
+    gross_minor: int
+    fee_minor: int
+    net_minor: int
+    settled_currency: str
+    exchange_rate: Decimal | None
 
 
 @dataclass(frozen=True)
@@ -171,7 +212,21 @@ class Gateway(Protocol):
         ...
 
     def book(self) -> Iterator[Observation]:
-        """Every object in the provider's own book, for reconciliation."""
+        """Every object of ours in the provider's own book, for check_books."""
+        ...
+
+    def objects(
+        self, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[Observation | Foreign]:
+        """The objects made from `since` to `until`, both included, newest first; None: no bound."""
+        ...
+
+    def newest(self) -> list[Observation]:
+        """The newest objects of ours, a page of them at the most: are they all known to us?"""
+        ...
+
+    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
+        """What the payouts since then consist of, payout by payout."""
         ...
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:

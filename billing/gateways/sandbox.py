@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from billing.gateways.base import (
     AttemptSpec,
@@ -20,11 +21,13 @@ from billing.gateways.base import (
     CardSetup,
     EventHint,
     FinishedSetup,
+    Foreign,
     Method,
     Misconfigured,
     NotAuthentic,
     Observation,
     OutcomeUnknown,
+    SettlementLine,
     Status,
 )
 
@@ -72,10 +75,18 @@ SCHEMA = (
     status TEXT NOT NULL,
     decline_code TEXT NOT NULL DEFAULT ''
 )""",
+    # Beside the charges, so that books from before there was a time need no change.
+    "CREATE TABLE IF NOT EXISTS made (ref TEXT PRIMARY KEY, made_at REAL NOT NULL)",
     "CREATE INDEX IF NOT EXISTS charge_own_reference ON charge (own_reference)",
     "CREATE TABLE IF NOT EXISTS idempotency_key (key TEXT PRIMARY KEY, ref TEXT NOT NULL)",
 )
-COLUMNS = "ref, own_reference, status, amount_minor, currency, decline_code"
+CHARGES = """
+SELECT ref, own_reference, status, amount_minor, currency, decline_code, account_ref, token,
+       coalesce(made_at, 0) AS made_at
+  FROM charge LEFT JOIN made USING (ref)
+"""
+# What `newest` shows at once.
+PAGE = 100
 
 
 class SandboxGateway:
@@ -120,6 +131,7 @@ class SandboxGateway:
                     Status.UNSUBMITTED,
                 ],
             )
+            book.execute("INSERT INTO made (ref, made_at) VALUES (?, ?)", [ref, time.time()])
             book.execute("INSERT INTO idempotency_key (key, ref) VALUES (?, ?)", [key, ref])
             return self._observe(book, ref)
 
@@ -159,7 +171,7 @@ class SandboxGateway:
         """The charges that carry our reference; the book is never so long that `since` would matter."""
         with self._open() as book:
             rows = book.execute(
-                f"SELECT {COLUMNS} FROM charge WHERE own_reference = ? ORDER BY rowid",
+                f"{CHARGES} WHERE own_reference = ? ORDER BY charge.rowid",
                 [spec.own_reference],
             ).fetchall()
         return [_observation(row) for row in rows]
@@ -176,8 +188,31 @@ class SandboxGateway:
     def book(self) -> Iterator[Observation]:
         """Every charge, in the order they were made."""
         with self._open() as book:
-            rows = book.execute(f"SELECT {COLUMNS} FROM charge ORDER BY rowid").fetchall()
+            rows = book.execute(f"{CHARGES} ORDER BY charge.rowid").fetchall()
         return (_observation(row) for row in rows)
+
+    def objects(
+        self, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[Observation | Foreign]:
+        """The charges of a time, newest first. None is foreign: a book has one owner."""
+        begins = since.timestamp() if since else 0
+        ends = until.timestamp() if until else float("inf")
+        with self._open() as book:
+            rows = book.execute(
+                f"{CHARGES} WHERE coalesce(made_at, 0) BETWEEN ? AND ? ORDER BY charge.rowid DESC",
+                [begins, ends],
+            ).fetchall()
+        return (_observation(row) for row in rows)
+
+    def newest(self) -> list[Observation]:
+        """The charges made last."""
+        with self._open() as book:
+            rows = book.execute(f"{CHARGES} ORDER BY charge.rowid DESC LIMIT {PAGE}").fetchall()
+        return [_observation(row) for row in rows]
+
+    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
+        """Pretended money is never paid out."""
+        return iter(())
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
         """Cards of the sandbox belong to nobody; the account itself will do."""
@@ -233,7 +268,7 @@ class SandboxGateway:
 
     @staticmethod
     def _observe(book: sqlite3.Connection, ref: str) -> Observation:
-        row = book.execute(f"SELECT {COLUMNS} FROM charge WHERE ref = ?", [ref]).fetchone()
+        row = book.execute(f"{CHARGES} WHERE ref = ?", [ref]).fetchone()
         if row is None:
             raise Misconfigured(f"the sandbox book has no charge {ref!r}")
         return _observation(row)
@@ -248,6 +283,16 @@ class SandboxGateway:
             ) from None
 
 
-def _observation(row: tuple[str, str, str, int, str, str]) -> Observation:
-    ref, own_reference, status, amount_minor, currency, decline_code = row
-    return Observation(ref, own_reference, Status(status), amount_minor, currency, decline_code)
+def _observation(row: tuple[Any, ...]) -> Observation:
+    ref, own_reference, status, amount_minor, currency, decline_code, account_ref, token, at = row
+    return Observation(
+        ref,
+        own_reference,
+        Status(status),
+        amount_minor,
+        currency,
+        decline_code,
+        account_ref=account_ref,
+        token=token,
+        made_at=datetime.fromtimestamp(at, UTC),
+    )

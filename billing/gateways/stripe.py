@@ -9,9 +9,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -28,6 +30,7 @@ from billing.gateways.base import (
     CardSetup,
     EventHint,
     FinishedSetup,
+    Foreign,
     Method,
     Misconfigured,
     NotAuthentic,
@@ -35,9 +38,15 @@ from billing.gateways.base import (
     Observation,
     OutcomeUnknown,
     RateLimited,
+    SettlementLine,
     Status,
 )
-from billing.gateways.stripe_currencies import NotChargeable, from_provider, to_provider
+from billing.gateways.stripe_currencies import (
+    NotChargeable,
+    from_provider,
+    nearest_from_provider,
+    to_provider,
+)
 
 # The shapes below are this version's; the webhook endpoint at Stripe is set to the same one.
 API_VERSION = "2026-10-28.endive"
@@ -47,6 +56,8 @@ CONNECTIONS = 32
 PAGE = 100
 # How far Stripe's clock and ours may be apart when objects are listed by age.
 CLOCKS_DIFFER_BY = timedelta(hours=1)
+# How many objects of other installations are passed over to find the newest of ours.
+LOOK_BACK = 10 * PAGE
 # When it does not say when to come back.
 RETRY_AFTER_SECONDS = 5.0
 # How old a delivery may be; Stripe's own default.
@@ -88,6 +99,13 @@ HEEDED = frozenset(
         "payment_method.automatically_updated",
     )
 )
+
+# What a balance transaction is of, by the type of its source.
+SETTLED: dict[str, Literal["CHARGE", "REFUND", "DISPUTE", "OTHER"]] = {
+    "charge": "CHARGE",
+    "refund": "REFUND",
+    "dispute": "DISPUTE",
+}
 
 Object = dict[str, Any]
 
@@ -216,11 +234,44 @@ class StripeGateway:
 
     def book(self) -> Iterator[Observation]:
         """Every intent of this installation. Those of others in the same Stripe account are not ours to judge."""
+        return (seen for seen in self.objects() if isinstance(seen, Observation))
+
+    def objects(
+        self, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[Observation | Foreign]:
+        """The intents of a time, newest first; those without our mark are not looked into."""
+        asked = {"limit": PAGE, **_between(since, until)}
         with _in_our_words():
-            intents = self._client.v1.payment_intents.list({"limit": PAGE})
+            intents = self._client.v1.payment_intents.list(
+                cast("stripe.params.PaymentIntentListParams", asked)
+            )
             for intent in map(_plain, intents.auto_paging_iter()):
                 if _own_reference(intent):
                     yield self._observe(intent)
+                else:
+                    yield Foreign(intent["id"], _instant(intent["created"]))
+
+    def newest(self) -> list[Observation]:
+        """Ours among the newest intents. Where others fill the account, it looks no further than `LOOK_BACK`."""
+        objects = islice(self.objects(), LOOK_BACK)
+        while page := list(islice(objects, PAGE)):
+            if ours := [seen for seen in page if isinstance(seen, Observation)]:
+                return ours
+        return []
+
+    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
+        """The balance transactions of each payout, oldest payout first."""
+        asked = {"limit": PAGE, "status": "paid", **_between(since, None)}
+        with _in_our_words():
+            found = self._client.v1.payouts.list(cast("stripe.params.PayoutListParams", asked))
+            payouts = [_plain(payout) for payout in found.auto_paging_iter()]
+            for payout in reversed(payouts):
+                lines = self._client.v1.balance_transactions.list(
+                    {"payout": payout["id"], "limit": PAGE, "expand": ["data.source"]}
+                )
+                for line in map(_plain, lines.auto_paging_iter()):
+                    if line["type"] != "payout":
+                        yield _settlement(line, payout)
 
     # --- cards
 
@@ -333,6 +384,10 @@ class StripeGateway:
             currency=intent["currency"].upper(),
             decline_code=code,
             advice_code=_advice(error),
+            account_ref=_ours(intent).get("account_id", ""),
+            token=_token(intent, error),
+            customer_ref=intent.get("customer") or "",
+            made_at=_instant(intent["created"]),
         )
 
 
@@ -456,6 +511,50 @@ def _ours(found: Object) -> dict[str, str]:
 
 def _own_reference(intent: Object) -> str:
     return _ours(intent).get("attempt_id", "")
+
+
+def _token(intent: Object, error: Object) -> str:
+    """The card; a refused intent has lost it, and names it in what was refused."""
+    return str(intent.get("payment_method") or (error.get("payment_method") or {}).get("id", ""))
+
+
+def _instant(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _between(since: datetime | None, until: datetime | None) -> dict[str, Any]:
+    """What restricts a list to a time; both ends included, and the clocks' difference."""
+    bounds = {
+        **({"gte": int((since - CLOCKS_DIFFER_BY).timestamp())} if since else {}),
+        **({"lte": int(until.timestamp())} if until else {}),
+    }
+    return {"created": bounds} if bounds else {}
+
+
+def _settlement(line: Object, payout: Object) -> SettlementLine:
+    source: Object = line["source"] if isinstance(line.get("source"), dict) else {}
+    is_charge = source.get("object") == "charge"
+    own_reference = _own_reference(source) if is_charge else ""
+    about = SETTLED.get(source.get("object", ""), "OTHER")
+    currency = str(source.get("currency") or line["currency"])
+    gross_minor = nearest_from_provider(line["amount"], line["currency"])
+    net_minor = nearest_from_provider(line["net"], line["currency"])
+    moved_minor = nearest_from_provider(source.get("amount", abs(line["amount"])), currency)
+    return SettlementLine(
+        payout_ref=payout["id"],
+        paid_out_at=_instant(payout["created"]),
+        about=about,
+        source_ref=str(source.get("id") or line["id"]),
+        charge_ref=source.get("payment_intent") or "",
+        own_reference=own_reference,
+        amount_minor=moved_minor if gross_minor >= 0 else -moved_minor,
+        currency=currency.upper(),
+        gross_minor=gross_minor,
+        fee_minor=gross_minor - net_minor,
+        net_minor=net_minor,
+        settled_currency=line["currency"].upper(),
+        exchange_rate=Decimal(str(line["exchange_rate"])) if line.get("exchange_rate") else None,
+    )
 
 
 def _advice(error: Object) -> str:

@@ -72,6 +72,11 @@ def from_provider(amount: int, currency: str) -> int:
     return int(amount_minor)
 
 
+def nearest_from_provider(amount: int, currency: str) -> int:
+    """What a payout's amount is nearest to in our minor units: fees are finer than charges, in krona."""
+    return round(Fraction(amount) / _units_of_a_minor(currency.upper()))
+
+
 def _units_of_a_minor(currency: str) -> Fraction:
     """How many of Stripe's units one of our minor units is."""
     return Fraction(10) ** (DECIMALS.get(currency, 2) - exponent(currency))

@@ -1,8 +1,11 @@
 """The sandbox keeps the promises of the Gateway protocol, and its own book."""
 
 import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
+from django.conf import settings
 
 from billing import gateways
 from billing.gateways import AttemptSpec, Misconfigured, OutcomeUnknown
@@ -138,6 +141,22 @@ class TestTheBook:
         made = [sandbox.prepare(spec(own_reference=f"attempt {n}"), key=str(n)) for n in range(3)]
 
         assert list(sandbox.book()) == made
+
+    def test_shows_a_time_of_it_newest_first(self, sandbox):
+        before = datetime.now(UTC)
+        made = [sandbox.prepare(spec(own_reference=f"attempt {n}"), key=str(n)) for n in range(3)]
+
+        assert list(sandbox.objects(since=before)) == made[::-1] == sandbox.newest()
+        assert list(sandbox.objects(until=before)) == []
+        assert made[0].made_at > before
+
+    def test_from_before_objects_had_a_time_is_older_than_any(self, sandbox):
+        made = sandbox.prepare(spec(), key="1")
+        with closing(sqlite3.connect(settings.SANDBOX_BOOK)) as book, book:
+            book.execute("DELETE FROM made")
+
+        assert [seen.ref for seen in sandbox.objects()] == [made.ref]
+        assert list(sandbox.objects(since=AS_OF)) == []
 
     def test_finds_all_that_carry_our_reference(self, sandbox):
         ours = [sandbox.prepare(spec(), key=key) for key in "ab"]

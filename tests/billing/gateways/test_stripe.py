@@ -14,6 +14,7 @@ from urllib3.exceptions import MaxRetryError
 from billing import gateways
 from billing.gateways import (
     About,
+    Foreign,
     Misconfigured,
     NotAuthentic,
     NotSent,
@@ -445,12 +446,66 @@ class TestFind:
             declined: Status.DECLINED,
         }
 
+    def test_a_time_of_it_is_newest_first_and_passes_over_what_is_not_ours(self, gateway, stripe):
+        spec = stripe.spec(account_ref="acme")
+        first = gateway.prepare(spec, key=new_key())
+        foreign = stripe.post("payment_intents", amount=999, currency="eur")["id"]
+        last = gateway.prepare(spec, key=new_key())
+
+        listed = list(gateway.objects(since=first.made_at, until=last.made_at))
+
+        assert [seen.ref for seen in listed][:3] == [last.ref, foreign, first.ref]
+        assert isinstance(listed[1], Foreign)
+        assert gateway.newest() == [last, first]
+        assert (first.account_ref, first.token, first.customer_ref) == (
+            "acme",
+            spec.token,
+            spec.customer_ref,
+        )
+
+    def test_the_newest_of_ours_is_found_behind_a_page_of_others(self, gateway, stripe):
+        ours = stripe.prepared()
+        for _ in range(101):
+            stripe.post("payment_intents", amount=999, currency="eur")
+
+        assert [seen.ref for seen in gateway.newest()] == [ours]
+
+    def test_a_card_that_was_refused_is_still_named(self, gateway, stripe):
+        spec = stripe.spec("chargeCustomerFail")
+        refused = gateway.submit(gateway.prepare(spec, key=new_key()).ref, key=new_key())
+
+        assert refused.token == spec.token
+
+
+class TestSettlements:
+    def test_a_payout_says_what_it_consists_of(self, gateway, stripe):
+        paid = stripe.prepared(amount_minor=10_00)
+        gateway.submit(paid, key=new_key())
+        stripe.post("refunds", payment_intent=paid, amount=250)
+        payout = stripe.pay_out()
+
+        lines = [
+            line
+            for line in gateway.settlements()
+            if line.payout_ref == payout and line.charge_ref == paid
+        ]
+
+        assert sorted((each.about, each.amount_minor, each.currency) for each in lines) == [
+            ("CHARGE", 1000, "EUR"),
+            ("REFUND", -250, "EUR"),
+        ]
+        charge = next(each for each in lines if each.about == "CHARGE")
+        assert (charge.gross_minor, charge.fee_minor, charge.net_minor) == (1000, 59, 941)
+        assert charge.own_reference
+        assert charge.exchange_rate is None
+
 
 class TestWhatAnIntentSays:
     INTENT = {
         "id": "pi_1",
         "livemode": False,
         "status": "requires_payment_method",
+        "created": 1541149200,
         "amount": 1234,
         "amount_received": 0,
         "currency": "eur",
