@@ -110,8 +110,10 @@ class HoldAdmin(ReadOnlyAdmin):
 
 @admin.register(PaymentMethod)
 class PaymentMethodAdmin(ReadOnlyAdmin):
-    list_display = ("__str__", "account", "expiry", "is_default", "state", "gateway")
-    list_filter = ("state", "is_default", "gateway")
+    list_display = (
+        "__str__", "account", "expiry", "is_default", "state", "blocked_because", "gateway",
+    )  # fmt: skip
+    list_filter = ("state", "is_default", "gateway", ("blocked_at", admin.EmptyFieldListFilter))
     list_select_related = ("account",)
     search_fields = ("=last_four", "account__name", "account__external_id")
     # The token can charge: it is nobody's to read.

@@ -225,7 +225,11 @@ def _add_card(event: ProviderEvent, setup: FinishedSetup, *, as_of: datetime) ->
             as_of=as_of,
             **dataclasses.asdict(card),
         )
-    except (payment_methods.AlreadyAdded, payment_methods.CardExpired):
+    except (
+        payment_methods.AlreadyAdded,
+        payment_methods.CardExpired,
+        payment_methods.CardBlocked,
+    ):
         return Outcome.IGNORED
     return Outcome.APPLIED
 

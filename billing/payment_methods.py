@@ -1,11 +1,14 @@
 """
-Cards on an account: added, made the default, removed.
+Cards on an account: added, made the default, removed, blocked.
 
 Only the default card is ever charged. The first card becomes it; after that its holder chooses:
 when the default is removed, no other card takes its place by itself, so that nobody is charged on
 a card they did not choose for it. The pages say so, and the close skips with "there is no card".
+
+A card whose bank says never again is blocked for ever, and with it its token, on whatever account.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
@@ -29,8 +32,12 @@ class CardExpired(ValueError):
     """The card's last month is over."""
 
 
+class CardBlocked(Exception):
+    """The card's bank has said never to charge it again."""
+
+
 class NoSuchCard(LookupError):
-    """The account has no such card, or it was removed meanwhile."""
+    """The account has no such card, or it was removed or blocked meanwhile."""
 
 
 @transaction.atomic(durable=True)
@@ -53,6 +60,7 @@ def add_card(
 
     :raises AlreadyAdded: if the account has this card.
     :raises CardExpired: if its last month is over.
+    :raises CardBlocked: if it is blocked, on this account or another.
     :raises gateways.Misconfigured: if there is no such gateway.
     """
     gateways.get(gateway)
@@ -73,6 +81,8 @@ def add_card(
     )
     if added.has_expired(as_of):
         raise CardExpired(f"{added} expired at the end of {expiry_month:02d}/{expiry_year}")
+    if blocked_tokens([added]):
+        raise CardBlocked(f"{added} is blocked")
     added.save()
     _record(added, "card.added", f"Card added: {added}", actor=actor)
     if make_default or not active:
@@ -85,10 +95,13 @@ def make_default(*, account_id: int, method_id: int, actor: str) -> PaymentMetho
     """
     This will charge this card from now on. One that is the default already stays it.
 
-    :raises NoSuchCard: if the account has no such card, or it was removed.
+    :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
+    :raises CardBlocked: if it is blocked on another account.
     """
     locks.account_for_update(account_id)
-    method = _active(account_id, method_id)
+    method = _one(account_id, method_id, State.ACTIVE)
+    if blocked_tokens([method]):
+        raise CardBlocked(f"{method} is blocked")
     if not method.is_default:
         _make_default(method, actor=actor)
     return method
@@ -102,7 +115,7 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
     :raises NoSuchCard: if the account has no such card, or it was removed.
     """
     locks.account_for_update(account_id)
-    method = _active(account_id, method_id)
+    method = _one(account_id, method_id, State.ACTIVE, State.BLOCKED)
     method.state = State.REMOVED
     method.removed_at = as_of
     method.is_default = False
@@ -118,10 +131,12 @@ def update_card(
     """
     This will write down how a card looks now: its bank has sent its holder a new one.
 
-    :raises NoSuchCard: if the account has no such card, or it was removed.
+    One that is blocked stays it: its holder enters the new one.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
     """
     locks.account_for_update(account_id)
-    method = _active(account_id, method_id)
+    method = _one(account_id, method_id, State.ACTIVE)
     looks = {
         "brand": seen.brand,
         "last_four": seen.last_four,
@@ -138,9 +153,36 @@ def update_card(
     return method
 
 
-def _active(account_id: int, method_id: int) -> PaymentMethod:
+def block_card(method: PaymentMethod, *, because: str, as_of: datetime) -> None:
+    """
+    This will never charge a card again. In the caller's transaction, its account locked; twice is once.
+
+    One that was removed meanwhile stays removed, and is as little charged under another name.
+    """
+    current = PaymentMethod.objects.get(pk=method.pk)
+    if current.blocked_at is not None:
+        return
+    current.blocked_at = as_of
+    current.blocked_because = because[:300]
+    current.is_default = False
+    if current.state == State.ACTIVE:
+        current.state = State.BLOCKED
+    current.save(update_fields=["blocked_at", "blocked_because", "is_default", "state"])
+    _record(current, "card.blocked", f"Card blocked for ever: {current}, {because}", actor="system")
+
+
+def blocked_tokens(methods: Iterable[PaymentMethod]) -> set[tuple[str, str]]:
+    """Gateway and token of those among these cards that are blocked, on whatever account."""
+    return set(
+        PaymentMethod.objects.filter(
+            token__in={method.token for method in methods}, blocked_at__isnull=False
+        ).values_list("gateway", "token")
+    )
+
+
+def _one(account_id: int, method_id: int, *states: str) -> PaymentMethod:
     try:
-        return PaymentMethod.objects.get(pk=method_id, account=account_id, state=State.ACTIVE)
+        return PaymentMethod.objects.get(pk=method_id, account=account_id, state__in=states)
     except PaymentMethod.DoesNotExist:
         raise NoSuchCard(method_id) from None
 

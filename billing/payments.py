@@ -16,7 +16,7 @@ The protocol, its crash matrix and its proof: docs/payments.md.
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,12 +36,20 @@ from billing import (
     ledger,
     locks,
     messages,
+    payment_methods,
     settlement,
 )
 from billing.charge_protocol import Move, State
-from billing.gateways import Observation, Status
+from billing.gateways import Observation, Status, declines
 from billing.ledger import Standing
-from billing.models import Allocation, CreditGrant, Decision, Payment, PaymentAttempt
+from billing.models import (
+    Allocation,
+    CreditGrant,
+    Decision,
+    DeclineClass,
+    Payment,
+    PaymentAttempt,
+)
 from billing.money import money
 
 logger = logging.getLogger(__name__)
@@ -78,7 +86,7 @@ class NothingDue(CannotCollect):
 
 
 class NoPaymentMethod(CannotCollect):
-    """The account has no card, or it has expired."""
+    """The account has no card, or one that has expired or is blocked."""
 
 
 class BalanceChanged(CannotCollect):
@@ -223,10 +231,13 @@ def _reserve(requests: Sequence[Request], *, as_of: datetime) -> Collected:
             account__in=ids, is_default=True, state=PaymentMethod.State.ACTIVE
         )
     }
+    blocked = payment_methods.blocked_tokens(methods.values())
     collected = Collected()
     for request in requests:
         pk = request.account_id
-        refusal = _refusal(request, standings[pk], in_flight.get(pk), methods.get(pk), as_of=as_of)
+        refusal = _refusal(
+            request, standings[pk], in_flight.get(pk), methods.get(pk), blocked, as_of=as_of
+        )
         if refusal is not None:
             collected.refused[pk] = refusal
         else:
@@ -240,6 +251,7 @@ def _refusal(
     standing: Standing,
     in_flight: PaymentAttempt | None,
     method: PaymentMethod | None,
+    blocked: Container[tuple[str, str]],
     *,
     as_of: datetime,
 ) -> CannotCollect | None:
@@ -254,6 +266,8 @@ def _refusal(
         return NoPaymentMethod("there is no card", standing=standing)
     if method.has_expired(as_of):
         return NoPaymentMethod(f"{method} has expired", standing=standing)
+    if (method.gateway, method.token) in blocked:
+        return NoPaymentMethod(f"{method} is blocked on another account", standing=standing)
     if not chargeable_minor(method.gateway, standing.due_minor, standing.currency):
         due = money(standing.due_minor, standing.currency)
         return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
@@ -390,6 +404,8 @@ def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
         return "settled meanwhile"
     if standing.due_minor < attempt.amount_minor:
         return "less is due meanwhile"
+    if payment_methods.blocked_tokens([attempt.payment_method]):
+        return "card blocked meanwhile"
     if attempt.payment_method.state != PaymentMethod.State.ACTIVE:
         return "card removed meanwhile"
     if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
@@ -599,9 +615,23 @@ def _give_up(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> 
     attempt.state = State.CANCELING
     attempt.next_action_at = as_of + DRIVE_WINDOW
     if seen.status is Status.DECLINED:
-        attempt.decline_code = seen.decline_code or "declined"
+        _decline(attempt, seen, as_of=as_of)
     else:
         attempt.because = "not submitted in time"
+
+
+def _decline(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> None:
+    """Keep what the bank said, and what it means; after "never again" the card is blocked at once."""
+    attempt.decline_code = seen.decline_code or "declined"
+    attempt.advice_code = seen.advice_code
+    attempt.decline_class = DeclineClass(
+        declines.decline_class(attempt.decline_code, advice_code=attempt.advice_code)
+    )
+    if attempt.decline_class == DeclineClass.STOP:
+        because = f"its bank said {attempt.decline_code}"
+        if attempt.advice_code:
+            because += f", and advised {attempt.advice_code}"
+        payment_methods.block_card(attempt.payment_method, because=because, as_of=as_of)
 
 
 def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of: datetime) -> None:
@@ -611,6 +641,10 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
     if end is State.RELEASED:
         return
     attempt.because = f"declined: {attempt.decline_code}"
+    standing = ledger.standing(account.pk, as_of=as_of)
+    if attempt.decline_class == DeclineClass.OURS:
+        _leave_to_an_operator(attempt, standing)
+        return
     timeline.record(
         timeline.event(
             account_id=account.pk,
@@ -620,8 +654,24 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
             attempt=str(attempt.pk),
         )
     )
-    standing = ledger.standing(account.pk, as_of=as_of)
     messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
+
+
+def _leave_to_an_operator(attempt: PaymentAttempt, standing: Standing) -> None:
+    """What we asked for was wrong, not the card: its holder can do nothing about it and is not written to."""
+    logger.error("attempt %s: refused for a fault of ours: %s", attempt.pk, attempt.decline_code)
+    decisions.record(
+        decisions.decision(
+            act="SUBMIT",
+            did=Decision.Did.BLOCKED,
+            because=f"our set-up or request is wrong: {attempt.decline_code}",
+            account_id=attempt.account_id,
+            expected={"due_minor": attempt.amount_minor, "currency": attempt.currency},
+            saw=standing.facts,
+            run_id=attempt.run_id,
+            attempt=attempt,
+        )
+    )
 
 
 def _book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:

@@ -12,6 +12,7 @@ class PaymentMethod(models.Model):
     class State(models.TextChoices):
         ACTIVE = "ACTIVE", "Active"
         REMOVED = "REMOVED", "Removed"
+        BLOCKED = "BLOCKED", "Blocked"  # its bank said never again; for ever
 
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="payment_methods"
@@ -28,6 +29,10 @@ class PaymentMethod(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())
     removed_at = models.DateTimeField(null=True, blank=True)
+    # When its bank said never again, and in what words. Written once; stays when the card is removed, so
+    # that the same token is charged on no account any more.
+    blocked_at = models.DateTimeField(null=True, blank=True)
+    blocked_because = models.CharField(max_length=300, blank=True)
 
     class Meta:
         constraints = [
@@ -41,8 +46,21 @@ class PaymentMethod(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(state="REMOVED", removed_at__isnull=False)
-                | models.Q(state="ACTIVE", removed_at__isnull=True),
+                | (~models.Q(state="REMOVED") & models.Q(removed_at__isnull=True)),
                 name="removed_payment_method_says_when",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state="BLOCKED", blocked_at__isnull=False, is_default=False)
+                | models.Q(state="ACTIVE", blocked_at__isnull=True)
+                | models.Q(state="REMOVED"),
+                name="blocked_payment_method_says_when_and_is_no_default",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["gateway", "token"],
+                condition=models.Q(blocked_at__isnull=False),
+                name="blocked_payment_methods",
             ),
         ]
 

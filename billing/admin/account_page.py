@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.db.models import Model, QuerySet
 from django.urls import reverse
 
-from accounts.models import Account, Hold
+from accounts.models import Account, Hold, PaymentMethod
 from billing import ledger, settlement
 from billing.admin.cells import Cell, Table, instant, money, row, to
 from billing.models import Decision, Invoice, PaymentAttempt
@@ -271,7 +271,7 @@ def _holds(account: Account) -> Table:
 def _cards(account: Account, *, as_of: datetime) -> Table:
     return Table(
         "Cards",
-        ("Card", "Good until", "State"),
+        ("Card", "Good until", "State", "Because"),
         [
             row(
                 to(card),
@@ -279,12 +279,20 @@ def _cards(account: Account, *, as_of: datetime) -> Table:
                     f"{card.expiry_month:02d}/{card.expiry_year}",
                     tone="bad" if card.has_expired(as_of) else "",
                 ),
-                Cell("Default", tone="good") if card.is_default else card.get_state_display(),
+                _card_state(card),
+                card.blocked_because or "–",
             )
             for card in _newest(account.payment_methods.all())
         ],
         empty="There is no card.",
     )
+
+
+def _card_state(card: PaymentMethod) -> Cell:
+    if card.is_default:
+        return Cell("Default", tone="good")
+    is_blocked = card.state == PaymentMethod.State.BLOCKED
+    return Cell(card.get_state_display(), tone="bad" if is_blocked else "")
 
 
 def _messages(account: Account) -> Table:

@@ -35,7 +35,7 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
         "created_at", "account", "amount", "payment_method", "state", "decline_code", "because",
         "next_action_at",
     )  # fmt: skip
-    list_filter = ("state", "kind", "gateway", "decline_code")
+    list_filter = ("state", "kind", "gateway", "decline_class", "decline_code")
     list_select_related = ("account", "payment_method")
     search_fields = ("account__name", "account__external_id", "=provider_ref", "=pk")
     ordering = ("-created_at",)

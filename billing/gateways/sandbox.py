@@ -59,6 +59,13 @@ CARDS = {
         ),
         Card("sandbox_declined", "Visa", "0002", "Declines", "card_declined"),
         Card("sandbox_expired", "Visa", "0069", "Declines: expired", "expired_card"),
+        Card(
+            "sandbox_stolen",
+            "Visa",
+            "9979",
+            "Declines: stolen, and is never charged again",
+            "stolen_card",
+        ),
         Card("sandbox_slow", "Visa", "0077", "Pays, answers slowly", answers_slowly=True),
         Card("sandbox_lost_reply", "Visa", "0119", "Pays, but its reply is lost", loses_reply=True),
     )

@@ -5,7 +5,7 @@ from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
-from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
+from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
 from billing.models.provider_event import ProviderEvent
 from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 
@@ -15,6 +15,7 @@ __all__ = [
     "CloseRun",
     "CreditGrant",
     "Decision",
+    "DeclineClass",
     "Invoice",
     "LedgerAccount",
     "LedgerEntry",

@@ -43,6 +43,15 @@ class Payment(models.Model):
         return f"{self.method} {self.received_at:%Y-%m-%d}"
 
 
+class DeclineClass(models.TextChoices):
+    """What a decline means for what is done next; which code is which: billing/gateways/declines.py."""
+
+    SOFT = "SOFT", "May pass another day"
+    NEEDS_CUSTOMER = "NEEDS_CUSTOMER", "Needs the customer"
+    STOP = "STOP", "Never again"
+    OURS = "OURS", "Our set-up or request"
+
+
 class PaymentAttempt(models.Model):
     """
     One try to receive a payment through a gateway: reserve, prepare, recheck, submit, settle.
@@ -96,6 +105,9 @@ class PaymentAttempt(models.Model):
     provider_ref = models.CharField(max_length=200, null=True, blank=True)
     # What the provider answered when it said no: "insufficient_funds".
     decline_code = models.CharField(max_length=60, blank=True)
+    # What its bank, or the card's network, advises after that: "do_not_try_again".
+    advice_code = models.CharField(max_length=60, blank=True)
+    decline_class = models.CharField(max_length=20, choices=DeclineClass, blank=True)
     # Why it ended as it did, or waits, in words.
     because = models.CharField(max_length=300, blank=True)
     # Rises with each send after an answer we could not use, so that no cached answer repeats for ever.

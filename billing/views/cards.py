@@ -22,7 +22,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
     """The cards, the default first."""
     as_of = timezone.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
-    cards = _active(seat).order_by("-is_default", "-pk")
+    cards = _present(seat).order_by("-is_default", "-pk")
     context = {
         "tab": "cards",
         "cards": [_row(card, as_of=as_of) for card in cards],
@@ -47,8 +47,15 @@ def add(request: HttpRequest, seat: Seat) -> HttpResponse:
             )
         except payment_methods.AlreadyAdded as already:
             card = already.method
+        except payment_methods.CardBlocked:
+            form.add_error("card", _("This card cannot be charged any more. Choose another one."))
+            return _form(request, seat, form)
         messages.success(request, _("%(card)s is on the account.") % {"card": card})
         return redirect("cards", seat.account.pk)
+    return _form(request, seat, form)
+
+
+def _form(request: HttpRequest, seat: Seat, form: AddCardForm) -> HttpResponse:
     return show(request, seat, "billing/card_add.html", {"tab": "cards", "form": form})
 
 
@@ -62,6 +69,9 @@ def make_default(request: HttpRequest, seat: Seat, method_id: int) -> HttpRespon
         )
     except payment_methods.NoSuchCard:
         raise Http404 from None
+    except payment_methods.CardBlocked:
+        messages.error(request, _("This card cannot be charged any more. Choose another one."))
+        return redirect("cards", seat.account.pk)
     messages.success(request, _("%(card)s will be charged from now on.") % {"card": card})
     return redirect("cards", seat.account.pk)
 
@@ -70,7 +80,7 @@ def make_default(request: HttpRequest, seat: Seat, method_id: int) -> HttpRespon
 @payers_only
 def remove(request: HttpRequest, seat: Seat, method_id: int) -> HttpResponse:
     """Ask, then remove."""
-    card = _active(seat).filter(pk=method_id).first()
+    card = _present(seat).filter(pk=method_id).first()
     if card is None:
         raise Http404
     if request.method != "POST":
@@ -89,8 +99,10 @@ def remove(request: HttpRequest, seat: Seat, method_id: int) -> HttpResponse:
     return redirect("cards", seat.account.pk)
 
 
-def _active(seat: Seat) -> Any:
-    return PaymentMethod.objects.filter(account=seat.account, state=PaymentMethod.State.ACTIVE)
+def _present(seat: Seat) -> Any:
+    return PaymentMethod.objects.filter(account=seat.account).exclude(
+        state=PaymentMethod.State.REMOVED
+    )
 
 
 def _row(card: PaymentMethod, *, as_of: datetime) -> dict[str, Any]:
@@ -100,5 +112,6 @@ def _row(card: PaymentMethod, *, as_of: datetime) -> dict[str, Any]:
         "expiry": f"{card.expiry_month:02d}/{card.expiry_year}",
         "has_expired": card.has_expired(as_of),
         "is_default": card.is_default,
+        "is_blocked": card.state == PaymentMethod.State.BLOCKED,
         "is_sandbox": card.gateway == "sandbox",
     }

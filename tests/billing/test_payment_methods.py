@@ -6,8 +6,8 @@ import pytest
 
 from accounts.models import PaymentMethod, TimelineEvent
 from billing import payment_methods
-from billing.gateways import Misconfigured
-from billing.payment_methods import AlreadyAdded, CardExpired, NoSuchCard
+from billing.gateways import Method, Misconfigured
+from billing.payment_methods import AlreadyAdded, CardBlocked, CardExpired, NoSuchCard
 from tests.factories import AS_OF, AccountFactory, CardFactory
 
 pytestmark = pytest.mark.django_db
@@ -147,3 +147,55 @@ class TestRemoveCard:
             payment_methods.remove_card(
                 account_id=card.account_id, method_id=card.pk, actor="a", as_of=AS_OF
             )
+
+
+class TestBlockedCards:
+    @pytest.fixture
+    def blocked(self):
+        card = CardFactory()
+        payment_methods.block_card(card, because="its bank said lost_card", as_of=AS_OF)
+        card.refresh_from_db()
+        return card
+
+    def test_twice_is_the_same_as_once(self, blocked):
+        payment_methods.block_card(blocked, because="another reason", as_of=AS_OF)
+
+        blocked.refresh_from_db()
+        assert (blocked.blocked_because, told(blocked.account)) == (
+            "its bank said lost_card",
+            [("card.blocked", "system")],
+        )
+
+    def test_are_not_made_the_default_again(self, blocked):
+        with pytest.raises(NoSuchCard):
+            payment_methods.make_default(
+                account_id=blocked.account_id, method_id=blocked.pk, actor="a"
+            )
+
+    def test_are_not_made_the_default_of_another_account(self, blocked):
+        same = CardFactory(is_default=False)
+
+        with pytest.raises(CardBlocked):
+            payment_methods.make_default(account_id=same.account_id, method_id=same.pk, actor="a")
+
+    def test_are_not_added_again_to_any_account(self, blocked):
+        for account in (blocked.account, AccountFactory()):
+            with pytest.raises(CardBlocked):
+                add(account)
+
+    def test_are_not_unblocked_by_a_new_look(self, blocked):
+        with pytest.raises(NoSuchCard):
+            payment_methods.update_card(
+                account_id=blocked.account_id,
+                method_id=blocked.pk,
+                seen=Method(blocked.token, "cus", "Visa", "1111", 1, 2040),
+                actor="provider",
+            )
+
+    def test_can_be_removed_and_stay_blocked(self, blocked):
+        payment_methods.remove_card(
+            account_id=blocked.account_id, method_id=blocked.pk, actor="a", as_of=AS_OF
+        )
+
+        with pytest.raises(CardBlocked):
+            add(blocked.account)

@@ -7,8 +7,23 @@ from django.db import IntegrityError, connection, connections, transaction
 
 from accounts.models import Hold, PaymentMethod, TimelineEvent
 from billing import gateways, payments
-from billing.gateways import Misconfigured, NotSent, Observation, OutcomeUnknown, RateLimited
-from billing.models import Allocation, CreditGrant, Decision, Invoice, Payment, PaymentAttempt
+from billing.gateways import (
+    Misconfigured,
+    NotSent,
+    Observation,
+    OutcomeUnknown,
+    RateLimited,
+    declines,
+)
+from billing.models import (
+    Allocation,
+    CreditGrant,
+    Decision,
+    DeclineClass,
+    Invoice,
+    Payment,
+    PaymentAttempt,
+)
 from billing.payments import AttemptInFlight, BalanceChanged, NoPaymentMethod, NothingDue, Request
 from notifications.models import Message
 from tests.billing.builders import (
@@ -21,6 +36,7 @@ from tests.billing.builders import (
     owing,
     pay_by_hand,
 )
+from tests.closing import in_a_thread_of_the_provider
 from tests.factories import AS_OF, AccountFactory, CardFactory, account_using, token
 from tests.provider import Killed
 
@@ -323,6 +339,78 @@ class TestDeclines:
 
         attempt.refresh_from_db()
         assert (attempt.state, attempt.because) == (State.FAILED, "declined: card_declined")
+
+
+class TestWhatADeclineMeans:
+    def test_is_kept_with_what_the_bank_advised(self, provider):
+        account = owing(card="sandbox_insufficient")
+        provider.says("submit", advice_code="try_again_later")
+
+        attempt = collect(account)
+
+        assert (attempt.decline_class, attempt.advice_code) == ("SOFT", "try_again_later")
+
+    def test_after_never_again_the_card_is_blocked_and_says_when_and_why(self):
+        account = owing(card="sandbox_stolen")
+
+        attempt = collect(account)
+
+        card = attempt.payment_method
+        assert (attempt.state, attempt.decline_class) == (State.FAILED, "STOP")
+        assert (card.state, card.is_default, card.blocked_at) == ("BLOCKED", False, AS_OF)
+        assert card.blocked_because == "its bank said stolen_card"
+        assert TimelineEvent.objects.filter(account=account, kind="card.blocked").count() == 1
+
+    def test_the_banks_advice_alone_stops_too(self, provider):
+        account = owing(card="sandbox_declined")
+        provider.says("submit", advice_code="do_not_try_again")
+
+        card = collect(account).payment_method
+
+        assert card.blocked_because == ("its bank said card_declined, and advised do_not_try_again")
+
+    def test_the_same_card_of_another_account_is_not_charged_either(self, sandbox):
+        other = owing(card="sandbox_stolen")
+        collect(owing(card="sandbox_stolen"))
+
+        with pytest.raises(NoPaymentMethod, match="is blocked on another account"):
+            collect(other)
+
+        assert len(list(sandbox.book())) == 1
+
+    def test_blocked_between_reserve_and_submit_it_is_not_charged(self, provider, sandbox):
+        account, other = owing(card="sandbox_stolen"), owing(card="sandbox_stolen")
+        provider.after("prepare", in_a_thread_of_the_provider(lambda: collect(other)))
+
+        attempt = collect(account)
+
+        assert (attempt.state, attempt.because) == (State.RELEASED, "card blocked meanwhile")
+
+    def test_removed_while_it_was_charged_it_is_blocked_all_the_same(self, provider):
+        account = owing(card="sandbox_stolen")
+        provider.after("submit", in_a_thread_of_the_provider(lambda: remove_card(account)))
+
+        card = collect(account).payment_method
+
+        assert (card.state, card.blocked_at) == ("REMOVED", AS_OF)
+
+    def test_a_fault_of_ours_is_an_operators_and_not_the_customers(self, provider, caplog):
+        account = owing(card="sandbox_declined")
+        provider.says("submit", decline_code="amount_too_small")
+
+        attempt = collect(account)
+
+        assert (attempt.state, attempt.decline_class) == (State.FAILED, "OURS")
+        assert not Message.objects.filter(account=account).exists()
+        decision = Decision.objects.get(attempt=attempt)
+        assert (decision.did, decision.because) == (
+            "BLOCKED",
+            "our set-up or request is wrong: amount_too_small",
+        )
+        assert "refused for a fault of ours: amount_too_small" in caplog.text
+
+    def test_the_classes_we_store_are_those_that_codes_are_sorted_into(self):
+        assert set(DeclineClass.values) == set(declines.DeclineClass)
 
 
 class TestLostReplies:

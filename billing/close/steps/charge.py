@@ -15,7 +15,7 @@ from billing.close.step import (
     unknown,
     wait_for,
 )
-from billing.models import CloseRun, PaymentAttempt, Step
+from billing.models import CloseRun, DeclineClass, PaymentAttempt, Step
 from billing.payments import CannotCollect
 
 kind = Step.Kind.CHARGE
@@ -125,6 +125,9 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
                 world_changed=changed,
                 attempt=attempt,
             )
+        case State.FAILED if attempt.decline_class == DeclineClass.OURS:
+            because = f"our set-up or request is wrong: {attempt.decline_code}"
+            return blocked(step, because, saw=saw, attempt=attempt)
         case State.FAILED:
             return done(
                 step, attempt.because, saw=saw, expect=saw, world_changed=changed, attempt=attempt

@@ -261,14 +261,20 @@ BREAKS = {
     "payment_one_attempt_in_flight": Break(
         """DROP INDEX one_attempt_in_flight_per_account_and_currency;
            INSERT INTO billing_paymentattempt (id, account_id, kind, currency, amount_minor, payment_method_id, gateway,
-                                               state, decline_code, because, key_generation, next_action_at, updated_at)
+                                               state, decline_code, advice_code, decline_class, because,
+                                               key_generation, next_action_at, updated_at)
            SELECT gen_random_uuid(), account_id, kind, currency, amount_minor, payment_method_id, gateway,
-                  'RESERVED', '', '', 0, next_action_at, updated_at
+                  'RESERVED', '', '', '', '', 0, next_action_at, updated_at
              FROM billing_paymentattempt WHERE state = 'SUBMITTED'"""
     ),
     "payment_attempt_is_not_left_in_doubt": Break(
         """UPDATE billing_paymentattempt SET next_action_at = next_action_at - interval '1 hour'
             WHERE state = 'SUBMITTED'"""
+    ),
+    "payment_blocked_card_is_not_charged": Break(
+        f"""UPDATE accounts_paymentmethod
+               SET state = 'BLOCKED', blocked_at = timestamptz '2018-11-01', is_default = false
+             WHERE account_id = {account("pays")}"""
     ),
     "payment_attempt_uses_its_own_card": Break(
         f"""UPDATE billing_paymentattempt

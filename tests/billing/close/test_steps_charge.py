@@ -49,6 +49,17 @@ class TestCharge:
         assert (decision.did, decision.because) == ("DONE", "declined: insufficient_funds")
         assert step_of(account, "HOLD").expected["due_minor"] == 1200
 
+    def test_a_fault_of_ours_blocks_the_step_and_what_follows_for_a_person(self, provider):
+        account = invoiced(card="sandbox_declined")
+        provider.says("submit", decline_code="testmode_decline")
+
+        work_once("CHARGE")
+
+        assert step_of(account, "CHARGE").because == (
+            "our set-up or request is wrong: testmode_decline"
+        )
+        assert [step_of(account, kind).state for kind in ("CHARGE", "HOLD")] == ["BLOCKED"] * 2
+
     def test_takes_one_batch_at_a_time(self):
         for _ in range(charge.batch + 1):
             account_using("1.00")
