@@ -97,12 +97,17 @@ HEARD: Mapping[Status, Mapping[State, State]] = {
     Status.CANCELED: dict.fromkeys(AT_THE_PROVIDER, State.RELEASED),
     # Money that moved is booked from any state.
     Status.SUCCEEDED: dict.fromkeys(State, State.SUCCEEDED),
+    # It had moved; that it has gone back since is booked after it.
+    Status.REVERSED: dict.fromkeys(State, State.SUCCEEDED),
 }
+
+
+TOOK_MONEY = frozenset({Status.SUCCEEDED, Status.REVERSED})
 
 
 def concerns(status: Status, *, is_own_object: bool) -> bool:
     """Whether it matters: an object left behind by an earlier try does only if it took money."""
-    return is_own_object or status is Status.SUCCEEDED
+    return is_own_object or status in TOOK_MONEY
 
 
 def next_state(state: State | str, status: Status, *, was_declined: bool = False) -> State | None:

@@ -9,6 +9,7 @@ from django.conf import settings as django_settings
 from django.test import TransactionTestCase
 
 from billing import gateways
+from billing.fakedebit import DirectDebit
 from billing.gateways.sandbox import SandboxGateway
 from config.locale_catalogs import compile_catalogs
 from tests.emptying import empty_tables, may_empty
@@ -39,6 +40,15 @@ def _own_places(settings, tmp_path):
 def sandbox() -> SandboxGateway:
     """The sandbox provider, as the code under test sees it: same book, another hand."""
     return SandboxGateway(django_settings.SANDBOX_BOOK)
+
+
+@pytest.fixture
+def debit(settings, tmp_path) -> DirectDebit:
+    """The gateway "debit", two days' notice; and the provider behind it, whose days the test lets pass."""
+    settings.DEBIT_WEBHOOK_SECRETS = ["whsec_debit"]
+    settings.DEBIT_BOOK = tmp_path / "debit-book.sqlite3"
+    settings.DEBIT_NOTICE_DAYS = 2
+    return DirectDebit(settings.DEBIT_BOOK)
 
 
 @pytest.fixture

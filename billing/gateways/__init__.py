@@ -21,6 +21,7 @@ from billing.gateways.base import (
     SettlementLine,
     Status,
 )
+from billing.gateways.debit import DebitGateway
 from billing.gateways.sandbox import SandboxGateway
 
 __all__ = [
@@ -48,7 +49,11 @@ __all__ = [
 
 def names() -> list[str]:
     """The gateways this installation can charge through."""
-    return ["sandbox", "stripe"] if settings.STRIPE_SECRET_KEY else ["sandbox"]
+    return [
+        "sandbox",
+        *(["stripe"] if settings.STRIPE_SECRET_KEY else []),
+        *(["debit"] if settings.DEBIT_WEBHOOK_SECRETS else []),
+    ]
 
 
 def get(name: str) -> Gateway:
@@ -64,6 +69,12 @@ def get(name: str) -> Gateway:
         from billing.gateways.stripe import StripeGateway
 
         return StripeGateway()
+    if name == "debit":
+        return DebitGateway(
+            settings.DEBIT_BOOK,
+            notice_days=settings.DEBIT_NOTICE_DAYS,
+            webhook_secrets=settings.DEBIT_WEBHOOK_SECRETS,
+        )
     return SandboxGateway(
         settings.SANDBOX_BOOK,
         latency_seconds=settings.SANDBOX_LATENCY_SECONDS,

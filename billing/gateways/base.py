@@ -8,7 +8,7 @@ repeat, a lost reply or a paused process cannot jump (docs/payments.md).
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -23,6 +23,7 @@ class Status(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     DECLINED = "DECLINED"  # refused, and could be submitted again: cancel it
     CANCELED = "CANCELED"
+    REVERSED = "REVERSED"  # it had succeeded; then the payer's bank took all of it back
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class AttemptSpec:
     currency: str
     # Whom the provider keeps the card under; empty where it keeps no customers.
     customer_ref: str = ""
+    # The day we have told the customer of; None where it is charged at once.
+    charge_date: date | None = None
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,19 @@ class SettlementLine:
 
 @dataclass(frozen=True)
 class Method:
-    """A card as its provider knows it now; no `customer_ref`: it may not be charged any more."""
+    """
+    A card or mandate as its provider knows it now; no `customer_ref`: it may not be charged any more.
+
+    A card has an expiry; a mandate a status instead, in our words: PENDING, ACTIVE, CANCELLED, EXPIRED.
+    """
 
     token: str
     customer_ref: str
     brand: str
     last_four: str
-    expiry_month: int
-    expiry_year: int
+    expiry_month: int | None = None
+    expiry_year: int | None = None
+    mandate_status: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,10 @@ class Capabilities:
     key_lifetime: timedelta | None
     # The least it will charge, in minor units, by currency; 1 where not listed.
     minimum_minor: dict[str, int]
+    # Days before a charge that its customer is told of it; the charge waits for that day.
+    notice_days: int = 0
+    # Days the bank takes, as a rule, to say whether it pays. 0: it says so at once.
+    typical_days: int = 0
 
 
 class OutcomeUnknown(Exception):

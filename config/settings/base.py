@@ -129,6 +129,11 @@ SANDBOX_BOOK = Path(
 # How long each of its answers takes, and those of its slow card.
 SANDBOX_LATENCY_SECONDS = env.float("SANDBOX_LATENCY_SECONDS", default=0.0)
 SANDBOX_SLOW_SECONDS = env.float("SANDBOX_SLOW_SECONDS", default=2.0)
+# The direct-debit sandbox: what it signs its events with (without, there is no such gateway), its own
+# book, and how many days before a charge its customer is told of it.
+DEBIT_WEBHOOK_SECRETS = env.list("DEBIT_WEBHOOK_SECRETS", default=[])
+DEBIT_BOOK = Path(env.str("DEBIT_BOOK", default=str(EMBEDDED_DB_DIR.parent / "debit-book.sqlite3")))
+DEBIT_NOTICE_DAYS = env.int("DEBIT_NOTICE_DAYS", default=14)
 # Which gateway a new card is stored with. `sandbox` moves no money.
 DEFAULT_GATEWAY = env.str("DEFAULT_GATEWAY", default="sandbox")
 

@@ -30,5 +30,6 @@ EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 STRIPE_SECRET_KEY = ""
 STRIPE_PUBLISHABLE_KEY = ""
 STRIPE_LIVE = False
+DEBIT_WEBHOOK_SECRETS = []
 # Nothing is collected in a fresh clone; WhiteNoise would warn of it, and a warning fails a test.
 WHITENOISE_AUTOREFRESH = True
