@@ -121,7 +121,7 @@ class PaymentMethodAdmin(ReadOnlyAdmin):
 
     @admin.display(description="good until")
     def expiry(self, method: PaymentMethod) -> str:
-        return f"{method.expiry_month:02d}/{method.expiry_year}"
+        return method.good_until
 
 
 @admin.register(TimelineEvent)

@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from accounts.models import Account, PaymentMethod
-from billing import doorbell, gateways, payment_methods, payments
-from billing.gateways import About, EventHint, FinishedSetup, Method, Observation, Status
+from billing import charge_protocol, doorbell, gateways, payment_methods, payments
+from billing.gateways import About, EventHint, FinishedSetup, Method, Observation
 from billing.models import PaymentAttempt, ProviderEvent
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,8 @@ def _apply(event: ProviderEvent, seen: Observation, *, as_of: datetime) -> Outco
     attempt = _attempt_of(event, seen)
     if attempt is None:
         return Outcome.FOREIGN
-    if seen.status is not Status.SUCCEEDED and attempt.provider_ref != seen.ref:
+    is_own_object = attempt.provider_ref == seen.ref
+    if not charge_protocol.concerns(seen.status, is_own_object=is_own_object):
         # An object of an earlier try, left behind without money: how it ends does not end the attempt.
         return Outcome.IGNORED
     payments.apply_provider_state({attempt.pk: seen}, as_of=as_of)
@@ -175,7 +176,7 @@ def _attempt_of(event: ProviderEvent, seen: Observation) -> PaymentAttempt | Non
     ours = attempts.filter(pk=own).first() if own else None
     if ours is None:
         raise NotYet(f"no attempt {seen.own_reference}")
-    if ours.provider_ref is None and seen.status is not Status.SUCCEEDED:
+    if ours.provider_ref is None and seen.status not in charge_protocol.TOOK_MONEY:
         raise NotYet(f"attempt {ours.pk} has not stored the provider's answer yet")
     return ours
 

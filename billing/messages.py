@@ -32,6 +32,7 @@ from notifications.models import Message
 INVOICE = "INVOICE"
 RECEIPT = "RECEIPT"
 PAYMENT_FAILED = "PAYMENT_FAILED"
+CHARGE_ANNOUNCED = "CHARGE_ANNOUNCED"
 HOLD_PLACED = "HOLD_PLACED"
 HOLD_LIFTED = "HOLD_LIFTED"
 
@@ -54,6 +55,7 @@ def register() -> None:
     catalog.register(INVOICE, recheck=recheck_invoice)
     catalog.register(RECEIPT)
     catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
+    catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
     catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
     catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
 
@@ -112,6 +114,14 @@ def payment_failed(
     return _tell(f"attempt:{attempt.pk}", mail)
 
 
+def charge_announced(
+    attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell what a direct debit will collect, and on which day, days before it does."""
+    mail = _charge_announced(attempt, account=account, due_minor=due_minor, as_of=as_of)
+    return _tell(f"attempt:{attempt.pk}", mail)
+
+
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
     """This will tell that the account is on hold, and what lifts it."""
     mail = _hold_placed(hold, account=account, due_minor=due_minor, as_of=as_of)
@@ -157,7 +167,7 @@ def _invoice(invoice: Invoice, *, account: Account, due_minor: int, as_of: datet
         "paid": reader.money(-paid_minor, invoice.currency) if paid_minor else "",
         "left": reader.money(left_minor, invoice.currency),
         "due_date": reader.date(invoice.due_at) if left_minor > 0 else "",
-        "card": _card_to_charge(account, as_of=as_of),
+        **_card_to_charge(account, as_of=as_of),
     }
     return _mail(INVOICE, context, account=account, due_minor=due_minor, as_of=as_of)
 
@@ -189,23 +199,39 @@ def _products(invoice: Invoice, reader: Reader) -> dict[str, Any]:
     }
 
 
-def _card_to_charge(account: Account, *, as_of: datetime) -> str:
-    """The card the close will charge: "Visa ···· 4242"; empty if there is none that can be."""
+def _card_to_charge(account: Account, *, as_of: datetime) -> dict[str, Any]:
+    """The card or mandate the close will charge: "Visa ···· 4242"; empty if there is none that can be."""
     card = account.payment_methods.filter(is_default=True, state=PaymentMethod.State.ACTIVE).first()
-    return str(card) if card and not card.has_expired(as_of) else ""
+    if card is None or card.has_expired(as_of):
+        return {"card": "", "is_mandate": False}
+    return {"card": str(card), "is_mandate": card.is_mandate}
 
 
 def _payment_failed(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> _Mail:
-    reason, advice = DECLINES.get(attempt.decline_code, DECLINED)
+    reason, advice = decline_in_words(attempt)
     context = {
         "amount": Reader.of(account).money(attempt.amount_minor, attempt.currency),
         "card": str(attempt.payment_method),
+        "is_mandate": attempt.payment_method.is_mandate,
         "reason": reason,
         "advice": advice,
     }
     return _mail(PAYMENT_FAILED, context, account=account, due_minor=due_minor, as_of=as_of)
+
+
+def _charge_announced(
+    attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
+) -> _Mail:
+    assert attempt.charge_date is not None, f"{attempt} is charged at once"
+    reader = Reader.of(account)
+    context = {
+        "amount": reader.money(attempt.amount_minor, attempt.currency),
+        "card": str(attempt.payment_method),
+        "charge_date": reader.day(attempt.charge_date),
+    }
+    return _mail(CHARGE_ANNOUNCED, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
 def _hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
@@ -268,6 +294,30 @@ DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
 }
 
 
+DEBIT_DECLINED = (
+    _("The bank did not pay."),
+    _("Please ask your bank about it, or pay with a card."),
+)
+_OTHER_MANDATE = _("Please set up another direct debit, or pay with a card.")
+
+# The same for direct debits, where a card's words would be wrong.
+DEBIT_DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
+    "insufficient_funds": (
+        _("The bank account did not have enough money."),
+        _("Please make sure that it has, or pay with a card."),
+    ),
+    "mandate_cancelled": (_("The direct debit mandate was withdrawn."), _OTHER_MANDATE),
+    "mandate_expired": (_("The direct debit mandate has expired."), _OTHER_MANDATE),
+}
+
+
+def decline_in_words(attempt: PaymentAttempt) -> tuple[Promise | str, Promise | str]:
+    """Why an attempt was declined, and what helps, for the customer."""
+    if attempt.payment_method.is_mandate:
+        return DEBIT_DECLINES.get(attempt.decline_code, DEBIT_DECLINED)
+    return DECLINES.get(attempt.decline_code, DECLINED)
+
+
 # --- whether it is still true
 
 
@@ -294,6 +344,23 @@ def recheck_payment_failed(message: Message, as_of: datetime) -> Verdict:
         message,
         standing,
         lambda: _payment_failed(
+            attempt, account=account, due_minor=standing.due_minor, as_of=as_of
+        ),
+        attempt=attempt,
+    )
+
+
+def recheck_charge_announced(message: Message, as_of: datetime) -> Verdict:
+    """Given up, or handed to the bank already: an announcement would not be true, or late."""
+    account, standing = _look(message, as_of=as_of)
+    attempt = PaymentAttempt.objects.get(pk=uuid.UUID(_subject(message)))
+    if attempt.state not in {PaymentAttempt.State.RESERVED, PaymentAttempt.State.PREPARED}:
+        because = "not collected on that day" if not attempt.submitted_at else "collected already"
+        return _cancel(message, standing, because=because, attempt=attempt)
+    return _keep_or_rerender(
+        message,
+        standing,
+        lambda: _charge_announced(
             attempt, account=account, due_minor=standing.due_minor, as_of=as_of
         ),
         attempt=attempt,

@@ -1,5 +1,5 @@
 """
-Cards on an account: added, made the default, removed, blocked.
+Cards and mandates on an account, all called cards here: added, made the default, removed, blocked.
 
 Only the default card is ever charged. The first card becomes it; after that its holder chooses:
 when the default is removed, no other card takes its place by itself, so that nobody is charged on
@@ -29,7 +29,7 @@ class AlreadyAdded(Exception):
 
 
 class CardExpired(ValueError):
-    """The card's last month is over."""
+    """The card's last month is over, or the mandate has ended."""
 
 
 class CardBlocked(Exception):
@@ -48,18 +48,21 @@ def add_card(
     token: str,
     brand: str,
     last_four: str,
-    expiry_month: int,
-    expiry_year: int,
     actor: str,
     as_of: datetime,
+    expiry_month: int | None = None,
+    expiry_year: int | None = None,
+    mandate_status: str = "",
     customer_ref: str = "",
     make_default: bool = False,
 ) -> PaymentMethod:
     """
     This will store a card that the gateway knows by this token. The first one becomes the default.
 
+    A card has an expiry; a mandate a status instead.
+
     :raises AlreadyAdded: if the account has this card.
-    :raises CardExpired: if its last month is over.
+    :raises CardExpired: if its last month is over, or the mandate has ended.
     :raises CardBlocked: if it is blocked, on this account or another.
     :raises gateways.Misconfigured: if there is no such gateway.
     """
@@ -78,9 +81,10 @@ def add_card(
         last_four=last_four,
         expiry_month=expiry_month,
         expiry_year=expiry_year,
+        mandate_status=mandate_status,
     )
     if added.has_expired(as_of):
-        raise CardExpired(f"{added} expired at the end of {expiry_month:02d}/{expiry_year}")
+        raise CardExpired(f"{added} is not good any more: {added.good_until}")
     if blocked_tokens([added]):
         raise CardBlocked(f"{added} is blocked")
     added.save()
@@ -142,14 +146,16 @@ def update_card(
         "last_four": seen.last_four,
         "expiry_month": seen.expiry_month,
         "expiry_year": seen.expiry_year,
+        "mandate_status": seen.mandate_status,
     }
     if looks == {name: getattr(method, name) for name in looks}:
         return method
     for name, value in looks.items():
         setattr(method, name, value)
     method.save(update_fields=list(looks))
-    expiry = f"{method.expiry_month:02d}/{method.expiry_year}"
-    _record(method, "card.updated", f"Card updated by its bank: {method}, {expiry}", actor=actor)
+    what = "Mandate" if method.is_mandate else "Card"
+    summary = f"{what} updated by its bank: {method}, {method.good_until}"
+    _record(method, "card.updated", summary, actor=actor)
     return method
 
 

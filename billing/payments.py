@@ -20,8 +20,9 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
@@ -160,7 +161,16 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
             :limit
         ]
     )
-    return len(drive(due, as_of=as_of))
+    driven = drive(due, as_of=as_of)
+    _collect_the_rest(driven, as_of=as_of)
+    return len(driven)
+
+
+def _collect_the_rest(driven: Iterable[PaymentAttempt], *, as_of: datetime) -> None:
+    """A debit that waited for its day was given up because less is due: nobody else would ask for that."""
+    given_up = [a for a in driven if a.state == State.RELEASED and a.charge_date and a.provider_ref]
+    if given_up:
+        collect_all([Request(a.account_id, a.kind, a.run_id) for a in given_up], as_of=as_of)
 
 
 @transaction.atomic(durable=True)
@@ -243,6 +253,11 @@ def _reserve(requests: Sequence[Request], *, as_of: datetime) -> Collected:
         else:
             collected.attempts[pk] = _reserved(request, accounts[pk], standings[pk], methods[pk])
     PaymentAttempt.objects.bulk_create(collected.attempts.values())
+    for pk, attempt in collected.attempts.items():
+        if waits_for_its_day(attempt, as_of=as_of):
+            messages.charge_announced(
+                attempt, account=accounts[pk], due_minor=standings[pk].due_minor, as_of=as_of
+            )
     return collected
 
 
@@ -302,8 +317,55 @@ def _reserved(
         amount_minor=chargeable_minor(method.gateway, standing.due_minor, standing.currency),
         payment_method=method,
         gateway=method.gateway,
+        charge_date=_charge_date(account, method.gateway, as_of=standing.as_of),
         next_action_at=standing.as_of + DRIVE_WINDOW,
     )
+
+
+def _charge_date(account: Account, gateway: str, *, as_of: datetime) -> date | None:
+    """The first day on which a debit may be collected, where the account is; None: it is charged at once."""
+    capabilities = _capabilities(gateway)
+    if capabilities is None or not capabilities.typical_days:
+        return None
+    today = as_of.astimezone(ZoneInfo(account.time_zone)).date()
+    return today + timedelta(days=capabilities.notice_days)
+
+
+def _capabilities(gateway: str) -> gateways.Capabilities | None:
+    """How a gateway behaves; None if it is not set up, which `_prepare` will say."""
+    with suppress(gateways.Misconfigured):
+        return gateways.get(gateway).capabilities
+    return None
+
+
+def waits_for_its_day(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
+    """Whether the day that its customer was told of has not come."""
+    return attempt.charge_date is not None and as_of < _begins_at(attempt)
+
+
+def _begins_at(attempt: PaymentAttempt) -> datetime:
+    assert attempt.charge_date is not None, f"{attempt} is charged at once"
+    zone = ZoneInfo(attempt.account.time_zone)
+    return datetime.combine(attempt.charge_date, time.min, tzinfo=zone)
+
+
+def on_its_way(attempt: PaymentAttempt, *, as_of: datetime) -> str:
+    """
+    How a debit goes on that waits for its day, or for the bank, as debits do: in words.
+
+    Empty where it does not: it has ended, is being sent, or its provider answers at once.
+    """
+    capabilities = _capabilities(attempt.gateway)
+    if attempt.charge_date is None or capabilities is None:
+        return ""
+    bank = f"the bank takes about {capabilities.typical_days} days"
+    match attempt.state:
+        case State.PREPARED if waits_for_its_day(attempt, as_of=as_of):
+            return f"on its way: collected on {attempt.charge_date}, then {bank}"
+        case State.PROCESSING:
+            return f"on its way: {bank}"
+        case _:
+            return ""
 
 
 @transaction.atomic(durable=True)
@@ -392,10 +454,14 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
             current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
             current.because = because
             decisions.record(_gave_up(current, standings[current.account_id], because))
+        elif current.state == State.PREPARED and waits_for_its_day(current, as_of=as_of):
+            current.next_action_at = _begins_at(current)
         else:
             current.state = charge_protocol.moved(current.state, Move.STILL_DUE)
             current.submitted_at = current.submitted_at or as_of
-        current.save(update_fields=["state", "submitted_at", "because", "updated_at"])
+        current.save(
+            update_fields=["state", "submitted_at", "next_action_at", "because", "updated_at"]
+        )
 
 
 def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
@@ -408,6 +474,8 @@ def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
         return "card blocked meanwhile"
     if attempt.payment_method.state != PaymentMethod.State.ACTIVE:
         return "card removed meanwhile"
+    if attempt.payment_method.has_expired(standing.as_of):
+        return f"{attempt.payment_method} has expired meanwhile"
     if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
         return "the customer did not confirm it in time"
     return None
@@ -677,6 +745,10 @@ def _leave_to_an_operator(attempt: PaymentAttempt, standing: Standing) -> None:
 def _book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
     """Money is here: settle the oldest invoices with it, keep the rest as credit, say so."""
     payment.save(force_insert=True)
+    # A debit that waits for its day need not wait to learn that it is not needed.
+    PaymentAttempt.objects.filter(
+        account=account, state=State.PREPARED, charge_date__isnull=False
+    ).update(next_action_at=as_of)
     source = settlement.Source(account.pk, payment.amount_minor, payment=payment)
     allocations = settlement.allocate(
         sources=[source], invoices=locks.open_invoices_for_update([account.pk]), as_of=as_of
@@ -740,6 +812,7 @@ def _spec(attempt: PaymentAttempt) -> gateways.AttemptSpec:
         amount_minor=attempt.amount_minor,
         currency=attempt.currency,
         customer_ref=attempt.payment_method.customer_ref,
+        charge_date=attempt.charge_date,
     )
 
 

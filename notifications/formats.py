@@ -45,6 +45,9 @@ class Reader:
     def date(self, moment: dt.datetime) -> str:
         return date(moment, self.locale, self.time_zone)
 
+    def day(self, day: dt.date) -> str:
+        return in_full(day, self.locale)
+
     def period(self, month: dt.date) -> str:
         return period(month, self.locale)
 
@@ -76,7 +79,12 @@ def instant(moment: dt.datetime, locale: str, time_zone: str) -> str:
 
 def date(moment: dt.datetime, locale: str, time_zone: str) -> str:
     """ "1 November 2026": the day it is in the reader's zone."""
-    return format_date(moment.astimezone(ZoneInfo(time_zone)).date(), "long", babel_locale(locale))
+    return in_full(moment.astimezone(ZoneInfo(time_zone)).date(), locale)
+
+
+def in_full(day: dt.date, locale: str) -> str:
+    """ "1 November 2026", for a day that is the same everywhere."""
+    return format_date(day, "long", babel_locale(locale))
 
 
 def period(month: dt.date, locale: str) -> str:

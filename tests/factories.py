@@ -76,6 +76,21 @@ class CardFactory(factory.django.DjangoModelFactory):
     is_default = True
 
 
+class MandateFactory(CardFactory):
+    """A mandate of the direct-debit sandbox; its behaviour stands before the dot."""
+
+    gateway = "debit"
+    token = factory.LazyAttribute(lambda o: f"{o.behaviour}.{o.account.external_id}")
+    brand = "Direct debit"
+    last_four = "3000"
+    expiry_month = None
+    expiry_year = None
+    mandate_status = "ACTIVE"
+
+    class Params:
+        behaviour = "debit_pays"
+
+
 class ProductFactory(factory.django.DjangoModelFactory):
     class Meta:
         model = Product

@@ -1,18 +1,33 @@
 import calendar
 from datetime import date, datetime
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 
 class PaymentMethod(models.Model):
-    """A card, known to us by the gateway's token. Removed ones stay, so that attempts keep their card."""
+    """
+    A card or a mandate, known to us by the gateway's token.
+
+    Removed ones stay, so that attempts keep theirs. A card is good until its expiry; a mandate, which
+    lets us collect from a bank account, as long as its status says so.
+    """
 
     class State(models.TextChoices):
         ACTIVE = "ACTIVE", "Active"
         REMOVED = "REMOVED", "Removed"
         BLOCKED = "BLOCKED", "Blocked"  # its bank said never again; for ever
+
+    class MandateStatus(models.TextChoices):
+        PENDING = "PENDING", _("waiting for the bank")
+        ACTIVE = "ACTIVE", _("active")
+        CANCELLED = "CANCELLED", _("cancelled")
+        EXPIRED = "EXPIRED", _("expired")
+
+    ENDED: Final = (MandateStatus.CANCELLED, MandateStatus.EXPIRED)
 
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="payment_methods"
@@ -23,8 +38,11 @@ class PaymentMethod(models.Model):
     customer_ref = models.CharField(max_length=200, blank=True)
     brand = models.CharField(max_length=30)
     last_four = models.CharField(max_length=4)
-    expiry_month = models.PositiveSmallIntegerField()
-    expiry_year = models.PositiveSmallIntegerField()
+    # A card's; a mandate has none.
+    expiry_month = models.PositiveSmallIntegerField(null=True, blank=True)
+    expiry_year = models.PositiveSmallIntegerField(null=True, blank=True)
+    # A mandate's, as its provider told it last; empty for a card.
+    mandate_status = models.CharField(max_length=10, choices=MandateStatus, blank=True)
     is_default = models.BooleanField(default=False)
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())
@@ -43,6 +61,16 @@ class PaymentMethod(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(expiry_month__range=(1, 12)), name="expiry_month_is_a_month"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    mandate_status="", expiry_month__isnull=False, expiry_year__isnull=False
+                )
+                | (
+                    ~models.Q(mandate_status="")
+                    & models.Q(expiry_month__isnull=True, expiry_year__isnull=True)
+                ),
+                name="card_has_an_expiry_and_a_mandate_a_status",
             ),
             models.CheckConstraint(
                 condition=models.Q(state="REMOVED", removed_at__isnull=False)
@@ -67,8 +95,26 @@ class PaymentMethod(models.Model):
     def __str__(self) -> str:
         return f"{self.brand} ···· {self.last_four}"
 
+    @property
+    def is_mandate(self) -> bool:
+        return bool(self.mandate_status)
+
+    @property
+    def good_until(self) -> str:
+        """The month a card expires, or where a mandate stands: "12/2031", "active"."""
+        if self.expiry_month is None:
+            return str(self.get_mandate_status_display())
+        return f"{self.expiry_month:02d}/{self.expiry_year}"
+
     def has_expired(self, as_of: datetime) -> bool:
-        """A card is good through the last day of its expiry month, anywhere on earth."""
+        """
+        Whether it is no longer good.
+
+        A card is good through the last day of its expiry month, anywhere on earth; a mandate until the
+        payer, their bank or its provider has ended it.
+        """
+        if self.expiry_month is None or self.expiry_year is None:
+            return self.mandate_status in self.ENDED
         last_day = calendar.monthrange(self.expiry_year, self.expiry_month)[1]
         return as_of.astimezone(ZoneInfo("Etc/GMT+12")).date() > date(
             self.expiry_year, self.expiry_month, last_day

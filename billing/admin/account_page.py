@@ -275,10 +275,7 @@ def _cards(account: Account, *, as_of: datetime) -> Table:
         [
             row(
                 to(card),
-                Cell(
-                    f"{card.expiry_month:02d}/{card.expiry_year}",
-                    tone="bad" if card.has_expired(as_of) else "",
-                ),
+                Cell(card.good_until, tone="bad" if card.has_expired(as_of) else ""),
                 _card_state(card),
                 card.blocked_because or "–",
             )

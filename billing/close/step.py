@@ -96,7 +96,8 @@ TAKES_TIME = (PaymentAttempt.State.PROCESSING, PaymentAttempt.State.REQUIRES_ACT
 def wait_for(attempt: PaymentAttempt, step: Step, *, as_of: datetime) -> Outcome:
     """A payment is on its way: what is due cannot be known before it comes to its end."""
     soon = as_of + LOOK_AGAIN_AFTER
-    asked_at = attempt.next_action_at if attempt.state in TAKES_TIME else None
+    takes_time = attempt.state in TAKES_TIME or attempt.charge_date is not None
+    asked_at = attempt.next_action_at if takes_time else None
     return later(
         step,
         "a payment is on its way",

@@ -33,8 +33,8 @@ CLASSES = {
         "pin_try_exceeded",
     ),
     DeclineClass.STOP: (
-        "fraudulent", "invalid_account", "lost_card", "merchant_blacklist",
-        "not_permitted", "pickup_card", "previously_declined_do_not_retry", "restricted_card",
+        "fraudulent", "invalid_account", "lost_card", "mandate_cancelled", "mandate_expired",
+        "merchant_blacklist", "not_permitted", "pickup_card", "previously_declined_do_not_retry", "restricted_card",
         "revocation_of_all_authorizations", "revocation_of_authorization", "security_violation",
         "stolen_card", "stop_payment_order",
     ),

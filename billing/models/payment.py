@@ -114,6 +114,8 @@ class PaymentAttempt(models.Model):
     key_generation = models.PositiveSmallIntegerField(default=0)
     # The sweeper drives it on from here on. Whoever works on it moves this ahead first.
     next_action_at = models.DateTimeField(null=True, blank=True)
+    # A direct debit's: the day its customer was told of. Not submitted before it.
+    charge_date = models.DateField(null=True, blank=True)
     submitted_at = models.DateTimeField(null=True, blank=True)
     unknown_since = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())

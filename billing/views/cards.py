@@ -109,7 +109,8 @@ def _row(card: PaymentMethod, *, as_of: datetime) -> dict[str, Any]:
     return {
         "id": card.pk,
         "name": str(card),
-        "expiry": f"{card.expiry_month:02d}/{card.expiry_year}",
+        "is_mandate": card.is_mandate,
+        "good_until": card.good_until,
         "has_expired": card.has_expired(as_of),
         "is_default": card.is_default,
         "is_blocked": card.state == PaymentMethod.State.BLOCKED,

@@ -191,5 +191,5 @@ def outcome(attempt: PaymentAttempt) -> str:
 
 
 def _decline(attempt: PaymentAttempt) -> dict[str, str]:
-    reason, advice = messages.DECLINES.get(attempt.decline_code, messages.DECLINED)
+    reason, advice = messages.decline_in_words(attempt)
     return {"reason": str(reason), "advice": str(advice)}

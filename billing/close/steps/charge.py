@@ -100,9 +100,12 @@ def _in_flight(
     if attempt.state == State.REVIEW:
         because = f"a payment is in review: {attempt.because}"
         return blocked(step, because, saw=saw, attempt=attempt)
-    for driven in payments.drive([attempt], as_of=chunk.as_of):
-        if driven.run_id == chunk.run.pk:
-            return _attempted(chunk, step, driven)
+    driven = payments.drive([attempt], as_of=chunk.as_of)
+    current = driven[0] if driven else attempt
+    if current.run_id == chunk.run.pk and (
+        driven or payments.on_its_way(current, as_of=chunk.as_of)
+    ):
+        return _attempted(chunk, step, current)
     return wait_for(attempt, step, as_of=chunk.as_of)
 
 
@@ -131,6 +134,10 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
         case State.FAILED:
             return done(
                 step, attempt.because, saw=saw, expect=saw, world_changed=changed, attempt=attempt
+            )
+        case _ if on_its_way := payments.on_its_way(attempt, as_of=chunk.as_of):
+            return done(
+                step, on_its_way, saw=saw, expect=saw, world_changed=changed, attempt=attempt
             )
         case State.RELEASED if attempt.provider_ref is None:
             # It never got to the provider and never will: our set-up is wrong.

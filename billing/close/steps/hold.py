@@ -23,7 +23,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         attempt.account_id: attempt
         for attempt in PaymentAttempt.objects.filter(
             account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
-        )
+        ).select_related("account")
     }
     gateways_of_cards = dict(
         PaymentMethod.objects.filter(
@@ -68,6 +68,9 @@ def _decide(
 def _wait_for_payment(
     chunk: Chunk, step: Step, standing: Standing, attempt: PaymentAttempt
 ) -> Outcome:
+    if payments.on_its_way(attempt, as_of=chunk.as_of):
+        # As a debit takes days; should it fail, dunning begins then.
+        return skipped(step, "covered by a payment on its way", saw=standing.facts)
     if attempt.state == PaymentAttempt.State.REVIEW:
         # Who may have paid is not held, however long a person takes to look.
         return skipped(step, "a payment is in review", saw=standing.facts, world_changed=True)

@@ -1,0 +1,283 @@
+"""Money that takes days: announced, collected on its day, decided by the bank days after."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from accounts.models import PaymentMethod
+from billing import gateways, inbound, payments
+from billing.fakedebit import DirectDebit
+from billing.gateways import OutcomeUnknown
+from billing.gateways.debit import DebitGateway
+from billing.models import Decision, Payment, PaymentAttempt
+from billing.payments import AttemptInFlight, NoPaymentMethod
+from notifications import delivery
+from notifications.models import Message
+from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
+from tests.closing import assert_books_hold
+from tests.factories import AS_OF, CardFactory, MandateFactory, account_using
+from tests.workers import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+State = PaymentAttempt.State
+# Two days' notice from 2 November, where the account is: UTC.
+CHARGE_DAY = datetime(2018, 11, 4, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _books_hold(debit):
+    yield
+    assert_books_hold()
+
+
+def owing(amount: str = "12.34", behaviour: str = "debit_pays", **facts):
+    """An account with an issued invoice over this much, and a mandate that behaves so."""
+    account = account_using(amount, card=None, **facts)
+    MandateFactory(account=account, behaviour=behaviour)
+    bill(account)
+    return account
+
+
+def sweep(*, as_of: datetime) -> None:
+    payments.drive_due(as_of=as_of)
+
+
+def tell(debit: DirectDebit, *, as_of: datetime) -> None:
+    """The provider delivers what has happened, and we work on it."""
+    for headers, body in debit.deliveries(secret="whsec_debit"):
+        hints = gateways.get("debit").parse_webhook(headers, body)
+        inbound.receive(gateway="debit", hints=hints, body=body, as_of=as_of)
+    inbound.process_due(as_of=as_of)
+
+
+def announced(account) -> Message:
+    return Message.objects.get(account=account, kind="CHARGE_ANNOUNCED")
+
+
+def deliver(*, as_of: datetime) -> None:
+    delivery.deliver(as_of=as_of)
+
+
+class TestTheDay:
+    def test_is_announced_days_before_and_nothing_is_sent_until_then(self, debit):
+        account = owing()
+
+        attempt = collect(account)
+        sweep(as_of=CHARGE_DAY - timedelta(seconds=1))
+
+        attempt.refresh_from_db()
+        assert (attempt.state, attempt.charge_date) == (State.PREPARED, date(2018, 11, 4))
+        assert attempt.next_action_at == CHARGE_DAY
+        assert debit.payment(attempt.provider_ref)["status"] == "pending_submission"
+        message = announced(account)
+        assert message.subject == "We will collect €12.34 on 4 November 2018"
+        assert "by Direct debit ···· 3000" in message.body_text
+
+    def test_is_where_the_account_is(self, debit):
+        # It is 3 November there already.
+        account = owing(time_zone="Pacific/Kiritimati")
+        attempt = collect(account, as_of=datetime(2018, 11, 2, 12, tzinfo=UTC))
+
+        assert attempt.charge_date == date(2018, 11, 5)
+        assert attempt.next_action_at == datetime(2018, 11, 4, 10, tzinfo=UTC)
+
+    def test_hands_it_to_the_bank_which_takes_days(self, debit):
+        account = owing()
+        collect(account)
+
+        sweep(as_of=CHARGE_DAY)
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.submitted_at) == (State.PROCESSING, CHARGE_DAY)
+        with pytest.raises(AttemptInFlight):
+            collect(account, as_of=CHARGE_DAY)
+
+        debit.advance(2)
+        sweep(as_of=CHARGE_DAY + timedelta(days=2))
+        attempt.refresh_from_db()
+        assert attempt.state == State.SUCCEEDED
+        assert due(account) == 0
+
+    def test_without_notice_is_today(self, debit, settings):
+        settings.DEBIT_NOTICE_DAYS = 0
+
+        attempt = collect(owing())
+
+        assert attempt.state == State.PROCESSING
+        assert not Message.objects.filter(kind="CHARGE_ANNOUNCED").exists()
+
+    def test_two_sweepers_hand_over_once(self, debit):
+        attempt = collect(owing())
+
+        at_once(*[lambda: sweep(as_of=CHARGE_DAY)] * 2)
+
+        told = [e["action"] for e in _events(debit) if attempt.provider_ref in e["links"].values()]
+        assert told == ["created", "submitted"]
+
+
+def _events(debit: DirectDebit):
+    return [e for _, body in debit.deliveries(secret="x") for e in json.loads(body)["events"]]
+
+
+class TestTheWorldChangesBeforeTheDay:
+    def test_paid_otherwise_is_cancelled_at_once_and_not_announced(self, debit):
+        account = owing()
+        attempt = collect(account)
+        pay_by_hand(account, 1234)
+
+        sweep(as_of=AS_OF)
+
+        attempt.refresh_from_db()
+        assert (attempt.state, attempt.because) == (State.RELEASED, "settled meanwhile")
+        assert debit.payment(attempt.provider_ref)["status"] == "cancelled"
+        deliver(as_of=AS_OF)
+        assert (announced(account).state, announced(account).because) == (
+            "CANCELLED",
+            "not collected on that day",
+        )
+        assert Decision.objects.filter(act="SUBMIT", did="SKIPPED").exists()
+
+    def test_paid_in_part_is_announced_anew_for_the_rest(self, debit):
+        account = owing()
+        collect(account)
+        pay_by_hand(account, 1000)
+
+        sweep(as_of=AS_OF)
+
+        released, again = PaymentAttempt.objects.order_by("created_at")
+        assert (released.state, released.because) == (State.RELEASED, "less is due meanwhile")
+        assert (again.state, again.amount_minor) == (State.PREPARED, 234)
+
+    def test_credit_granted_is_seen_on_the_day(self, debit):
+        account = owing()
+        collect(account)
+        grant(account, 1234)
+
+        sweep(as_of=CHARGE_DAY)
+
+        assert PaymentAttempt.objects.get().state == State.RELEASED
+
+    def test_an_ended_mandate_is_not_charged_and_the_card_chosen_instead_is(self, debit):
+        account = owing()
+        collect(account)
+        debit.end_mandate(f"debit_pays.{account.external_id}")
+        tell(debit, as_of=AS_OF)
+        [mandate] = PaymentMethod.objects.all()
+        assert (mandate.mandate_status, mandate.state) == ("CANCELLED", "ACTIVE")
+        with pytest.raises(NoPaymentMethod, match="has expired"):
+            collect(account)
+
+        PaymentMethod.objects.update(is_default=False)
+        CardFactory(account=account)
+        assert collect(account).state == State.SUCCEEDED
+
+    def test_a_removed_mandate_is_found_out_on_the_day(self, debit):
+        account = owing()
+        collect(account)
+        PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
+        CardFactory(account=account)
+
+        sweep(as_of=CHARGE_DAY)
+
+        assert list(PaymentAttempt.objects.order_by("created_at").values_list("state", "gateway")) == [
+            ("RELEASED", "debit"),
+            ("SUCCEEDED", "sandbox"),
+        ]  # fmt: skip
+
+
+class TestTooLate:
+    def test_paid_otherwise_while_the_bank_has_it_becomes_credit(self, debit):
+        account = owing()
+        collect(account)
+        sweep(as_of=CHARGE_DAY)
+        pay_by_hand(account, 1234, as_of=CHARGE_DAY)
+
+        sweep(as_of=CHARGE_DAY + timedelta(hours=1))
+        assert PaymentAttempt.objects.get().state == State.PROCESSING
+
+        debit.advance(2)
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=2))
+        assert (due(account), credit(account)) == (0, 1234)
+        assert Payment.objects.count() == 2
+
+    def test_a_cancel_that_crosses_with_the_bank_waits_for_the_end(self, debit, monkeypatch):
+        account = owing()
+        attempt = collect(account)
+        pay_by_hand(account, 1234)
+        # Somebody else has handed it over between our recheck and our cancel.
+        real = DebitGateway.cancel
+
+        def too_late(gateway, ref, *, key):
+            debit.submit_payment(ref)
+            return real(gateway, ref, key=key)
+
+        monkeypatch.setattr(DebitGateway, "cancel", too_late)
+        sweep(as_of=AS_OF)
+
+        attempt.refresh_from_db()
+        assert attempt.state == State.PROCESSING
+        debit.advance(2)
+        sweep(as_of=AS_OF + timedelta(days=2))
+        assert credit(account) == 1234
+
+
+class TestTheBankSaysNo:
+    def test_days_later_is_told_in_a_debits_words(self, debit):
+        account = owing(behaviour="debit_insufficient")
+        collect(account)
+        sweep(as_of=CHARGE_DAY)
+        debit.advance(3)
+
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=3))
+        sweep(as_of=CHARGE_DAY + timedelta(days=3, minutes=2))
+
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.decline_code) == (State.FAILED, "insufficient_funds")
+        mail = Message.objects.get(account=account, kind="PAYMENT_FAILED")
+        assert "The bank account did not have enough money." in mail.body_text
+        assert "We could not collect €12.34 by Direct debit ···· 3001." in mail.body_text
+        assert due(account) == 1234
+
+    def test_a_withdrawn_mandate_is_never_charged_again(self, debit):
+        account = owing(behaviour="debit_withdrawn")
+        collect(account)
+        sweep(as_of=CHARGE_DAY)
+        debit.advance(1)
+        sweep(as_of=CHARGE_DAY + timedelta(days=1))
+
+        assert PaymentAttempt.objects.get().state == State.FAILED
+        with pytest.raises(NoPaymentMethod):
+            collect(account, as_of=CHARGE_DAY + timedelta(days=1))
+
+
+class TestAnswersThatDoNotCome:
+    def test_of_the_bank_are_asked_for_and_it_goes_on(self, debit):
+        account = owing(behaviour="debit_lost_reply")
+        collect(account)
+        sweep(as_of=CHARGE_DAY)
+        assert PaymentAttempt.objects.get().state == State.SUBMITTED
+
+        sweep(as_of=CHARGE_DAY + timedelta(minutes=2))
+        assert PaymentAttempt.objects.get().state == State.PROCESSING
+
+        debit.advance(2)
+        sweep(as_of=CHARGE_DAY + timedelta(days=2))
+        assert due(account) == 0
+
+    def test_of_prepare_are_found_by_our_reference(self, debit, monkeypatch):
+        account = owing()
+        real = DebitGateway.prepare
+
+        def lost(gateway, spec, *, key):
+            real(gateway, spec, key=key)
+            raise OutcomeUnknown("the reply was lost")
+
+        monkeypatch.setattr(DebitGateway, "prepare", lost)
+        collect(account)
+        monkeypatch.undo()
+        debit_book = gateways.get("debit")
+        sweep(as_of=AS_OF + timedelta(minutes=2))
+
+        [made] = debit_book.book()
+        assert PaymentAttempt.objects.get().provider_ref == made.ref
