@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import Account, BillingEntity, PaymentMethod
 from billing import periods
 from billing.gateways.sandbox import CARDS
-from billing.models import CloseRun, CreditGrant
+from billing.models import CloseRun, CreditGrant, IncomingTransfer
 from billing.money import NotWhole, exponent, to_minor
 
 # The books keep a bigint of minor units; this is far below it, and far above any invoice.
@@ -128,6 +128,32 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=200, help_text="For colleagues: it stands among the account's decisions."
     )
+
+
+class AssignTransferForm(ReasonForm):
+    """Whose a bank transfer is, and how that is known."""
+
+    account = forms.CharField(max_length=200, help_text="Its external id.")
+    field_order = ("account", "reason")
+
+    def __init__(self, *args: Any, transfer: IncomingTransfer, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.transfer = transfer
+
+    def clean_account(self) -> str:
+        external_id: str = self.cleaned_data["account"].strip()
+        account = Account.objects.filter(external_id=external_id).first()
+        if account is None:
+            raise forms.ValidationError(
+                f"There is no account {external_id!r}: look for it among the accounts."
+            )
+        if account.currency != self.transfer.currency:
+            raise forms.ValidationError(
+                f"{account} is billed in {account.currency}, this came in in"
+                f" {self.transfer.currency}: choose another account, or send it back."
+            )
+        self.whose = account
+        return external_id
 
 
 class StartCloseForm(forms.Form):

@@ -3,6 +3,8 @@ Every row lock in billing, and the one order they are taken in:
 
     account (by id) → invoices (by id) → payment attempt → number series
 
+A bank transfer that a person decides about is locked right after the account it may be booked to.
+
 Functions return locked rows, never querysets: a queryset that is not evaluated locks nothing.
 Take locks late, recheck on the next line, never hold one across a gateway call.
 
@@ -14,7 +16,7 @@ import uuid
 from collections.abc import Iterable
 
 from accounts.models import Account, BillingEntity
-from billing.models import CloseRun, Invoice, NumberSeries, PaymentAttempt
+from billing.models import CloseRun, IncomingTransfer, Invoice, NumberSeries, PaymentAttempt
 
 
 def account_for_update(account_id: int) -> Account:
@@ -47,6 +49,11 @@ def open_invoices_for_update(account_ids: Iterable[int]) -> list[Invoice]:
 def attempt_for_update(attempt_id: uuid.UUID) -> PaymentAttempt:
     """This will lock one attempt; its account must be locked already."""
     return PaymentAttempt.objects.select_for_update().get(pk=attempt_id)
+
+
+def transfer_for_update(transfer_id: int) -> IncomingTransfer:
+    """This will lock one bank transfer, to decide about it once; after the account it may be booked to."""
+    return IncomingTransfer.objects.select_for_update(of=("self",)).get(pk=transfer_id)
 
 
 def number_series_for_update(entity: BillingEntity) -> NumberSeries:

@@ -24,6 +24,7 @@ from accounts.models import Account, Hold, PaymentMethod
 from billing import decisions, ledger, locks
 from billing.ledger import Standing
 from billing.models import Decision, Invoice, Payment, PaymentAttempt
+from billing.references import reference_of
 from notifications import catalog, outbox
 from notifications.catalog import Cancel, Keep, Rerender, Verdict
 from notifications.formats import Reader
@@ -168,6 +169,8 @@ def _invoice(invoice: Invoice, *, account: Account, due_minor: int, as_of: datet
         "left": reader.money(left_minor, invoice.currency),
         "due_date": reader.date(invoice.due_at) if left_minor > 0 else "",
         **_card_to_charge(account, as_of=as_of),
+        "bank_details": invoice.entity.bank_details,
+        "reference": reference_of(account.pk),
     }
     return _mail(INVOICE, context, account=account, due_minor=due_minor, as_of=as_of)
 

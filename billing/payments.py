@@ -217,6 +217,38 @@ def record_payment(
     )
 
 
+def book_transfer(
+    *,
+    account: Account,
+    bank_ref: str,
+    amount_minor: int,
+    method: str,
+    reason: str,
+    recorded_by: str,
+    as_of: datetime,
+) -> Payment:
+    """
+    This will book a bank transfer, in minor units of the (locked) account's currency, in the caller's transaction.
+
+    :raises IntegrityError: if one with the bank's id is booked.
+    """
+    return _book(
+        Payment(
+            account=account,
+            gateway="transfer",
+            provider_ref=bank_ref,
+            currency=account.currency,
+            amount_minor=amount_minor,
+            method=method,
+            reason=reason[:300],
+            recorded_by=recorded_by,
+            received_at=as_of,
+        ),
+        account=account,
+        as_of=as_of,
+    )
+
+
 class AlreadyRecorded(Exception):
     """A payment with this token stands."""
 

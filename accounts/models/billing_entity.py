@@ -11,6 +11,10 @@ class BillingEntity(models.Model):
     # Days from issue to due date. Zero: a card on file is charged on the day of issue.
     payment_terms_days = models.PositiveSmallIntegerField(default=0)
 
+    # What a customer needs for a bank transfer: holder, IBAN, BIC. Printed beside the payment reference;
+    # empty: nobody is asked to pay by transfer.
+    bank_details = models.TextField(blank=True)
+
     class Meta:
         verbose_name_plural = "billing entities"
 

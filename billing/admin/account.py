@@ -1,6 +1,7 @@
 """Accounts: find one, see where it stands as of now, and act on it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 from zoneinfo import available_timezones
@@ -23,6 +24,7 @@ from billing.admin.cells import money, tag
 from billing.ledger import Standing
 from billing.models import Invoice
 from billing.money import UnknownCurrency, check_currency
+from billing.references import WrongCheckDigits, account_ids_in
 
 
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -84,7 +86,9 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_per_page = 50
     ordering = ("name", "pk")
     search_fields = ("name", "external_id", "email")
-    search_help_text = "Name, external id, email, invoice number, or the last four digits of a card"
+    search_help_text = (
+        "Name, external id, email, invoice number, payment reference, or a card's last four digits"
+    )
     actions = ("grant_credit", "record_payment", "charge", "place_hold")
     inlines = (MemberRows,)
     view_on_site = False
@@ -104,6 +108,8 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             known_by = Q(pk__in=of_invoice)
             if len(term) == 4 and term.isdigit():
                 known_by |= Q(payment_methods__last_four=term)
+            with suppress(WrongCheckDigits):
+                known_by |= Q(pk__in=account_ids_in(term))
             found |= queryset.filter(known_by)
             # A card is joined in: an account with two such cards would be listed twice.
             may_have_duplicates = True

@@ -11,6 +11,7 @@ from accounts.models import Account, Hold, PaymentMethod
 from billing import ledger, settlement
 from billing.admin.cells import Cell, Table, instant, money, row, to
 from billing.models import Decision, Invoice, PaymentAttempt
+from billing.references import reference_of
 from notifications.models import Message
 
 NEWEST = 10
@@ -23,6 +24,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
     currency = standing.currency
     return {
         "id": account.pk,
+        "reference": reference_of(account.pk),
         "as_of": instant(as_of),
         "due": money(standing.due_minor, currency),
         "owes": standing.due_minor > 0,

@@ -16,7 +16,7 @@ MAY = {
     ),
     "Finance": (
         "grant_credit", "record_payment", "charge_account", "place_hold",
-        "add_closerun", "change_step", "change_paymentattempt", "change_message",
+        "assign_incomingtransfer", "add_closerun", "change_step", "change_paymentattempt", "change_message",
         "add_product", "change_product", "add_price", "change_price", "delete_price",
     ),
 }  # fmt: skip

@@ -39,7 +39,9 @@ WITH broken AS MATERIALIZED (SELECT * FROM {view})
 SELECT count(*) OVER (), * FROM broken LIMIT {rows}
 """
 
-PAID_THROUGH = "SELECT DISTINCT gateway FROM billing_payment WHERE gateway <> 'manual'"
+PAID_THROUGH = (
+    "SELECT DISTINCT gateway FROM billing_payment WHERE gateway NOT IN ('manual', 'transfer')"
+)
 
 # A provider that is read page by page may list an object twice.
 COPY_IN = f"""

@@ -3,6 +3,7 @@ from billing.models.catalog import Price, Product
 from billing.models.close import CloseRun, Step
 from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
+from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
@@ -16,6 +17,7 @@ __all__ = [
     "CreditGrant",
     "Decision",
     "DeclineClass",
+    "IncomingTransfer",
     "Invoice",
     "LedgerAccount",
     "LedgerEntry",

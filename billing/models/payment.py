@@ -7,7 +7,11 @@ from django.db.models.functions import Now
 
 
 class Payment(models.Model):
-    """Money received: by a gateway, or by hand (gateway "manual"). Append-only (trigger)."""
+    """
+    Money received: by a gateway, by bank transfer ("transfer"), or recorded by hand ("manual").
+
+    Append-only (trigger).
+    """
 
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="payments"
@@ -20,7 +24,7 @@ class Payment(models.Model):
         related_name="payment",
     )
     gateway = models.CharField(max_length=30)
-    # The provider's charge, or the token of the form it was recorded with: books once.
+    # The provider's charge, the bank's id, or the token of the form it was recorded with: books once.
     provider_ref = models.CharField(max_length=200)
     currency = models.CharField(max_length=3)
     amount_minor = models.BigIntegerField()

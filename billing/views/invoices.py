@@ -17,7 +17,7 @@ from billing.money import to_major
 from billing.reports import csv_cells
 from billing.views import numbers
 from billing.views.access import Seat, members_only, show
-from billing.views.rows import invoice_row, invoice_rows, issued
+from billing.views.rows import by_transfer, invoice_row, invoice_rows, issued
 
 FILTERS = ("all", "open")
 
@@ -54,6 +54,7 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
         "invoice": invoice_row(seat, invoice, due_minor=due_minor, as_of=as_of),
         "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
         "allocations": [_allocation(seat, allocation) for allocation in _allocations(invoice)],
+        "transfer": by_transfer(invoice.entity, seat.account),
     }
     return show(request, seat, "billing/invoice.html", context)
 

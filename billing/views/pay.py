@@ -20,6 +20,7 @@ from billing import decisions, ledger, messages, payments
 from billing.ledger import Standing
 from billing.models import Decision, PaymentAttempt
 from billing.views.access import Seat, members_only, payers_only, show
+from billing.views.rows import by_transfer
 
 State = PaymentAttempt.State
 
@@ -98,6 +99,7 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
         "owed": standing.due_minor > 0,
         "in_flight": newest.pk if newest is not None and newest.is_in_flight else None,
         "seen": newest.pk if newest is not None else "",
+        "transfer": by_transfer(seat.account.entity, seat.account),
         **_card(seat, as_of=as_of),
     }
     return show(request, seat, "billing/pay.html", context)

@@ -7,9 +7,18 @@ from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from accounts.models import Account, BillingEntity
 from billing import settlement
 from billing.models import Invoice, Payment
+from billing.references import reference_of
 from billing.views.access import Seat
+
+
+def by_transfer(entity: BillingEntity, account: Account) -> dict[str, str] | None:
+    """How to pay by bank transfer; None where the entity names no bank account."""
+    if not entity.bank_details:
+        return None
+    return {"bank_details": entity.bank_details, "reference": reference_of(account.pk)}
 
 
 def issued(seat: Seat) -> QuerySet[Invoice]:

@@ -6,6 +6,6 @@ SELECT r.gateway, r.provider_ref, a.id AS attempt_id, a.state, r.currency, r.amo
   FROM billing_providerrecord r
   JOIN billing_paymentattempt a ON a.id::text = r.own_reference
   LEFT JOIN billing_payment p ON p.gateway = r.gateway AND p.provider_ref = r.provider_ref
- WHERE r.status = 'SUCCEEDED'
+ WHERE r.status IN ('SUCCEEDED', 'REVERSED')
    AND (a.id, r.currency, r.amount_minor) IS DISTINCT FROM (p.attempt_id, p.currency, p.amount_minor)
    AND a.state NOT IN ('RESERVED', 'PREPARED', 'SUBMITTED', 'PROCESSING', 'REQUIRES_ACTION', 'CANCELING', 'REVIEW')

@@ -381,6 +381,13 @@ BREAKS = {
     "close_report_adds_up": Break(
         "UPDATE billing_closerun SET report = jsonb_set(report, '{currencies,0,collected}', '\"9\"') WHERE state = 'FINISHED'"
     ),
+    # --- bank transfers
+    "transfer_is_booked_as_it_came_in": Break(
+        """INSERT INTO billing_incomingtransfer (bank_ref, received_on, currency, amount_minor, reference, payer,
+                                                 state, because, decided_by, payment_id)
+           SELECT 'another', now(), currency, amount_minor, '', '', 'BOOKED', '', '', id
+             FROM billing_payment WHERE gateway = 'manual' LIMIT 1"""
+    ),
     # --- messages
     "message_one_per_fact": Break(
         unconstrained("notifications_message", "one_message_per_kind_and_fact")
@@ -425,6 +432,13 @@ OTHER_WAYS = [
     (
         "payment_attempt_is_not_left_in_doubt",
         Break("UPDATE billing_paymentattempt SET next_action_at = NULL WHERE state = 'SUBMITTED'"),
+    ),
+    (
+        "transfer_is_booked_as_it_came_in",
+        Break(
+            """UPDATE billing_payment SET gateway = 'transfer' WHERE gateway = 'manual';
+               UPDATE billing_ledgeraccount SET gateway = 'transfer' WHERE gateway = 'manual'"""
+        ),
     ),
     (
         "provider_success_is_a_payment",

@@ -1,0 +1,161 @@
+"""Where customers read how to pay by transfer, and where staff say whose a transfer is."""
+
+import datetime as dt
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.urls import reverse
+
+from accounts.models import BillingEntity
+from billing.models import IncomingTransfer, Invoice, Payment
+from billing.references import reference_of
+from notifications import delivery
+from tests.billing.builders import due, owing
+from tests.closing import start_close, work
+from tests.factories import AS_OF, AccountFactory, MemberFactory, UserFactory, account_using
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BANK = "Month Close Ltd\nIBAN DE02 1203 0000 0000 2020 51"
+
+
+@pytest.fixture
+def account():
+    account = owing("12.34", card=None)
+    BillingEntity.objects.update(bank_details=BANK)
+    return account
+
+
+@pytest.fixture
+def transfer() -> IncomingTransfer:
+    return IncomingTransfer.objects.create(
+        bank_ref="B1",
+        received_on=dt.date(2018, 11, 2),
+        currency="EUR",
+        amount_minor=2000,
+        reference="thanks",
+        payer="Acme Ltd",
+        because="it names no account",
+    )
+
+
+def clerk(client, *permissions: str):
+    user = UserFactory(is_staff=True)
+    names = ("view_incomingtransfer", *permissions)
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(user)
+    return client
+
+
+def url(act: str, transfer: IncomingTransfer) -> str:
+    return reverse(f"admin:billing_incomingtransfer_{act}", args=[transfer.pk])
+
+
+class TestCustomers:
+    @pytest.fixture
+    def member(self, client, account):
+        client.force_login(MemberFactory(account=account).user)
+        return client
+
+    @pytest.mark.parametrize("page", ["pay", "invoice"])
+    def test_read_where_to_pay_and_what_to_write(self, member, account, page):
+        ids = [account.pk] + ([Invoice.objects.get().pk] if page == "invoice" else [])
+
+        shown = member.get(reverse(page, args=ids)).content.decode()
+
+        assert "IBAN DE02 1203" in shown
+        assert reference_of(account.pk) in shown
+
+        BillingEntity.objects.update(bank_details="")
+        assert "bank transfer" not in member.get(reverse(page, args=ids)).content.decode()
+
+    def test_read_it_in_the_mail_unless_a_card_is_charged(self, mailoutbox, account):
+        by_card = account_using("5.00")
+        by_transfer = account_using("6.00", card=None)
+        start_close()
+        work("INVOICE", "EMAIL")
+        delivery.deliver(as_of=AS_OF)
+
+        said = {mail.body for mail in mailoutbox}
+        assert any(reference_of(by_transfer.pk) in body and "IBAN" in body for body in said)
+        assert not any(reference_of(by_card.pk) in body for body in said)
+
+
+class TestTheList:
+    def test_says_why_each_waits_and_offers_what_can_be_done(self, client, transfer):
+        shown = clerk(client).get(reverse("admin:billing_incomingtransfer_changelist"))
+
+        assert "it names no account" in shown.content.decode()
+        assert url("assign", transfer) in shown.content.decode()
+
+    def test_an_account_is_found_by_its_reference(self, admin_client, account):
+        AccountFactory(name="Somebody else")
+
+        shown = admin_client.get(
+            reverse("admin:accounts_account_changelist"), {"q": reference_of(account.pk).lower()}
+        )
+
+        assert [found.pk for found in shown.context["cl"].result_list] == [account.pk]
+        page = admin_client.get(account.get_absolute_url()).content.decode()
+        assert reference_of(account.pk) in page
+
+
+class TestAssign:
+    def test_asks_shows_what_will_be_true_and_books_once(self, client, account, transfer):
+        client = clerk(client, "assign_incomingtransfer")
+        form = {"account": account.external_id, "reason": "They called"}
+
+        assert "Assign to account" in client.get(url("assign", transfer)).content.decode()
+        asked = client.post(url("assign", transfer), form).content.decode()
+        assert "Book" in asked
+        assert "7.66" in asked  # what is kept as credit
+        assert not Payment.objects.exists()
+        assert (
+            "Book €"
+            not in client.post(url("assign", transfer), {**form, "back": "yes"}).content.decode()
+        )
+
+        for _ in range(2):
+            done = client.post(url("assign", transfer), {**form, "confirmed": "yes"}, follow=True)
+
+        assert "is booked already" in done.content.decode()
+        assert Payment.objects.get().reason == "They called: thanks"
+        assert due(account) == 0
+
+    @pytest.mark.parametrize(
+        ("said", "refusal"),
+        [("nobody", "There is no account"), ("forints", "is billed in HUF, this came in in EUR")],
+    )
+    def test_refuses_an_account_it_cannot_be_booked_to(self, client, transfer, said, refusal):
+        AccountFactory(external_id="forints", currency="HUF")
+
+        shown = clerk(client, "assign_incomingtransfer").post(
+            url("assign", transfer), {"account": said, "reason": "x", "confirmed": "yes"}
+        )
+
+        assert refusal in shown.content.decode()
+        assert not Payment.objects.exists()
+
+    @pytest.mark.parametrize("act", ["assign", "aside"])
+    def test_is_not_for_everybody_on_staff(self, client, transfer, act):
+        assert clerk(client).get(url(act, transfer)).status_code == 403
+
+
+class TestNotOurs:
+    def test_asks_why_and_puts_it_aside(self, client, transfer):
+        client = clerk(client, "assign_incomingtransfer")
+
+        assert "no customer" in client.get(url("aside", transfer)).content.decode()
+        client.post(url("aside", transfer), {"reason": "A tax refund"})
+
+        transfer.refresh_from_db()
+        assert (transfer.state, transfer.because) == ("NOT_OURS", "A tax refund")
+
+    def test_comes_too_late_for_one_that_is_booked(self, client, account, transfer):
+        client = clerk(client, "assign_incomingtransfer")
+        form = {"account": account.external_id, "reason": "x", "confirmed": "yes"}
+        client.post(url("assign", transfer), form)
+
+        said = client.post(url("aside", transfer), {"reason": "A tax refund"}, follow=True)
+
+        assert "is booked already" in said.content.decode()
