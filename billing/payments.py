@@ -34,6 +34,7 @@ from billing import (
     decisions,
     dunning,
     gateways,
+    guard,
     ledger,
     locks,
     messages,
@@ -94,6 +95,10 @@ class BalanceChanged(CannotCollect):
     """What is due is not what was expected, and the run's policy is not to charge then."""
 
 
+class ChargingStopped(CannotCollect):
+    """Nothing is charged through this gateway now: our database may have lost charges. See guard.py."""
+
+
 class AttemptInFlight(CannotCollect):
     """Another attempt of this account has not come to its end."""
 
@@ -129,6 +134,7 @@ def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
 
     :raises NothingDue: if the balance was settled meanwhile.
     :raises NoPaymentMethod: if the card was removed meanwhile.
+    :raises ChargingStopped: while nothing may be charged through the card's gateway.
     :raises AttemptInFlight: if another attempt of this account is unresolved.
     """
     collected = collect_all([Request(account_id, kind)], as_of=as_of)
@@ -139,7 +145,8 @@ def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
 
 def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
     """This will collect what several accounts owe now. One account's trouble does not touch another's."""
-    collected = _reserve(requests, as_of=as_of)
+    stopped = guard.watch(_gateways_of(requests))
+    collected = _reserve(requests, stopped, as_of=as_of)
     _drive(list(collected.attempts.values()), as_of=as_of, fresh=True)
     _reread(collected.attempts)
     return collected
@@ -147,7 +154,8 @@ def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
 
 def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     """This will take unfinished attempts on from where they stand, asking the provider first."""
-    claimed = _claim(attempts, as_of=as_of)
+    stopped = guard.watch(attempt.gateway for attempt in attempts)
+    claimed = _claim([a for a in attempts if a.gateway not in stopped], as_of=as_of)
     _drive(claimed, as_of=as_of, fresh=False)
     current = {attempt.account_id: attempt for attempt in claimed}
     _reread(current)
@@ -156,10 +164,12 @@ def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paymen
 
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
+    # What waits for its gateway to open must not keep the others from their turn.
+    waiting = [paused.gateway for paused in guard.paused()]
     due = list(
-        PaymentAttempt.objects.filter(next_action_at__lte=as_of).order_by("next_action_at", "pk")[
-            :limit
-        ]
+        PaymentAttempt.objects.filter(next_action_at__lte=as_of)
+        .exclude(gateway__in=waiting)
+        .order_by("next_action_at", "pk")[:limit]
     )
     driven = drive(due, as_of=as_of)
     _collect_the_rest(driven, as_of=as_of)
@@ -256,8 +266,21 @@ class AlreadyRecorded(Exception):
 # --- reserve
 
 
+def _gateways_of(requests: Sequence[Request]) -> list[str]:
+    """The gateways that these would be charged through, as it looks before anything is locked."""
+    return list(
+        PaymentMethod.objects.filter(
+            account__in=[request.account_id for request in requests],
+            is_default=True,
+            state=PaymentMethod.State.ACTIVE,
+        )
+        .values_list("gateway", flat=True)
+        .distinct()
+    )
+
+
 @transaction.atomic(durable=True)
-def _reserve(requests: Sequence[Request], *, as_of: datetime) -> Collected:
+def _reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: datetime) -> Collected:
     ids = [request.account_id for request in requests]
     accounts = locks.accounts_for_update(ids)
     standings = ledger.standings(ids, as_of=as_of)
@@ -274,12 +297,13 @@ def _reserve(requests: Sequence[Request], *, as_of: datetime) -> Collected:
         )
     }
     blocked = payment_methods.blocked_tokens(methods.values())
+    stopped = stopped | guard.shut(method.gateway for method in methods.values())
     collected = Collected()
     for request in requests:
         pk = request.account_id
         refusal = _refusal(
             request, standings[pk], in_flight.get(pk), methods.get(pk), blocked, as_of=as_of
-        )
+        ) or _stopped(stopped, standings[pk], methods[pk])
         if refusal is not None:
             collected.refused[pk] = refusal
         else:
@@ -319,6 +343,15 @@ def _refusal(
         due = money(standing.due_minor, standing.currency)
         return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
     return None
+
+
+def _stopped(
+    stopped: Mapping[str, str], standing: Standing, method: PaymentMethod
+) -> ChargingStopped | None:
+    if method.gateway not in stopped:
+        return None
+    because = f"charging through {method.gateway} is paused: {stopped[method.gateway]}"
+    return ChargingStopped(because, standing=standing)
 
 
 def chargeable_minor(gateway: str, due_minor: int, currency: str) -> int:
@@ -430,7 +463,7 @@ def _drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime, fresh: bool) 
     _reread_each(attempts)
     # However often it is sent: never without looking whether it is still due.
     sendable = [a for a in attempts if a.state == State.PREPARED or a in answered]
-    _recheck(sendable, as_of=as_of)
+    sendable = _recheck(sendable, as_of=as_of)
     _reread_each(attempts)
     _submit([a for a in sendable if a.state in charge_protocol.TO_SUBMIT], as_of=as_of)
     _reread_each(attempts)
@@ -472,10 +505,16 @@ def _store(answers: Answers) -> Failures:
 
 
 @transaction.atomic(durable=True)
-def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
-    """Between reserving and now the world may have changed: is it still due, is the card still there?"""
+def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """
+    Between reserving and now the world may have changed: is it still due, is the card still there?
+
+    Returns those that were looked at; where a gateway has closed meanwhile, they wait as they are.
+    """
     ids = [attempt.account_id for attempt in attempts]
     locks.accounts_for_update(ids)
+    stopped = guard.shut(attempt.gateway for attempt in attempts)
+    attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
     standings = ledger.standings(ids, as_of=as_of)
     for attempt in sorted(attempts, key=lambda a: a.account_id):
         current = locks.attempt_for_update(attempt.pk)
@@ -494,6 +533,7 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
         current.save(
             update_fields=["state", "submitted_at", "next_action_at", "because", "updated_at"]
         )
+    return attempts
 
 
 def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:

@@ -76,8 +76,8 @@ class Provider:
         _next(self._before["objects"])
         return self.sandbox.objects(**window)
 
-    def settlements(self, **window: datetime | None) -> Iterator[gateways.SettlementLine]:
-        return self.sandbox.settlements(**window)
+    def settlements(self, **which: Any) -> Iterator[gateways.SettlementLine]:
+        return self.sandbox.settlements(**which)
 
     def read_method(self, token: str) -> gateways.Method:
         return self.sandbox.read_method(token)

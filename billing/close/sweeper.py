@@ -6,6 +6,7 @@ fails is logged and does not stop the next.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -13,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from billing import credits, doorbell, inbound, metering, payments
+from billing import credits, doorbell, inbound, metering, payments, reconciliation
 from billing.close import pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
@@ -21,10 +22,15 @@ from billing.models import CloseRun, Step
 logger = logging.getLogger(__name__)
 State = Step.State
 
+# Well under the cluster's timeout, with time for the other parts.
+REOPENING_SECONDS = 30
+
 
 def sweep(*, as_of: datetime) -> dict[str, int]:
     """This will heal, and say how much of each it healed. Raises the first error after all parts ran."""
     parts: dict[str, Callable[[], int]] = {
+        # Before the attempts, which wait for it.
+        "gateways_opened": lambda: _reopen_gateways(as_of=as_of),
         "leases": lambda: free_expired_leases(as_of=as_of),
         "events": lambda: inbound.process_due(as_of=as_of),
         "attempts": lambda: payments.drive_due(as_of=as_of),
@@ -63,6 +69,12 @@ def free_expired_leases(*, as_of: datetime) -> int:
                 state=State.UNKNOWN, lease_token=None, lease_until=None, run_at=Now()
             )
     return len(expired)
+
+
+def _reopen_gateways(*, as_of: datetime) -> int:
+    """Listing a provider may take long: what is left when the time is up is the next sweep's."""
+    stop_at = time.monotonic() + REOPENING_SECONDS
+    return reconciliation.reopen_paused(as_of=as_of, until=lambda: time.monotonic() > stop_at)
 
 
 def release_reports() -> int:

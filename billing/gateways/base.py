@@ -6,7 +6,7 @@ move money once, `cancel` makes sure it never will. That single-use object is th
 repeat, a lost reply or a paused process cannot jump (docs/payments.md).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -237,8 +237,10 @@ class Gateway(Protocol):
         """The newest objects of ours, a page of them at the most: are they all known to us?"""
         ...
 
-    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
-        """What the payouts since then consist of, payout by payout."""
+    def settlements(
+        self, *, since: datetime | None = None, but: Container[str] = ()
+    ) -> Iterator[SettlementLine]:
+        """What the payouts since then consist of, payout by payout; `but` those of these refs."""
         ...
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:

@@ -8,7 +8,7 @@ it was not submitted. The provider is our own sandbox (billing/fakedebit.py), wh
 
 import hmac
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,7 +143,9 @@ class DebitGateway:
         """The payments made last."""
         return [_observation(each) for each in reversed(self._provider.payments()[-PAGE:])]
 
-    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
+    def settlements(
+        self, *, since: datetime | None = None, but: Container[str] = ()
+    ) -> Iterator[SettlementLine]:
         """Pretended money is never paid out."""
         return iter(())
 

@@ -8,7 +8,7 @@ it whole. What a card does stands in its token; see CARDS.
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -217,7 +217,9 @@ class SandboxGateway:
             rows = book.execute(f"{CHARGES} ORDER BY charge.rowid DESC LIMIT {PAGE}").fetchall()
         return [_observation(row) for row in rows]
 
-    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
+    def settlements(
+        self, *, since: datetime | None = None, but: Container[str] = ()
+    ) -> Iterator[SettlementLine]:
         """Pretended money is never paid out."""
         return iter(())
 

@@ -7,7 +7,7 @@ the meaning of, we do not interpret: it is OutcomeUnknown, and the intent is rea
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -259,13 +259,15 @@ class StripeGateway:
                 return ours
         return []
 
-    def settlements(self, *, since: datetime | None = None) -> Iterator[SettlementLine]:
+    def settlements(
+        self, *, since: datetime | None = None, but: Container[str] = ()
+    ) -> Iterator[SettlementLine]:
         """The balance transactions of each payout, oldest payout first."""
         asked = {"limit": PAGE, "status": "paid", **_between(since, None)}
         with _in_our_words():
             found = self._client.v1.payouts.list(cast("stripe.params.PayoutListParams", asked))
             payouts = [_plain(payout) for payout in found.auto_paging_iter()]
-            for payout in reversed(payouts):
+            for payout in (one for one in reversed(payouts) if one["id"] not in but):
                 lines = self._client.v1.balance_transactions.list(
                     {"payout": payout["id"], "limit": PAGE, "expand": ["data.source"]}
                 )

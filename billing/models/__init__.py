@@ -3,11 +3,14 @@ from billing.models.catalog import Price, Product
 from billing.models.close import CloseRun, Step
 from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
+from billing.models.gateway_guard import GatewayGuard
 from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
 from billing.models.provider_event import ProviderEvent
+from billing.models.reconciliation import ListedObject, Reconciliation
+from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
@@ -17,11 +20,13 @@ __all__ = [
     "CreditGrant",
     "Decision",
     "DeclineClass",
+    "GatewayGuard",
     "IncomingTransfer",
     "Invoice",
     "LedgerAccount",
     "LedgerEntry",
     "LineItem",
+    "ListedObject",
     "NumberSeries",
     "Payment",
     "PaymentAttempt",
@@ -30,6 +35,8 @@ __all__ = [
     "Product",
     "ProviderEvent",
     "ProviderRecord",
+    "Reconciliation",
+    "ReconciliationBreak",
     "Step",
     "UsageBatch",
     "UsageEvent",

@@ -73,6 +73,12 @@ def _refused(request: HttpRequest, seat: Seat, refused: payments.CannotCollect) 
             return _confirm(
                 request, seat, notice=_("The amount has changed. Please look at it again.")
             )
+        case payments.ChargingStopped():
+            return _confirm(
+                request,
+                seat,
+                notice=_("Payments are paused for a short while; nothing was charged."),
+            )
         case _:
             # Nothing due, or no card any more: the page itself says so.
             return _confirm(request, seat)

@@ -1,6 +1,7 @@
 """Charge what each account owes now, with the card it has now."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from accounts.models import PaymentMethod
@@ -23,6 +24,9 @@ follows = Step.Kind.INVOICE
 lane = "charge"
 batch = 16
 touches_the_world = True
+
+# A gateway that is paused opens within minutes, or when a person has helped.
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 State = PaymentAttempt.State
 
@@ -72,6 +76,8 @@ def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
             return _in_flight(chunk, step, attempt, saw=saw)
         case payments.NothingDue() if expected_minor > 0 and refusal.standing.due_minor <= 0:
             return skipped(step, "settled meanwhile", saw=saw, expect=saw, world_changed=True)
+        case payments.ChargingStopped():
+            return later(step, refusal.because, run_at=chunk.as_of + LOOK_AGAIN_AFTER, saw=saw)
         case payments.BalanceChanged() if (
             chunk.run.when_balance_changed == CloseRun.ChangedBalance.HOLD_FOR_PERSON
         ):

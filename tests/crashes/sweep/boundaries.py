@@ -229,6 +229,8 @@ hooks: list[Callable[[str, str], None]] = []
 
 def _account_of(about: Any = None, *_args: Any, account_ref: str = "", **_kwargs: Any) -> str:
     """Whom a call is about, whatever of ours or the provider's it names: for stable names."""
+    if about is None and not account_ref:
+        return "all"
     return account_ref or getattr(about, "account_ref", "") or _account_in_the_book(str(about))
 
 

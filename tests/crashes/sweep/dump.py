@@ -15,8 +15,11 @@ from django.apps import apps
 from django.db.models import ForeignKey, Model
 
 APPS = ("accounts", "billing", "notifications")
-# How often something was tried, what went wrong the last time; and a body, which says the hour.
-LEFT_OUT = {"attempts", "key_generation", "last_error", "body_text", "body_html"}
+# How often something was tried, what went wrong the last time; a body, which says the hour; and which
+# copy of the database it is.
+LEFT_OUT = {
+    "attempts", "key_generation", "last_error", "body_text", "body_html", "database_identity",
+}  # fmt: skip
 
 UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+(\+[0-9:]+|Z)?")

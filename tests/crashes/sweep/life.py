@@ -31,6 +31,7 @@ from billing.gateways.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment
 from notifications.delivery import message_id
 from notifications.models import Message
+from tests import restoring
 from tests.crashes.sweep import boundaries, databases, scenario
 from tests.crashes.sweep.boundaries import KILLED, Mode, Recorder
 from tests.crashes.sweep.dump import dump
@@ -96,6 +97,7 @@ class Snapshots:
         """This will make the database and the files what they were then."""
         databases.create(database, like=self._database(act))
         databases.use(database)
+        restoring.looks_like_itself()
         shutil.copytree(self.folder / str(act), folder, dirs_exist_ok=True)
 
     def says(self, act: int) -> dict[str, Any]:

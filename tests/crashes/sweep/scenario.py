@@ -297,6 +297,10 @@ def pay_now(world: World, account: str) -> None:
     except payments.NothingDue:
         # Killed the last time, and healed since.
         return
+    except payments.ChargingStopped:
+        # The provider did not say what it has: the customer tries again.
+        pay_now(world, account)
+        return
     except payments.AttemptInFlight:
         pass
     _wait_for_the_outcome(world, account)

@@ -1,0 +1,340 @@
+"""
+Book what the provider has taken and we have not, and write down anew what our database has lost.
+
+Each object is read again before anything is done about it: what was listed may have changed since.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
+
+from accounts import timeline
+from accounts.models import Account, PaymentMethod
+from billing import decisions, gateways, locks, payments
+from billing.charge_protocol import TOOK_MONEY, State
+from billing.gateways import Gateway, Method, Observation, Status
+from billing.models import (
+    Decision,
+    ListedObject,
+    Payment,
+    PaymentAttempt,
+    Reconciliation,
+    ReconciliationBreak,
+)
+from billing.money import money
+from billing.reconciliation import breaks
+from billing.reconciliation.listing import BATCH
+
+logger = logging.getLogger(__name__)
+Kind = ReconciliationBreak.Kind
+
+CALLS_AT_ONCE = 16
+# An object without money that is this old will not be submitted any more by whoever made it.
+ORPHANED_AFTER = timedelta(hours=24)
+# Not over yet: somebody could still make it move money.
+UNCONFIRMED = (Status.UNSUBMITTED, Status.NEEDS_CUSTOMER, Status.DECLINED)
+# What stands for a card that the provider does not name any more.
+NO_CARD = Method("", "", "Card", "")
+NEVER_EXPIRES = date.max
+FOUND = "found at the provider: our database had lost it"
+
+
+# --- attempts we know
+
+
+def book_known(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
+    """This will apply what is over at the provider and not in our books; yields after each batch."""
+    provider = gateways.get(reconciliation.gateway)
+    for batch in _in_batches(_over_there_not_here(reconciliation)):
+        for listed, seen in _asked(batch, lambda each: provider.read(each.provider_ref)):
+            _book(reconciliation, listed, seen, as_of=as_of)
+        _save_counts(reconciliation)
+        yield 0
+
+
+def _over_there_not_here(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
+    attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
+    in_flight = attempts.filter(
+        state__in=PaymentAttempt.IN_FLIGHT, provider_ref=OuterRef("provider_ref")
+    )
+    return reconciliation.objects_listed.filter(
+        Q(Exists(attempts), ~Exists(_payment(reconciliation)), status__in=TOOK_MONEY)
+        | Q(Exists(in_flight), status=Status.CANCELED)
+    ).order_by("made_at", "pk")
+
+
+def _payment(reconciliation: Reconciliation) -> QuerySet[Payment]:
+    return Payment.objects.filter(
+        gateway=reconciliation.gateway, provider_ref=OuterRef("provider_ref")
+    )
+
+
+def _book(
+    reconciliation: Reconciliation, listed: ListedObject, seen: Observation, *, as_of: datetime
+) -> None:
+    assert listed.attempt_id is not None, f"{listed} is of an attempt we know"
+    why = "see the attempt: a person has to look"
+    try:
+        payments.apply_provider_state({listed.attempt_id: seen}, as_of=as_of)
+    except Exception as error:
+        # One that cannot be written down stops no other's money.
+        logger.exception("what the provider says of %s cannot be written down", listed)
+        why = f"{type(error).__name__}: {error}"
+    if seen.status not in TOOK_MONEY:
+        return
+    if Payment.objects.filter(
+        gateway=reconciliation.gateway, provider_ref=listed.provider_ref
+    ).exists():
+        _count(reconciliation, "booked")
+        return
+    attempt = PaymentAttempt.objects.get(pk=listed.attempt_id)
+    breaks.note(
+        reconciliation,
+        Kind.NOT_BOOKED,
+        listed,
+        f"Taken, but it cannot be booked: {attempt.because or why}",
+        as_of=as_of,
+        attempt=attempt,
+        account=attempt.account,
+    )
+
+
+# --- attempts we have lost
+
+
+def find_lost(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
+    """
+    This will write down anew every attempt that only the provider still knows.
+
+    What could still move money is cancelled first: nobody is left who could follow it up.
+    """
+    provider = gateways.get(reconciliation.gateway)
+    for batch in _in_batches(_lost(reconciliation)):
+        for listed, seen in _asked(batch, lambda each: _at_its_end(provider, each)):
+            _find(reconciliation, provider, listed, seen, as_of=as_of)
+        _save_counts(reconciliation)
+        yield 0
+
+
+def _lost(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
+    """In the order they were made; of several objects of one attempt, the one that took money first."""
+    attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
+    took_money_first = Case(When(status__in=TOOK_MONEY, then=0), default=1)
+    return reconciliation.objects_listed.filter(
+        ~Exists(attempts), attempt_id__isnull=False
+    ).order_by(took_money_first, "made_at", "pk")
+
+
+def _at_its_end(provider: Gateway, listed: ListedObject) -> Observation:
+    seen = provider.read(listed.provider_ref)
+    if seen.status in UNCONFIRMED:
+        return _cancelled(provider, listed)
+    return seen
+
+
+def _cancelled(provider: Gateway, listed: ListedObject) -> Observation:
+    # A key of its own each time: a cancel is safe to repeat, a cached error is not worth repeating.
+    return provider.cancel(listed.provider_ref, key=uuid.uuid4().hex)
+
+
+def _find(
+    reconciliation: Reconciliation,
+    provider: Gateway,
+    listed: ListedObject,
+    seen: Observation,
+    *,
+    as_of: datetime,
+) -> None:
+    if PaymentAttempt.objects.filter(pk__in=[listed.attempt_id]).exists():
+        # Found by another of its objects just now: this one is applied to it next.
+        return
+    account = Account.objects.filter(external_id=seen.account_ref).first()
+    amount = money(seen.amount_minor, seen.currency)
+    if account is None:
+        words = f"{amount} of account {seen.account_ref!r}, which we do not have: {seen.status}"
+        found = breaks.note(reconciliation, Kind.ACCOUNT_UNKNOWN, listed, words, as_of=as_of)
+        if seen.status is Status.CANCELED:
+            # No money moved and none will: noted, so that the guard knows it, and done with.
+            breaks.resolve(found, as_of=as_of)
+        return
+    try:
+        method = _card(provider, account, seen, removed_at=listed.made_at)
+        attempt = _written_down(reconciliation, listed, account, method, seen, as_of=as_of)
+        payments.apply_provider_state({attempt.pk: seen}, as_of=as_of)
+    except Exception as error:  # noqa: BLE001 - one that cannot be found again must not hide the others
+        logger.warning("%s cannot be found again: %r", listed, error)
+        words = f"{amount} of a charge that was lost cannot be written down: {error!r}"
+        breaks.note(
+            reconciliation, Kind.NOT_BOOKED, listed, words[:500], as_of=as_of, account=account
+        )
+    else:
+        _count(reconciliation, "found_again")
+
+
+@transaction.atomic(durable=True)
+def _written_down(
+    reconciliation: Reconciliation,
+    listed: ListedObject,
+    account: Account,
+    method: PaymentMethod,
+    seen: Observation,
+    *,
+    as_of: datetime,
+) -> PaymentAttempt:
+    """
+    The row as it must have been, so that what the provider says can be applied to it.
+
+    :raises ValueError: if it is not in the account's currency.
+    :raises IntegrityError: if another payment of the account is on its way; then this one is booked
+        by the next reconciliation, if it comes to that.
+    """
+    assert listed.attempt_id is not None, f"{listed} names the attempt that is lost"
+    locks.account_for_update(account.pk)
+    if seen.currency != account.currency:
+        raise ValueError(f"the account is in {account.currency}")
+    if method._state.adding:
+        method.save()
+    is_on_its_way = seen.status is Status.PROCESSING
+    attempt = PaymentAttempt.objects.create(
+        id=listed.attempt_id,
+        account=account,
+        kind=PaymentAttempt.Kind.AUTO,
+        currency=seen.currency,
+        amount_minor=seen.amount_minor,
+        payment_method=method,
+        gateway=reconciliation.gateway,
+        provider_ref=seen.ref,
+        state=State.SUBMITTED if is_on_its_way else State.RELEASED,
+        next_action_at=as_of if is_on_its_way else None,
+        submitted_at=listed.made_at,
+        created_at=listed.made_at,
+        because=FOUND,
+    )
+    decisions.record(
+        decisions.decision(
+            act="FIND_CHARGE",
+            did=Decision.Did.DONE,
+            because=FOUND,
+            account_id=account.pk,
+            saw={
+                "provider_ref": seen.ref,
+                "status": seen.status,
+                "amount_minor": seen.amount_minor,
+                "currency": seen.currency,
+            },
+            world_changed=True,
+            attempt=attempt,
+        )
+    )
+    timeline.record(
+        timeline.event(
+            account_id=account.pk,
+            kind="payment.found",
+            summary=f"A charge of {money(seen.amount_minor, seen.currency)} by {method} was {FOUND}",
+            attempt=str(attempt.pk),
+        )
+    )
+    return attempt
+
+
+def _card(
+    provider: Gateway, account: Account, seen: Observation, *, removed_at: datetime
+) -> PaymentMethod:
+    """The card it was charged to; one that is lost too comes back as a removed one, for the record only."""
+    known = account.payment_methods.filter(gateway=provider.name, token=seen.token).last()
+    if known is not None:
+        return known
+    card = provider.read_method(seen.token) if seen.token else NO_CARD
+    return PaymentMethod(
+        account=account,
+        gateway=provider.name,
+        token=card.token,
+        customer_ref=seen.customer_ref,
+        brand=card.brand,
+        last_four=card.last_four,
+        expiry_month=card.expiry_month or NEVER_EXPIRES.month,
+        expiry_year=card.expiry_year or NEVER_EXPIRES.year,
+        state=PaymentMethod.State.REMOVED,
+        removed_at=removed_at,
+    )
+
+
+# --- objects that nobody wants any more
+
+
+def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
+    """This will cancel what no attempt will submit any more, so that nobody ever can."""
+    provider = gateways.get(reconciliation.gateway)
+    attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
+    wanted = attempts.filter(
+        Q(provider_ref=None) | Q(provider_ref=OuterRef("provider_ref")),
+        state__in=PaymentAttempt.IN_FLIGHT,
+    )
+    orphans = reconciliation.objects_listed.filter(
+        Exists(attempts),
+        ~Exists(wanted),
+        status__in=UNCONFIRMED,
+        made_at__lt=as_of - ORPHANED_AFTER,
+    ).order_by("made_at", "pk")
+    for batch in _in_batches(orphans):
+        for listed, seen in _asked(batch, lambda each: _cancelled(provider, each)):
+            if seen.status in TOOK_MONEY:
+                _book(reconciliation, listed, seen, as_of=as_of)
+            else:
+                _count(reconciliation, "cancelled")
+        _save_counts(reconciliation)
+        yield 0
+
+
+# --- small truths
+
+
+def _in_batches(objects: QuerySet[ListedObject]) -> Iterator[list[ListedObject]]:
+    """By what they are now: acting on one changes which there are."""
+    ids = list(objects.values_list("pk", flat=True))
+    for begin in range(0, len(ids), BATCH):
+        rows = ListedObject.objects.in_bulk(ids[begin : begin + BATCH])
+        yield [rows[pk] for pk in ids[begin : begin + BATCH]]
+
+
+def _asked(
+    batch: Sequence[ListedObject], ask: Callable[[ListedObject], Observation]
+) -> Iterator[tuple[ListedObject, Observation]]:
+    """
+    Ask the provider about each, at once and with nothing open; then raise the first thing that went wrong.
+    """
+    assert not transaction.get_connection().in_atomic_block, (
+        "a network call with a transaction open"
+    )
+
+    def answer(listed: ListedObject) -> Observation | Exception:
+        try:
+            return ask(listed)
+        except Exception as error:  # noqa: BLE001 - raised when the others' answers are used
+            return error
+
+    with ThreadPoolExecutor(max_workers=CALLS_AT_ONCE) as pool:
+        answers = list(zip(batch, pool.map(answer, batch), strict=True))
+    errors = []
+    for listed, said in answers:
+        if isinstance(said, Exception):
+            errors.append(said)
+            continue
+        yield listed, said
+        # Only now: done once, it is not done again by whoever goes on from here.
+        ListedObject.objects.filter(pk=listed.pk).update(status=said.status)
+    if errors:
+        raise errors[0]
+
+
+def _count(reconciliation: Reconciliation, what: str) -> None:
+    reconciliation.counts[what] = reconciliation.counts.get(what, 0) + 1
+
+
+def _save_counts(reconciliation: Reconciliation) -> None:
+    reconciliation.save(update_fields=["counts"])

@@ -1,0 +1,57 @@
+"""What the provider has, copied beside our rows: newest first, so that a restart goes on further down."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from django.db import transaction
+
+from billing import gateways, guard
+from billing.gateways import Foreign, Observation
+from billing.models import ListedObject, Reconciliation
+
+BATCH = 100
+
+
+def list_objects(reconciliation: Reconciliation) -> Iterator[int]:
+    """This will copy what is not copied yet; yields how many there were in each batch."""
+    if reconciliation.listed_at is not None:
+        return
+    provider = gateways.get(reconciliation.gateway)
+    objects = provider.objects(since=reconciliation.since, until=reconciliation.listed_down_to)
+    while batch := list(islice(objects, BATCH)):
+        _copy(reconciliation, batch)
+        yield len(batch)
+    reconciliation.listed_at = reconciliation.as_of
+    reconciliation.save(update_fields=["listed_at"])
+
+
+@transaction.atomic(durable=True)
+def _copy(reconciliation: Reconciliation, batch: Iterable[Observation | Foreign]) -> None:
+    rows = [_row(reconciliation, seen) for seen in batch]
+    # The one where the last slice stopped comes again.
+    ListedObject.objects.bulk_create(rows, ignore_conflicts=True)
+    reconciliation.listed_down_to = min(row.made_at for row in rows)
+    reconciliation.save(update_fields=["listed_down_to"])
+
+
+def _row(reconciliation: Reconciliation, seen: Observation | Foreign) -> ListedObject:
+    assert seen.made_at is not None, f"{seen.ref} was listed without its time"
+    row = ListedObject(reconciliation=reconciliation, provider_ref=seen.ref, made_at=seen.made_at)
+    if isinstance(seen, Foreign):
+        row.status = ListedObject.FOREIGN
+        return row
+    row.attempt_id = guard.own_reference(seen.own_reference)
+    row.account_ref = seen.account_ref
+    row.status = seen.status
+    row.currency = seen.currency
+    row.amount_minor = seen.amount_minor
+    return row
+
+
+def counts(reconciliation: Reconciliation) -> dict[str, int]:
+    """How many objects were listed, and how many of them are not ours."""
+    listed = reconciliation.objects_listed
+    return {
+        "listed": listed.count(),
+        "foreign": listed.filter(status=ListedObject.FOREIGN).count(),
+    }

@@ -1,0 +1,214 @@
+"""Starting a reconciliation, taking it on for a while, and what its end opens."""
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import Max, Min, Q
+from django.db.models.functions import Now
+
+from billing import gateways, guard
+from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
+from billing.reconciliation import breaks, finding, listing, payouts
+
+logger = logging.getLogger(__name__)
+State = Reconciliation.State
+
+# How far each one looks back before the one before it: what came late, or was listed too early.
+OVERLAP = timedelta(days=3)
+# When the nightly one is due, UTC.
+NIGHTLY_HOUR = 3
+# The longest one batch takes: a hundred objects are read or cancelled, sixteen at a time.
+LEASE = timedelta(minutes=4)
+
+AFTER_A_RESTORE = "after a restore"
+
+
+class BeingWorkedOn(Exception):
+    """Another process has it in hand; it will be done, or free, within minutes."""
+
+
+# --- starting
+
+
+def start(
+    *, gateway: str, started_by: str, as_of: datetime, since: datetime | None = None
+) -> Reconciliation:
+    """
+    This will begin to reconcile a gateway, or return the one that runs.
+
+    Without `since` it looks back to three days before the last one, and to the oldest open break;
+    the first one to the beginning.
+    """
+    try:
+        with transaction.atomic():
+            return Reconciliation.objects.create(
+                gateway=gateway,
+                started_by=started_by,
+                since=since or _since(gateway),
+                as_of=as_of,
+            )
+    except IntegrityError:
+        return Reconciliation.objects.get(gateway=gateway, state=State.RUNNING)
+
+
+def start_due(*, as_of: datetime) -> list[Reconciliation]:
+    """This will start the nightly ones that have not been since the hour they are due, once."""
+    due_at = as_of.replace(hour=NIGHTLY_HOUR, minute=0, second=0, microsecond=0)
+    if due_at > as_of:
+        due_at -= timedelta(days=1)
+    return [
+        start(gateway=name, started_by="nightly", as_of=as_of)
+        for name in gateways.names()
+        if PaymentAttempt.objects.filter(gateway=name).exists()
+        and not Reconciliation.objects.filter(gateway=name, as_of__gte=due_at).exists()
+    ]
+
+
+def _since(gateway: str) -> datetime | None:
+    last: datetime | None = Reconciliation.objects.filter(
+        gateway=gateway, state=State.FINISHED
+    ).aggregate(at=Max("as_of"))["at"]
+    if last is None:
+        return None
+    oldest_break: datetime | None = ReconciliationBreak.objects.filter(
+        gateway=gateway, state=ReconciliationBreak.State.OPEN
+    ).aggregate(at=Min("object_at"))["at"]
+    return min(last - OVERLAP, oldest_break or last)
+
+
+# --- working
+
+
+def work(
+    reconciliation: Reconciliation,
+    *,
+    as_of: datetime,
+    until: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> bool:
+    """
+    This will take one on, batch by batch, until it is finished or `until` says stop. Whether it is finished.
+
+    Calls `on_progress` with how many objects a batch had. What a provider raises is raised, and noted on
+    the row; the next call goes on from there.
+
+    :raises BeingWorkedOn: if another process has it in hand.
+    """
+    _lease(reconciliation)
+    try:
+        for done in _batches(reconciliation, as_of=as_of):
+            on_progress(done)
+            _extend(reconciliation)
+            if until():
+                return False
+    except Exception as error:
+        Reconciliation.objects.filter(pk=reconciliation.pk).update(
+            error=f"{type(error).__name__}: {error}"[:300]
+        )
+        raise
+    else:
+        _finish(reconciliation, as_of=as_of)
+        return True
+    finally:
+        Reconciliation.objects.filter(pk=reconciliation.pk).update(lease_until=None)
+
+
+def work_all(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
+    """This will take on every one that runs and that nobody has in hand. Returns how many it finished."""
+    finished = 0
+    for reconciliation in Reconciliation.objects.filter(state=State.RUNNING).order_by("pk"):
+        if until():
+            break
+        try:
+            finished += work(reconciliation, as_of=as_of, until=until)
+        except BeingWorkedOn:
+            continue
+        except Exception:
+            # The next minute tries again; its row says what is wrong, and the others go on.
+            logger.exception("reconciling %s is put off", reconciliation)
+    return finished
+
+
+def _batches(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
+    """The parts, each of which yields after every batch. See the package."""
+    yield from listing.list_objects(reconciliation)
+    yield from finding.book_known(reconciliation, as_of=as_of)
+    yield from finding.find_lost(reconciliation, as_of=as_of)
+    # The second object of an attempt that was only found by its first.
+    yield from finding.book_known(reconciliation, as_of=as_of)
+    yield from finding.cancel_orphans(reconciliation, as_of=as_of)
+    yield from breaks.compare(reconciliation, as_of=as_of)
+    yield from payouts.compare(reconciliation, as_of=as_of)
+
+
+def _lease(reconciliation: Reconciliation) -> None:
+    free = Q(lease_until=None) | Q(lease_until__lt=Now())
+    if not (
+        Reconciliation.objects.filter(free, pk=reconciliation.pk, state=State.RUNNING).update(
+            lease_until=Now() + LEASE, error=""
+        )
+    ):
+        raise BeingWorkedOn(str(reconciliation))
+    reconciliation.refresh_from_db()
+
+
+def _extend(reconciliation: Reconciliation) -> None:
+    Reconciliation.objects.filter(pk=reconciliation.pk).update(lease_until=Now() + LEASE)
+
+
+@transaction.atomic(durable=True)
+def _finish(reconciliation: Reconciliation, *, as_of: datetime) -> None:
+    breaks.resolve_what_is_gone(reconciliation, as_of=as_of)
+    reconciliation.counts |= listing.counts(reconciliation) | {
+        "breaks": reconciliation.breaks.filter(state=ReconciliationBreak.State.OPEN).count()
+    }
+    reconciliation.objects_listed.all().delete()
+    reconciliation.state = State.FINISHED
+    reconciliation.finished_at = as_of
+    reconciliation.save(update_fields=["counts", "state", "finished_at"])
+
+
+# --- after a restore
+
+
+def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
+    """
+    This will list the provider of each gateway that is paused, and open it when that is through.
+
+    Returns how many it opened.
+    """
+    opened = 0
+    for paused in guard.paused():
+        if paused.gateway not in gateways.names():
+            continue
+        if not _is_listed(paused):
+            running = start(
+                gateway=paused.gateway,
+                started_by=AFTER_A_RESTORE,
+                as_of=as_of,
+                since=paused.list_from,
+            )
+            try:
+                work(running, as_of=as_of, until=until)
+            except BeingWorkedOn:
+                continue
+            except Exception:
+                logger.exception("reconciling %s is put off", running)
+                continue
+        if _is_listed(paused):
+            opened += guard.reopen(paused)
+    return opened
+
+
+def _is_listed(paused: GatewayGuard) -> bool:
+    """Whether one that began after the pause has listed as far back as it takes."""
+    far_enough = Q(since=None)
+    if paused.list_from is not None:
+        far_enough |= Q(since__lte=paused.list_from)
+    return (
+        Reconciliation.objects.filter(far_enough, gateway=paused.gateway, state=State.FINISHED)
+        .filter(started_at__gte=paused.paused_at)
+        .exists()
+    )
