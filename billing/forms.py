@@ -1,6 +1,7 @@
 """What people type, checked. A message names the field, the value and what to enter instead."""
 
 import uuid
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,8 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account, BillingEntity, PaymentMethod
-from billing import periods
+from billing import gateways, periods
+from billing.fakedebit import BEHAVIOURS
 from billing.gateways.sandbox import CARDS
 from billing.models import CloseRun, CreditGrant, IncomingTransfer
 from billing.money import NotWhole, exponent, to_minor
@@ -242,4 +244,29 @@ class AddCardForm(forms.Form):
             "expiry_month": self.cleaned_data["expiry_month"],
             "expiry_year": self.cleaned_data["expiry_year"],
             "make_default": self.cleaned_data["make_default"],
+        }
+
+
+class AddMandateForm(forms.Form):
+    """One of the direct-debit sandbox's mandates."""
+
+    mandate = forms.ChoiceField(
+        label=_("Sandbox mandate"),
+        choices=[
+            (name, f"Direct debit ···· {behaviour.last_four}: {behaviour.title}")
+            for name, behaviour in BEHAVIOURS.items()
+        ],
+        widget=forms.RadioSelect,
+    )
+    make_default = forms.BooleanField(
+        label=_("Collect by this direct debit from now on"), required=False, initial=True
+    )
+
+    def mandate_details(self, account: Account) -> dict[str, Any]:
+        """The chosen mandate, the account's own, as payment_methods.add_card takes it."""
+        token = f"{self.cleaned_data['mandate']}.{account.external_id}"
+        return {
+            "gateway": "debit",
+            "make_default": self.cleaned_data["make_default"],
+            **asdict(gateways.get("debit").read_method(token)),
         }

@@ -63,6 +63,11 @@ class Standing:
     as_of: datetime
 
     @property
+    def uncovered_minor(self) -> int:
+        """What is overdue beyond what is on its way: a debit at the bank is not chased."""
+        return max(0, self.overdue_minor - self.in_flight_minor)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """The numbers as a Decision keeps them."""
         return {

@@ -1,7 +1,7 @@
 from django.urls import path
 
 from billing.api.runs import RunView
-from billing.views import cards, health, invoices, overview, pay, runs, webhooks
+from billing.views import cards, health, invoices, mandates, overview, pay, runs, webhooks
 
 urlpatterns = [
     path("", overview.start, name="overview"),
@@ -17,6 +17,7 @@ urlpatterns = [
     path("accounts/<int:account_id>/payments/<uuid:attempt_id>/", pay.attempt, name="attempt"),
     path("accounts/<int:account_id>/cards/", cards.listed, name="cards"),
     path("accounts/<int:account_id>/cards/add/", cards.add, name="card-add"),
+    path("accounts/<int:account_id>/cards/add-mandate/", mandates.add, name="mandate-add"),
     path(
         "accounts/<int:account_id>/cards/<int:method_id>/default/",
         cards.make_default,

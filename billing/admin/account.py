@@ -121,14 +121,14 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="overdue")
     def overdue(self, account: Account) -> str | SafeString:
-        overdue_minor = _standing(account).overdue_minor
+        overdue_minor = _standing(account).uncovered_minor
         return tag(_money(account, overdue_minor), "bad") if overdue_minor else "–"
 
     @admin.display(description="credit")
     def credit(self, account: Account) -> str:
         return _money(account, _standing(account).credit_minor or None)
 
-    @admin.display(description="in flight")
+    @admin.display(description="on its way")
     def in_flight(self, account: Account) -> str | SafeString:
         in_flight_minor = _standing(account).in_flight_minor
         return tag(_money(account, in_flight_minor), "warn") if in_flight_minor else "–"

@@ -28,7 +28,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
         "as_of": instant(as_of),
         "due": money(standing.due_minor, currency),
         "owes": standing.due_minor > 0,
-        "overdue": money(standing.overdue_minor, currency) if standing.overdue_minor else "",
+        "overdue": money(standing.uncovered_minor, currency) if standing.uncovered_minor else "",
         "credit": money(standing.credit_minor, currency),
         "in_flight": in_flight(account),
         "holds": [_hold(hold) for hold in _open_holds(account)],

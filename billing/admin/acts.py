@@ -195,6 +195,8 @@ def _say(request: HttpRequest, attempt: PaymentAttempt) -> None:
             messages.success(request, f"Charged {amount} to {attempt.payment_method}.")
         case PaymentAttempt.State.FAILED:
             messages.error(request, f"{attempt.payment_method} {attempt.because}.")
+        case _ if on_its_way := payments.on_its_way(attempt, as_of=timezone.now()):
+            messages.success(request, f"{amount} by {attempt.payment_method} is {on_its_way}.")
         case _:
             messages.warning(
                 request,

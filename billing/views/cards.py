@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import PaymentMethod
-from billing import ledger, payment_methods
+from billing import gateways, ledger, payment_methods
 from billing.forms import AddCardForm
 from billing.views.access import Seat, members_only, payers_only, show
 
@@ -27,6 +27,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
         "tab": "cards",
         "cards": [_row(card, as_of=as_of) for card in cards],
         "has_default": any(card.is_default for card in cards),
+        "has_debits": "debit" in gateways.names(),
         "owed": standing.due_minor > 0,
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "as_of": seat.reader.instant(as_of),
@@ -114,5 +115,5 @@ def _row(card: PaymentMethod, *, as_of: datetime) -> dict[str, Any]:
         "has_expired": card.has_expired(as_of),
         "is_default": card.is_default,
         "is_blocked": card.state == PaymentMethod.State.BLOCKED,
-        "is_sandbox": card.gateway == "sandbox",
+        "is_sandbox": card.gateway in {"sandbox", "debit"},
     }

@@ -15,7 +15,7 @@ from billing import ledger
 from billing.models import PaymentAttempt
 from billing.views import usage
 from billing.views.access import LAST_ACCOUNT, Seat, members_only, show
-from billing.views.rows import invoice_rows, payment_rows
+from billing.views.rows import charge_day, invoice_rows, payment_rows
 
 NEWEST = 5
 
@@ -51,9 +51,10 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "tab": "overview",
         "as_of": seat.reader.instant(as_of),
         "due": seat.reader.money(standing.due_minor, standing.currency),
-        "overdue": _if_any(seat, standing.overdue_minor),
+        "on_its_way": _if_any(seat, standing.in_flight_minor),
+        "overdue": _if_any(seat, standing.uncovered_minor),
         "credit": _if_any(seat, standing.credit_minor),
-        "in_flight": _in_flight(seat),
+        "in_flight": _in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
         "card": _card(seat, as_of=as_of),
         "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
@@ -70,7 +71,7 @@ def _if_any(seat: Seat, amount_minor: int) -> str:
     return seat.reader.money(amount_minor, seat.account.currency) if amount_minor > 0 else ""
 
 
-def _in_flight(seat: Seat) -> dict[str, str] | None:
+def _in_flight(seat: Seat, *, as_of: datetime) -> dict[str, str] | None:
     attempt = (
         PaymentAttempt.objects.filter(account=seat.account, state__in=PaymentAttempt.IN_FLIGHT)
         .select_related("payment_method")
@@ -82,6 +83,7 @@ def _in_flight(seat: Seat) -> dict[str, str] | None:
         "amount": seat.reader.money(attempt.amount_minor, attempt.currency),
         "card": str(attempt.payment_method),
         "since": seat.reader.instant(attempt.created_at),
+        "day": charge_day(seat, attempt, as_of=as_of),
     }
 
 

@@ -20,7 +20,7 @@ from billing import decisions, ledger, messages, payments
 from billing.ledger import Standing
 from billing.models import Decision, PaymentAttempt
 from billing.views.access import Seat, members_only, payers_only, show
-from billing.views.rows import by_transfer
+from billing.views.rows import by_transfer, charge_day
 
 State = PaymentAttempt.State
 
@@ -171,6 +171,7 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
         "amount": seat.reader.money(found.amount_minor, found.currency),
         "card": str(found.payment_method),
         "at": seat.reader.instant(found.created_at),
+        "day": charge_day(seat, found, as_of=as_of),
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "owed": standing.due_minor > 0,
         "outcome": outcome(found),
@@ -193,6 +194,8 @@ def outcome(attempt: PaymentAttempt) -> str:
         case State.CANCELING if attempt.decline_code:
             return "declined"
         case State.PROCESSING | State.CANCELING:
+            return "on_its_way"
+        case State.PREPARED if attempt.charge_date is not None:
             return "on_its_way"
         case _:
             return "unknown"

@@ -8,8 +8,8 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts.models import Account, BillingEntity
-from billing import settlement
-from billing.models import Invoice, Payment
+from billing import payments, settlement
+from billing.models import Invoice, Payment, PaymentAttempt
 from billing.references import reference_of
 from billing.views.access import Seat
 
@@ -19,6 +19,13 @@ def by_transfer(entity: BillingEntity, account: Account) -> dict[str, str] | Non
     if not entity.bank_details:
         return None
     return {"bank_details": entity.bank_details, "reference": reference_of(account.pk)}
+
+
+def charge_day(seat: Seat, attempt: PaymentAttempt, *, as_of: datetime) -> str:
+    """The day a debit will be collected on; empty once it is at the bank, and for a card."""
+    if attempt.charge_date is None or not payments.waits_for_its_day(attempt, as_of=as_of):
+        return ""
+    return seat.reader.day(attempt.charge_date)
 
 
 def issued(seat: Seat) -> QuerySet[Invoice]:
@@ -71,12 +78,12 @@ def _state(invoice: Invoice, *, as_of: datetime) -> dict[str, str]:
 
 def payment_rows(seat: Seat, *, limit: int) -> list[dict[str, str]]:
     """The account's payments, newest first."""
-    payments = Payment.objects.filter(account=seat.account).order_by("-pk")[:limit]
+    newest = Payment.objects.filter(account=seat.account).order_by("-pk")[:limit]
     return [
         {
             "date": seat.reader.date(payment.received_at),
             "method": payment.method,
             "amount": seat.reader.money(payment.amount_minor, payment.currency),
         }
-        for payment in payments
+        for payment in newest
     ]

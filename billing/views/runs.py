@@ -89,7 +89,7 @@ def _money(so_far: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-MONEY = ("invoiced", "collected", "credited", "outstanding", "in_flight")
+MONEY = ("invoiced", "collected", "credited", "outstanding", "in_flight", "overdue")
 
 
 def _grouped(amount: str) -> str:

@@ -64,9 +64,19 @@ class TestCloseMonth:
         assert heading.startswith("Month Close 2018-10: finished as of 20")
         assert rest[0].split() == [
             *("currency", "invoices", "invoiced", "collected", "credited", "outstanding"),
-            *("in", "flight", "kept", "as", "credit"),
+            *("in", "flight", "overdue", "kept", "as", "credit"),
         ]
-        assert rest[1].split() == ["EUR", "2", "15.34", "12.34", "0.00", "3.00", "0.00", "0.00"]
+        assert rest[1].split() == [
+            "EUR",
+            "2",
+            "15.34",
+            "12.34",
+            "0.00",
+            "3.00",
+            "0.00",
+            "3.00",
+            "0.00",
+        ]
         assert any(line.split() == ["Charge", "2", "0", "1"] for line in rest)
         assert any(line.startswith("1 × INVOICE BLOCKED: no price for server") for line in rest)
         assert "Closing Month Close 2018-10" not in said

@@ -52,6 +52,7 @@ class TestTheFinanceAnswer:
             "credited": "5.00",
             "outstanding": "3.00",
             "in_flight": "0.00",
+            "overdue": "3.00",
             "kept_as_credit": "7.00",
         }
         assert (yen["invoiced"], yen["outstanding"]) == ("900", "900")
@@ -66,6 +67,7 @@ class TestTheFinanceAnswer:
         [euro] = finance.answer(run, as_of=AS_OF)["currencies"]
 
         assert (euro["outstanding"], euro["in_flight"]) == ("12.34", "12.34")
+        assert euro["overdue"] == "0.00"
 
     def test_counts_neither_another_entity_nor_another_month(self):
         account_using("12.34")

@@ -36,6 +36,7 @@ class TestReport:
                     "credited": "0.00",
                     "outstanding": "0.00",
                     "in_flight": "0.00",
+                    "overdue": "0.00",
                     "kept_as_credit": "0.00",
                 }
             ],

@@ -1,0 +1,37 @@
+"""Set up a direct debit: a mandate of the sandbox provider, chosen by what it will do."""
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from billing import gateways, payment_methods
+from billing.forms import AddMandateForm
+from billing.views.access import Seat, payers_only, show
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@payers_only
+def add(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """A sandbox mandate: one of a few that each behave in their own way. No real account is asked for."""
+    if "debit" not in gateways.names():
+        raise Http404
+    form = AddMandateForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            mandate = payment_methods.add_card(
+                account_id=seat.account.pk,
+                actor=seat.email,
+                as_of=timezone.now(),
+                **form.mandate_details(seat.account),
+            )
+        except payment_methods.AlreadyAdded as already:
+            mandate = already.method
+        except (payment_methods.CardExpired, payment_methods.CardBlocked):
+            messages.error(request, _("This direct debit was ended: set up another one."))
+            return redirect("cards", seat.account.pk)
+        messages.success(request, _("%(card)s is on the account.") % {"card": mandate})
+        return redirect("cards", seat.account.pk)
+    return show(request, seat, "billing/mandate_add.html", {"tab": "cards", "form": form})
