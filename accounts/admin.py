@@ -42,7 +42,7 @@ class ReadOnlyRows(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(BillingEntity)
 class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "slug", "invoice_prefix", "payment_terms_days")
+    list_display = ("name", "slug", "invoice_prefix", "payment_terms_days", "retry_days")
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: BillingEntity | None = None

@@ -197,7 +197,11 @@ def _update_cards(event: ProviderEvent, method: Method, *, as_of: datetime) -> O
         with suppress(payment_methods.NoSuchCard):
             if method.customer_ref:
                 payment_methods.update_card(
-                    account_id=card.account_id, method_id=card.pk, seen=method, actor=ACTOR
+                    account_id=card.account_id,
+                    method_id=card.pk,
+                    seen=method,
+                    actor=ACTOR,
+                    as_of=as_of,
                 )
             else:
                 payment_methods.remove_card(

@@ -213,13 +213,18 @@ def _card_to_charge(account: Account, *, as_of: datetime) -> dict[str, Any]:
 def _payment_failed(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> _Mail:
+    reader = Reader.of(account)
     reason, advice = decline_in_words(attempt)
+    case = attempt.case if attempt.case and attempt.case.closed_at is None else None
+    next_try_at = case.next_try_at if case else None
     context = {
-        "amount": Reader.of(account).money(attempt.amount_minor, attempt.currency),
+        "amount": reader.money(attempt.amount_minor, attempt.currency),
         "card": str(attempt.payment_method),
         "is_mandate": attempt.payment_method.is_mandate,
         "reason": reason,
         "advice": advice,
+        "next_try": reader.date(next_try_at) if next_try_at else "",
+        "held_on": reader.date(case.ends_at) if case else "",
     }
     return _mail(PAYMENT_FAILED, context, account=account, due_minor=due_minor, as_of=as_of)
 

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from accounts import timeline
 from accounts.models import PaymentMethod
-from billing import gateways, locks
+from billing import dunning, gateways, locks
 
 State = PaymentMethod.State
 
@@ -60,6 +60,7 @@ def add_card(
     This will store a card that the gateway knows by this token. The first one becomes the default.
 
     A card has an expiry; a mandate a status instead.
+    What a declined card has left unpaid is tried with the new default soon.
 
     :raises AlreadyAdded: if the account has this card.
     :raises CardExpired: if its last month is over, or the mandate has ended.
@@ -90,14 +91,16 @@ def add_card(
     added.save()
     _record(added, "card.added", f"Card added: {added}", actor=actor)
     if make_default or not active:
-        _make_default(added, actor=actor)
+        _make_default(added, actor=actor, as_of=as_of)
     return added
 
 
 @transaction.atomic(durable=True)
-def make_default(*, account_id: int, method_id: int, actor: str) -> PaymentMethod:
+def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
     """
     This will charge this card from now on. One that is the default already stays it.
+
+    What a declined card has left unpaid is tried with this one soon.
 
     :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
     :raises CardBlocked: if it is blocked on another account.
@@ -107,7 +110,7 @@ def make_default(*, account_id: int, method_id: int, actor: str) -> PaymentMetho
     if blocked_tokens([method]):
         raise CardBlocked(f"{method} is blocked")
     if not method.is_default:
-        _make_default(method, actor=actor)
+        _make_default(method, actor=actor, as_of=as_of)
     return method
 
 
@@ -130,12 +133,12 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
 
 @transaction.atomic(durable=True)
 def update_card(
-    *, account_id: int, method_id: int, seen: gateways.Method, actor: str
+    *, account_id: int, method_id: int, seen: gateways.Method, actor: str, as_of: datetime
 ) -> PaymentMethod:
     """
     This will write down how a card looks now: its bank has sent its holder a new one.
 
-    One that is blocked stays it: its holder enters the new one.
+    One that is blocked stays it: its holder enters the new one. What it has left unpaid is tried soon.
 
     :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
     """
@@ -156,6 +159,8 @@ def update_card(
     what = "Mandate" if method.is_mandate else "Card"
     summary = f"{what} updated by its bank: {method}, {method.good_until}"
     _record(method, "card.updated", summary, actor=actor)
+    if method.is_default:
+        dunning.try_again_soon(account_id, as_of=as_of)
     return method
 
 
@@ -193,7 +198,7 @@ def _one(account_id: int, method_id: int, *states: str) -> PaymentMethod:
         raise NoSuchCard(method_id) from None
 
 
-def _make_default(method: PaymentMethod, *, actor: str) -> None:
+def _make_default(method: PaymentMethod, *, actor: str, as_of: datetime) -> None:
     # The old one first: the constraint allows one default at any moment.
     PaymentMethod.objects.filter(account=method.account_id, is_default=True).update(
         is_default=False
@@ -201,6 +206,7 @@ def _make_default(method: PaymentMethod, *, actor: str) -> None:
     method.is_default = True
     method.save(update_fields=["is_default"])
     _record(method, "card.default", f"Default card: {method}", actor=actor)
+    dunning.try_again_soon(method.account_id, as_of=as_of)
 
 
 def _record(method: PaymentMethod, kind: str, summary: str, *, actor: str) -> None:

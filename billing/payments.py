@@ -70,6 +70,7 @@ ASK_AGAIN_LATER = timedelta(hours=1)
 REVIEW_AFTER = timedelta(hours=24)
 # A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.
 CUSTOMER_MAY_TAKE = timedelta(hours=72)
+NOT_CONFIRMED = "the customer did not confirm it in time"
 # Calls in flight at once per driver; each is a thread that only waits.
 CALLS_AT_ONCE = 16
 
@@ -371,6 +372,15 @@ def chargeable_minor(gateway: str, due_minor: int, currency: str) -> int:
     return due_minor
 
 
+def is_too_little(standing: Standing, gateway: str | None) -> bool:
+    """Whether something is due, but less than the gateway of the default card can charge."""
+    return (
+        gateway is not None
+        and standing.due_minor > 0
+        and not chargeable_minor(gateway, standing.due_minor, standing.currency)
+    )
+
+
 def _reserved(
     request: Request, account: Account, standing: Standing, method: PaymentMethod
 ) -> PaymentAttempt:
@@ -524,15 +534,17 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
         if because is not None:
             current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
             current.because = because
+            if because == NOT_CONFIRMED and current.kind != PaymentAttempt.Kind.ON_SESSION:
+                # As good as the bank's no: dunning waits for the customer now, and no close asks again.
+                current.decline_code = "authentication_required"
+                current.decline_class = DeclineClass.NEEDS_CUSTOMER
             decisions.record(_gave_up(current, standings[current.account_id], because))
         elif current.state == State.PREPARED and waits_for_its_day(current, as_of=as_of):
             current.next_action_at = _begins_at(current)
         else:
             current.state = charge_protocol.moved(current.state, Move.STILL_DUE)
             current.submitted_at = current.submitted_at or as_of
-        current.save(
-            update_fields=["state", "submitted_at", "next_action_at", "because", "updated_at"]
-        )
+        current.save()
     return attempts
 
 
@@ -549,7 +561,7 @@ def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
     if attempt.payment_method.has_expired(standing.as_of):
         return f"{attempt.payment_method} has expired meanwhile"
     if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
-        return "the customer did not confirm it in time"
+        return NOT_CONFIRMED
     return None
 
 
@@ -782,6 +794,7 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
         return
     attempt.because = f"declined: {attempt.decline_code}"
     standing = ledger.standing(account.pk, as_of=as_of)
+    attempt.case = dunning.note_failure(attempt, account=account, standing=standing)
     if attempt.decline_class == DeclineClass.OURS:
         _leave_to_an_operator(attempt, standing)
         return
@@ -794,7 +807,8 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
             attempt=str(attempt.pk),
         )
     )
-    messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
+    if dunning.is_news(attempt, as_of=as_of):
+        messages.payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
 
 
 def _leave_to_an_operator(attempt: PaymentAttempt, standing: Standing) -> None:

@@ -82,6 +82,9 @@ class Provider:
     def read_method(self, token: str) -> gateways.Method:
         return self.sandbox.read_method(token)
 
+    def book(self) -> Iterator[Observation]:
+        return self.sandbox.book()
+
     def _call(self, name: str, pass_on: Callable[[], Observation]) -> Observation:
         self.calls[name] += 1
         _next(self._before[name])

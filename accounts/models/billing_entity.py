@@ -1,4 +1,29 @@
+from itertools import pairwise
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.db import models
+
+# Card networks count what is tried after a decline, and fine who tries too often.
+RETRIES_MAX = 4
+
+
+def default_retry_days() -> list[int]:
+    """After a weekend, once more in the week, and past two paydays that may lie between."""
+    return [3, 5, 7, 14]
+
+
+def check_retry_days(days: list[int]) -> None:
+    """
+    This will accept days that come one after the other.
+
+    :raises ValidationError: if one does not come after the one before.
+    """
+    for before, after in pairwise([0, *days]):
+        if after <= before:
+            raise ValidationError(
+                f"Day {after} does not come after day {before}: enter rising days, such as 3,5,7,14."
+            )
 
 
 class BillingEntity(models.Model):
@@ -10,6 +35,19 @@ class BillingEntity(models.Model):
     invoice_prefix = models.CharField(max_length=12, unique=True)
     # Days from issue to due date. Zero: a card on file is charged on the day of issue.
     payment_terms_days = models.PositiveSmallIntegerField(default=0)
+    # A copy is not kept: a change holds for the tries to come, but not for the end of open cases.
+    retry_days = ArrayField(
+        models.PositiveSmallIntegerField(),
+        size=RETRIES_MAX,
+        default=default_retry_days,
+        blank=True,
+        validators=[check_retry_days],
+        help_text=(
+            "Days after a declined charge on which the card is tried again, at most four, such as 3,5,7,14."
+            " Who has not paid on the last is put on hold. Empty: nothing is tried again, and the close"
+            " itself places the hold."
+        ),
+    )
 
     # What a customer needs for a bank transfer: holder, IBAN, BIC. Printed beside the payment reference;
     # empty: nobody is asked to pay by transfer.

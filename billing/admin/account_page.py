@@ -8,7 +8,7 @@ from django.db.models import Model, QuerySet
 from django.urls import reverse
 
 from accounts.models import Account, Hold, PaymentMethod
-from billing import ledger, settlement
+from billing import dunning, ledger, settlement
 from billing.admin.cells import Cell, Table, instant, money, row, to
 from billing.models import Decision, Invoice, PaymentAttempt
 from billing.references import reference_of
@@ -31,6 +31,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
         "overdue": money(standing.uncovered_minor, currency) if standing.uncovered_minor else "",
         "credit": money(standing.credit_minor, currency),
         "in_flight": in_flight(account),
+        "dunning": _dunning(account),
         "holds": [_hold(hold) for hold in _open_holds(account)],
         "has_manual_hold": any(h.reason == Hold.Reason.MANUAL for h in _open_holds(account)),
         "tables": [
@@ -38,6 +39,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
             _decisions(account),
             _timeline(account),
             _attempts(account),
+            _cases(account),
             _payments(account),
             _grants(account),
             _holds(account),
@@ -64,6 +66,20 @@ def in_flight(account: Account) -> dict[str, str] | None:
         "state": attempt.get_state_display(),
         "because": attempt.because,
         "url": reverse("admin:billing_paymentattempt_change", args=[attempt.pk]),
+    }
+
+
+def _dunning(account: Account) -> dict[str, str] | None:
+    case = dunning.open_case(account.pk)
+    if case is None:
+        return None
+    return {
+        "code": case.decline_code,
+        "meaning": case.get_decline_class_display(),
+        "retries": f"{case.retries_made} of {case.RETRIES_MAX}",
+        "next_try": instant(case.next_try_at),
+        "ends": instant(case.ends_at),
+        "url": reverse("admin:billing_dunningcase_change", args=[case.pk]),
     }
 
 
@@ -212,6 +228,27 @@ ATTEMPT_TONES: dict[str, str] = {
     PaymentAttempt.State.SUCCEEDED: "good",
     PaymentAttempt.State.FAILED: "bad",
 }
+
+
+def _cases(account: Account) -> Table:
+    return Table(
+        "Dunning",
+        ("Opened", "Last decline", "Retries", "Next try", "Ends", "Closed", "Because"),
+        [
+            row(
+                to(case, instant(case.opened_at)),
+                case.decline_code,
+                str(case.retries_made),
+                instant(case.next_try_at),
+                instant(case.ends_at),
+                instant(case.closed_at) if case.closed_at else Cell("Open", tone="warn"),
+                case.closed_because or "–",
+            )
+            for case in _newest(account.dunning_cases.all())
+        ],
+        empty="Every charge went through at once.",
+        more_url=_all("billing_dunningcase", account),
+    )
 
 
 def _payments(account: Account) -> Table:

@@ -3,6 +3,7 @@ from billing.models.catalog import Price, Product
 from billing.models.close import CloseRun, Step
 from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
+from billing.models.dunning_case import DunningCase
 from billing.models.gateway_guard import GatewayGuard
 from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
@@ -20,6 +21,7 @@ __all__ = [
     "CreditGrant",
     "Decision",
     "DeclineClass",
+    "DunningCase",
     "GatewayGuard",
     "IncomingTransfer",
     "Invoice",

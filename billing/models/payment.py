@@ -88,6 +88,7 @@ class PaymentAttempt(models.Model):
 
     class Kind(models.TextChoices):
         AUTO = "AUTO", "Automatic"  # by the close
+        RETRY = "RETRY", "Tried again"  # by dunning, on the schedule's days
         ON_SESSION = "ON_SESSION", "By the customer"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -112,6 +113,14 @@ class PaymentAttempt(models.Model):
     # What its bank, or the card's network, advises after that: "do_not_try_again".
     advice_code = models.CharField(max_length=60, blank=True)
     decline_class = models.CharField(max_length=20, choices=DeclineClass, blank=True)
+    # The case that its decline opened, or was noted in.
+    case = models.ForeignKey(
+        "billing.DunningCase",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="attempts",
+    )
     # Why it ended as it did, or waits, in words.
     because = models.CharField(max_length=300, blank=True)
     # Rises with each send after an answer we could not use, so that no cached answer repeats for ever.

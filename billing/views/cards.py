@@ -66,7 +66,10 @@ def make_default(request: HttpRequest, seat: Seat, method_id: int) -> HttpRespon
     """Charge this one from now on."""
     try:
         card = payment_methods.make_default(
-            account_id=seat.account.pk, method_id=method_id, actor=seat.email
+            account_id=seat.account.pk,
+            method_id=method_id,
+            actor=seat.email,
+            as_of=timezone.now(),
         )
     except payment_methods.NoSuchCard:
         raise Http404 from None

@@ -11,7 +11,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
 from accounts.models import Hold, Member, PaymentMethod
-from billing import ledger
+from billing import dunning, ledger, messages
 from billing.models import PaymentAttempt
 from billing.views import usage
 from billing.views.access import LAST_ACCOUNT, Seat, members_only, show
@@ -56,6 +56,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "credit": _if_any(seat, standing.credit_minor),
         "in_flight": _in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
+        "dunning": _dunning(seat),
         "card": _card(seat, as_of=as_of),
         "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
         "owed": owed,
@@ -94,6 +95,19 @@ def _hold(seat: Seat) -> dict[str, Any] | None:
     return {
         "since": seat.reader.instant(hold.placed_at),
         "is_overdue": hold.reason == Hold.Reason.OVERDUE,
+    }
+
+
+def _dunning(seat: Seat) -> dict[str, str] | None:
+    """What happens next to a payment that did not go through."""
+    case = dunning.open_case(seat.account.pk)
+    if case is None:
+        return None
+    declined = case.attempts.select_related("payment_method").latest("created_at")
+    return {
+        "next_try": seat.reader.date(case.next_try_at) if case.next_try_at else "",
+        "held_on": seat.reader.date(case.ends_at),
+        "reason": str(messages.decline_in_words(declined)[0]),
     }
 
 

@@ -57,6 +57,41 @@ class TestBillingEntityAdmin:
         assert (entity.name, entity.payment_terms_days) == ("New name", 14)
         assert (entity.invoice_prefix, entity.slug) == ("MC", "default")
 
+    @pytest.mark.parametrize(
+        ("days", "says"),
+        [
+            ("3,5,5", "Day 5 does not come after day 5"),
+            ("7,3", "Day 3 does not come after day 7"),
+            ("0,3", "Day 0 does not come after day 0"),
+            ("1,2,3,4,5", "no more than 4"),
+            ("-1", "greater than or equal to 0"),
+            ("soon", "Enter a whole number"),
+        ],
+    )
+    def test_refuses_a_schedule_of_retries_that_is_none(self, admin, days, says):
+        BillingEntity.objects.update(retry_days=[3, 9])
+        entity = BillingEntity.objects.get()
+
+        page = admin.post(
+            f"/admin/accounts/billingentity/{entity.pk}/change/",
+            {"name": entity.name, "payment_terms_days": "0", "retry_days": days},
+        )
+
+        assert says in page.content.decode()
+        entity.refresh_from_db()
+        assert entity.retry_days == [3, 9]
+
+    def test_takes_no_schedule_too(self, admin):
+        entity = BillingEntity.objects.get()
+
+        admin.post(
+            f"/admin/accounts/billingentity/{entity.pk}/change/",
+            {"name": entity.name, "payment_terms_days": "0", "retry_days": ""},
+        )
+
+        entity.refresh_from_db()
+        assert entity.retry_days == []
+
     def test_asks_for_everything_of_a_new_one(self, admin):
         page = admin.get("/admin/accounts/billingentity/add/").content.decode()
 

@@ -18,6 +18,7 @@ from billing.models import (
     CloseRun,
     CreditGrant,
     Decision,
+    DunningCase,
     Invoice,
     LedgerAccount,
     LedgerEntry,
@@ -111,6 +112,11 @@ def run() -> CloseRun:
     )
 
 
+def dunning_case(**facts: object) -> DunningCase:
+    tries_next = {"opened_at": AS_OF, "ends_at": AS_OF, "next_try_at": AS_OF}
+    return DunningCase.objects.create(account=AccountFactory(), **{**tries_next, **facts})
+
+
 def invoice() -> Invoice:
     return bill(account_using("12.34"))[0]
 
@@ -137,6 +143,26 @@ class TestAccounts:
     @breaks("removed_payment_method_says_when")
     def test_a_removed_card_says_when(self):
         return lambda: CardFactory(state="REMOVED")
+
+    @breaks("blocked_payment_method_says_when_and_is_no_default")
+    def test_a_blocked_card_says_when(self):
+        return lambda: CardFactory(state="BLOCKED", is_default=False)
+
+    @breaks("blocked_payment_method_says_when_and_is_no_default")
+    def test_a_blocked_card_is_no_default(self):
+        return lambda: CardFactory(state="BLOCKED", blocked_at=AS_OF)
+
+    @breaks("one_open_dunning_case_per_account")
+    def test_an_account_has_one_open_dunning_case(self):
+        return again(dunning_case())
+
+    @breaks("dunning_case_retries_at_most_four_times")
+    def test_a_dunning_case_has_no_fifth_retry(self):
+        return lambda: dunning_case(retries_made=5)
+
+    @breaks("closed_dunning_case_tries_no_more")
+    def test_a_closed_dunning_case_tries_no_more(self):
+        return lambda: dunning_case(closed_at=AS_OF)
 
     @breaks("one_open_hold_per_account_and_reason")
     def test_an_account_is_held_once_for_a_reason(self):
@@ -491,6 +517,9 @@ class TestWords:
                 ProviderEvent(type="charge.succeeded", event_id="evt_1"),
                 ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
                 PaymentAttempt(id=uuid.UUID(int=1)),
+                DunningCase(next_try_at=AS_OF),
+                DunningCase(ends_at=AS_OF),
+                DunningCase(closed_at=AS_OF, closed_because="paid"),
                 LedgerEntry.objects.earliest("pk"),
                 Posting.objects.earliest("pk"),
             )
@@ -516,6 +545,9 @@ class TestWords:
             "charge.succeeded evt_1",
             "sb_1: SUCCEEDED",
             "Reserved 00000000-0000-0000-0000-000000000001",
+            "next try on 2018-11-02",
+            "waits for the customer until 2018-11-02",
+            "closed: paid",
             "Invoice issued: Invoice MC-000001",
             "+1234 Receivable EUR",
         } == said

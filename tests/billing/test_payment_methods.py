@@ -103,7 +103,9 @@ class TestMakeDefault:
         CardFactory(account=account)
         other = CardFactory(account=account, token="sandbox_mastercard", is_default=False)
 
-        payment_methods.make_default(account_id=account.pk, method_id=other.pk, actor="a")
+        payment_methods.make_default(
+            account_id=account.pk, method_id=other.pk, actor="a", as_of=AS_OF
+        )
 
         assert default_of(account) == other
 
@@ -111,7 +113,9 @@ class TestMakeDefault:
         account = AccountFactory()
         card = CardFactory(account=account)
 
-        payment_methods.make_default(account_id=account.pk, method_id=card.pk, actor="a")
+        payment_methods.make_default(
+            account_id=account.pk, method_id=card.pk, actor="a", as_of=AS_OF
+        )
 
         assert default_of(account) == card
         assert told(account) == []
@@ -119,7 +123,7 @@ class TestMakeDefault:
     def test_refuses_another_accounts_card(self):
         with pytest.raises(NoSuchCard):
             payment_methods.make_default(
-                account_id=AccountFactory().pk, method_id=CardFactory().pk, actor="a"
+                account_id=AccountFactory().pk, method_id=CardFactory().pk, actor="a", as_of=AS_OF
             )
 
 
@@ -169,14 +173,16 @@ class TestBlockedCards:
     def test_are_not_made_the_default_again(self, blocked):
         with pytest.raises(NoSuchCard):
             payment_methods.make_default(
-                account_id=blocked.account_id, method_id=blocked.pk, actor="a"
+                account_id=blocked.account_id, method_id=blocked.pk, actor="a", as_of=AS_OF
             )
 
     def test_are_not_made_the_default_of_another_account(self, blocked):
         same = CardFactory(is_default=False)
 
         with pytest.raises(CardBlocked):
-            payment_methods.make_default(account_id=same.account_id, method_id=same.pk, actor="a")
+            payment_methods.make_default(
+                account_id=same.account_id, method_id=same.pk, actor="a", as_of=AS_OF
+            )
 
     def test_are_not_added_again_to_any_account(self, blocked):
         for account in (blocked.account, AccountFactory()):
@@ -190,6 +196,7 @@ class TestBlockedCards:
                 method_id=blocked.pk,
                 seen=Method(blocked.token, "cus", "Visa", "1111", 1, 2040),
                 actor="provider",
+                as_of=AS_OF,
             )
 
     def test_can_be_removed_and_stay_blocked(self, blocked):

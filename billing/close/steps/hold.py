@@ -1,4 +1,4 @@
-"""Place a hold on every account that is overdue and has nothing in flight."""
+"""Place a hold on every account that is overdue, has nothing in flight, and is not in dunning."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from accounts.models import PaymentMethod
 from billing import dunning, ledger, payments
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
-from billing.models import Invoice, PaymentAttempt, Step
+from billing.models import DunningCase, Invoice, PaymentAttempt, Step
 
 kind = Step.Kind.HOLD
 follows = Step.Kind.CHARGE
@@ -30,25 +30,25 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
         ).values_list("account", "gateway")
     )
+    cases = {
+        case.account_id: case
+        for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
+    }
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        if _is_too_little(standings[pk], gateways_of_cards.get(pk)):
+        if payments.is_too_little(standings[pk], gateways_of_cards.get(pk)):
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:
-            yield _decide(chunk, step, standings[pk], on_their_way.get(pk))
-
-
-def _is_too_little(standing: Standing, gateway: str | None) -> bool:
-    return (
-        gateway is not None
-        and standing.due_minor > 0
-        and not payments.chargeable_minor(gateway, standing.due_minor, standing.currency)
-    )
+            yield _decide(chunk, step, standings[pk], on_their_way.get(pk), cases.get(pk))
 
 
 def _decide(
-    chunk: Chunk, step: Step, standing: Standing, on_its_way: PaymentAttempt | None
+    chunk: Chunk,
+    step: Step,
+    standing: Standing,
+    on_its_way: PaymentAttempt | None,
+    case: DunningCase | None,
 ) -> Outcome:
     if not standing.due_minor:
         changed = step.expected.get("due_minor", 0) > 0
@@ -56,6 +56,9 @@ def _decide(
         return skipped(step, because, saw=standing.facts, world_changed=changed)
     if on_its_way is not None:
         return _wait_for_payment(chunk, step, standing, on_its_way)
+    if case is not None:
+        # The end of its schedule holds it.
+        return skipped(step, f"in dunning: {case}", saw=standing.facts)
     if not standing.overdue_minor:
         return _wait_until_due(chunk, step)
     try:

@@ -54,6 +54,13 @@ def next_on(kind: str, of: str, amount: int) -> str:
                (SELECT balance_minor + {amount} {latest})"""
 
 
+def case_of(of: str, next_try_on: str) -> str:
+    return f"""
+        INSERT INTO billing_dunningcase (account_id, opened_at, decline_class, decline_code, retries_made,
+                                         next_try_at, ends_at, closed_because)
+        VALUES ({account(of)}, '2018-11-02', 'SOFT', 'card_declined', 0, '{next_try_on}', '2030-01-01', '')"""
+
+
 def unconstrained(table: str, *constraints: str) -> str:
     return "".join(f"ALTER TABLE {table} DROP CONSTRAINT {name};" for name in constraints)
 
@@ -271,6 +278,8 @@ BREAKS = {
         """UPDATE billing_paymentattempt SET next_action_at = next_action_at - interval '1 hour'
             WHERE state = 'SUBMITTED'"""
     ),
+    "dunning_open_case_has_something_due": Break(case_of("pays", "2030-01-01")),
+    "dunning_case_is_looked_at": Break(case_of("declines", "2018-12-01")),
     "payment_blocked_card_is_not_charged": Break(
         f"""UPDATE accounts_paymentmethod
                SET state = 'BLOCKED', blocked_at = timestamptz '2018-11-01', is_default = false
