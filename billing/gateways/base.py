@@ -7,8 +7,8 @@ repeat, a lost reply or a paused process cannot jump (docs/payments.md).
 """
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -151,17 +151,19 @@ class EventHint:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """How a provider behaves where providers differ."""
+    """
+    How a provider behaves where our own acts depend on it; each field has one reader.
 
-    prepare: Literal["two_step", "single_shot"]
-    settles: Literal["sync", "async"]
-    # How long the provider remembers an idempotency key. The protocol does not lean on it.
-    key_lifetime: timedelta | None
-    # The least it will charge, in minor units, by currency; 1 where not listed.
-    minimum_minor: dict[str, int]
-    # Days before a charge that its customer is told of it; the charge waits for that day.
+    What its gateway can hide from us is not here: how it answers a key that was used (the same reply
+    again, or a refusal that names what the first one made), how long it keeps keys, until when it
+    cancels. `prepare`, `cancel` and `find` promise the same of all.
+    """
+
+    # The least it will charge, in minor units, by currency; 1 where not listed. payments.chargeable_minor
+    minimum_minor: Mapping[str, int] = field(default_factory=dict)
+    # Days before a charge that its customer is told of it; the charge waits for that day. payments, reserve
     notice_days: int = 0
-    # Days the bank takes, as a rule, to say whether it pays. 0: it says so at once.
+    # Days the bank takes, as a rule, to say whether it pays; 0: it says so at once. payments.on_its_way
     typical_days: int = 0
 
 

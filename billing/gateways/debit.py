@@ -10,7 +10,7 @@ import hmac
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,6 @@ class DebitGateway:
         self._provider = fakedebit.DirectDebit(book)
         self._webhook_secrets = webhook_secrets
         self.capabilities = Capabilities(
-            prepare="two_step",
-            settles="async",
-            key_lifetime=timedelta(days=fakedebit.KEYS_ARE_KEPT_DAYS),
-            minimum_minor={},
             notice_days=notice_days,
             typical_days=2,
         )

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,7 @@ class SandboxGateway:
     """Speaks the Gateway protocol; see the module."""
 
     name = "sandbox"
-    capabilities = Capabilities(
-        prepare="two_step", settles="sync", key_lifetime=timedelta(hours=24), minimum_minor={}
-    )
+    capabilities = Capabilities()
 
     def __init__(self, book: Path, *, latency_seconds: float = 0, slow_seconds: float = 2) -> None:
         self._book = book

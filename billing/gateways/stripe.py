@@ -117,12 +117,7 @@ class StripeGateway:
     """Speaks the Gateway protocol; see the module."""
 
     name = "stripe"
-    capabilities = Capabilities(
-        prepare="two_step",
-        settles="sync",
-        key_lifetime=timedelta(hours=24),
-        minimum_minor=stripe_currencies.MINIMUM_MINOR,
-    )
+    capabilities = Capabilities(minimum_minor=stripe_currencies.MINIMUM_MINOR)
 
     def __init__(self) -> None:
         """

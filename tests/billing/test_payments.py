@@ -169,7 +169,11 @@ class TestRefusals:
             collect(account)
 
     def test_less_than_the_gateway_charges_is_carried_forward(self, monkeypatch):
-        monkeypatch.setitem(gateways.SandboxGateway.capabilities.minimum_minor, "EUR", 50)
+        monkeypatch.setattr(
+            gateways.SandboxGateway,
+            "capabilities",
+            gateways.Capabilities(minimum_minor={"EUR": 50}),
+        )
         account = owing("0.49")
 
         with pytest.raises(NothingDue, match=r"0\.49 is less than can be charged: carried forward"):

@@ -80,9 +80,7 @@ class TestCharge:
         assert not decision.world_changed
 
     def test_carries_forward_less_than_the_provider_charges(self, provider):
-        provider.capabilities = Capabilities(
-            prepare="two_step", settles="sync", key_lifetime=None, minimum_minor={"EUR": 50}
-        )
+        provider.capabilities = Capabilities(minimum_minor={"EUR": 50})
         account = invoiced("0.49")
 
         work_once("CHARGE")
