@@ -5,9 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
-from accounts.models import Hold
-from billing import payments
-from billing.models import Payment, PaymentAttempt, Step
+from accounts.models import BillingEntity, Hold
+from billing import payments, retries
+from billing.models import DunningCase, Payment, PaymentAttempt, Step
 from notifications.models import Message
 from tests.billing.builders import due
 from tests.billing.test_debits import tell
@@ -112,6 +112,33 @@ class TestTheRun:
         work("CHARGE", as_of=december + timedelta(days=2))
         attempt = PaymentAttempt.objects.latest("created_at")
         assert (attempt.amount_minor, attempt.charge_date) == (500, date(2018, 12, 6))
+
+
+class TestTheBankSaysNo:
+    def test_days_later_opens_dunning_which_debits_again_and_holds_at_its_end(self, debit):
+        account = using(behaviour="debit_insufficient")
+        finish(start_close())
+        BillingEntity.objects.update(retry_days=[3, 5, 7, 14])
+        payments.drive_due(as_of=CHARGE_DAY)
+
+        now = days_pass(debit, 3, since=CHARGE_DAY)
+
+        case = DunningCase.objects.get(account=account)
+        assert (case.decline_code, case.closed_at) == ("insufficient_funds", None)
+        assert not Hold.objects.exists()
+
+        # Days at the bank are days of the schedule: of 3, 5, 7 and 14 the first and the last are left.
+        for _ in range(30):
+            retries.retry_due(as_of=now)
+            now = days_pass(debit, 1, since=now)
+
+        tried = PaymentAttempt.objects.order_by("created_at")
+        assert [attempt.kind for attempt in tried] == ["AUTO", "RETRY", "RETRY"]
+        assert {attempt.state for attempt in tried} == {State.FAILED}
+        assert Message.objects.filter(kind="CHARGE_ANNOUNCED").count() == 3
+        assert Hold.objects.get(account=account).reason == "OVERDUE"
+        case.refresh_from_db()
+        assert case.closed_at is not None
 
 
 def work_on_november(account, *, as_of: datetime) -> None:
