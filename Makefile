@@ -12,7 +12,7 @@ CATALOGS := $(VENV)/.catalogs
 PO_FILES := $(wildcard locale/*/LC_MESSAGES/*.po)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test crash-sweep kill-storm lint format lock clean
+.PHONY: help install demo run test crash-sweep kill-storm sabotage lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ crash-sweep: install  ## a close killed at every boundary, three ways, and PAIRS
 
 kill-storm: install  ## the whole product under a monkey that kills it, for SECONDS=150, by SEED
 	@env -u DATABASE_URL $(BIN)/python -m tests.storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+sabotage: install  ## changes that break a promise, each made to a copy and caught by the tests named for it
+	@$(BIN)/python -m tests.sabotage
 
 lint: install  ## the checks alone
 	@$(CHECKS); [ -z "$$failed" ]

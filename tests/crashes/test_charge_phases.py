@@ -80,8 +80,9 @@ PLACES = [
     ("after", payments, "_no_longer"),  # in the transaction that rechecks
     ("before", payments, "_submit"),
     ("before", payments, "apply_provider_state"),
-    ("before", payments, "_book"),  # these four in the transaction that settles
+    ("before", payments, "_book"),  # these five in the transaction that settles
     ("after", ledger, "post"),
+    ("before", messages, "payment_received"),
     ("after", messages, "payment_received"),
     ("after", messages, "payment_failed"),
     ("after", payments, "apply_provider_state"),
@@ -101,7 +102,13 @@ FOR_ANY_CARD = [
     "before apply_provider_state",
     "after apply_provider_state",
 ]
-FOR_A_CARD_THAT_PAYS = [*FOR_ANY_CARD, "before _book", "after post", "after payment_received"]
+FOR_A_CARD_THAT_PAYS = [
+    *FOR_ANY_CARD,
+    "before _book",
+    "after post",
+    "before payment_received",
+    "after payment_received",
+]
 FOR_A_CARD_THAT_DECLINES = [
     *FOR_ANY_CARD,
     "before _cancel",

@@ -320,6 +320,19 @@ class TestStepsThatTouchTheWorld:
         assert Decision.objects.filter(act="CHARGE").count() == 7
         assert "7 outcomes came after their lease ran out" in caplog.text
 
+    def test_nor_while_another_is_at_work_on_it(self, charges):
+        def overtaken(chunk: Chunk) -> list[Outcome]:
+            let_leases_run_out()
+            sweeper.free_expired_leases(as_of=AS_OF)
+            with pytest.raises(Killed):
+                charging(raising(Killed())).work()
+            return [done(step, "by the first") for step in chunk.steps]
+
+        charging(overtaken).work()
+
+        assert {step.state for step in reread(charges)} == {"RUNNING"}
+        assert not Decision.objects.filter(act="CHARGE").exists()
+
     def test_nor_does_its_error_charge_whoever_has_the_step_now(self, charges):
         def overtaken(chunk: Chunk) -> list[Outcome]:
             let_leases_run_out()

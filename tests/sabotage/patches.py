@@ -1,0 +1,277 @@
+"""What is broken, how, and by which test it must be caught."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PAYMENTS = "billing/payments.py"
+PROTOCOL = "billing/charge_protocol.py"
+INBOUND = "billing/inbound.py"
+RUNNER = "billing/close/runner.py"
+STRIPE = "billing/gateways/stripe.py"
+FIRST_MIGRATION = "billing/migrations/0001_initial.py"
+
+TEST_PAYMENTS = "tests/billing/test_payments.py"
+TEST_INBOUND = "tests/billing/test_inbound.py"
+TEST_PHASES = "tests/crashes/test_charge_phases.py"
+AT_ONCE = "tests/concurrency/test_payments.py"
+IN_EVERY_ORDER = "tests/concurrency/test_interleavings.py"
+MODEL = "tests/properties/test_charge_protocol_model.py"
+
+
+class DoesNotApply(Exception):
+    """The code has changed: the patch must be written anew, or it proves nothing."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One piece of a file, and what is put in its place. The piece must be there exactly once."""
+
+    file: str
+    before: str
+    after: str
+
+    def made_to(self, root: Path) -> str:
+        """
+        The file with the change in it.
+
+        :raises DoesNotApply: if the piece is not there, or is there more than once.
+        """
+        text = (root / self.file).read_text()
+        if (times := text.count(self.before)) != 1:
+            raise DoesNotApply(f"{self.file} has this {times} times, not once:\n{self.before}")
+        return text.replace(self.before, self.after)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A sabotage by name, and the tests of which each must fail: `file::function`."""
+
+    name: str
+    changes: tuple[Change, ...]
+    caught_by: tuple[str, ...]
+
+
+PATCHES = (
+    Patch(
+        "a repeat makes a new object, by a new key",
+        (
+            Change(PAYMENTS, "        if not fresh:\n", "        if False:\n"),
+            Change(PAYMENTS, "|{call}|{attempt.key_generation}", "|{call}|{uuid.uuid4()}"),
+        ),
+        (
+            f"{TEST_PAYMENTS}::test_of_prepare_takes_the_same_object_over",
+            f"{TEST_PAYMENTS}::test_a_restored_row_takes_over_the_object_that_has_taken_the_money",
+        ),
+    ),
+    Patch(
+        "a timeout is taken as failed",
+        (
+            Change(PAYMENTS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"),
+            Change(
+                PROTOCOL,
+                "Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)",
+                "Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.FAILED)",
+            ),
+        ),
+        (
+            f"{TEST_PAYMENTS}::test_of_submit_leaves_the_attempt_until_the_provider_has_said",
+            f"{MODEL}::test_the_protocol_charges_once_loses_nothing_and_always_ends",
+        ),
+    ),
+    Patch(
+        "what is reserved is not looked at under the lock",
+        (
+            Change(
+                PAYMENTS,
+                "    accounts = locks.accounts_for_update(ids)\n    standings",
+                "    accounts = Account.objects.in_bulk(ids)\n    standings",
+            ),
+        ),
+        (f"{IN_EVERY_ORDER}::test_charge_and_charge",),
+    ),
+    Patch(
+        "the recheck takes no lock",
+        (
+            Change(
+                PAYMENTS,
+                "    locks.accounts_for_update(ids)\n    standings = ledger.standings(ids, as_of=as_of)\n"
+                "    for attempt in sorted(attempts",
+                "    standings = ledger.standings(ids, as_of=as_of)\n    for attempt in sorted(attempts",
+            ),
+        ),
+        (f"{AT_ONCE}::test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck",),
+    ),
+    Patch(
+        "released without a cancel",
+        (
+            Change(
+                PROTOCOL,
+                "Move.NO_LONGER_DUE: dict.fromkeys(RECHECKED, State.CANCELING)",
+                "Move.NO_LONGER_DUE: dict.fromkeys(RECHECKED, State.RELEASED)",
+            ),
+        ),
+        (
+            f"{AT_ONCE}::test_cannot_charge_what_the_other_has_given_up",
+            f"{MODEL}::test_the_protocol_charges_once_loses_nothing_and_always_ends",
+        ),
+    ),
+    Patch(
+        "a decline ends it at once",
+        (
+            Change(
+                PROTOCOL,
+                "Status.DECLINED: dict.fromkeys(AT_THE_PROVIDER, State.CANCELING)",
+                "Status.DECLINED: dict.fromkeys(AT_THE_PROVIDER, State.RELEASED)",
+            ),
+        ),
+        (
+            f"{TEST_PAYMENTS}::test_a_decline_is_canceled_at_the_provider_before_it_is_over",
+            f"{MODEL}::test_the_protocol_charges_once_loses_nothing_and_always_ends",
+        ),
+    ),
+    Patch(
+        "sent again without asking where it stands",
+        (
+            Change(
+                PAYMENTS,
+                "[a for a in attempts if a.state == State.PREPARED or a in answered]",
+                "attempts",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_does_not_send_before_the_provider_has_answered_where_it_stands",),
+    ),
+    Patch(
+        "sent again without looking whether it is still due",
+        (
+            Change(
+                PROTOCOL,
+                "RECHECKED = frozenset({State.PREPARED, State.SUBMITTED, State.REQUIRES_ACTION})",
+                "RECHECKED = frozenset({State.PREPARED})",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_never_charges_who_has_paid_by_hand_meanwhile",),
+    ),
+    Patch(
+        "a second success is not booked",
+        (
+            Change(
+                PAYMENTS,
+                "    is_first = attempt.state != State.SUCCEEDED\n",
+                "    if attempt.state == State.SUCCEEDED:\n        return\n    is_first = True\n",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_money_that_one_left_behind_took_is_booked_too_and_said",),
+    ),
+    Patch(
+        "a success that comes late is not booked",
+        (
+            Change(
+                PROTOCOL,
+                "Status.SUCCEEDED: dict.fromkeys(State, State.SUCCEEDED)",
+                "Status.SUCCEEDED: dict.fromkeys(IN_FLIGHT, State.SUCCEEDED)",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_a_late_success_of_a_debt_paid_otherwise_becomes_credit",),
+    ),
+    Patch(
+        "settled without looking whether it is booked",
+        (
+            Change(
+                PAYMENTS,
+                "    if Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).exists():\n",
+                "    if False:\n",
+            ),
+        ),
+        (f"{AT_ONCE}::test_ten_who_learn_of_the_same_success_book_it_once",),
+    ),
+    Patch(
+        "two attempts in flight",
+        (
+            Change(PAYMENTS, "    if in_flight is not None:\n", "    if False:\n"),
+            Change(
+                FIRST_MIGRATION,
+                'name="one_attempt_in_flight_per_account_and_currency"',
+                'name="one_attempt_in_flight_per_account_and_currency", deferrable=None,'
+                " include=[]) if False else models.UniqueConstraint(\n"
+                '                fields=["id"], name="one_attempt_in_flight_per_account_and_currency"',
+            ),
+        ),
+        (f"{AT_ONCE}::test_many_collects_at_once_are_one_attempt",),
+    ),
+    Patch(
+        "what is left over is dropped",
+        (Change(PAYMENTS, "    if surplus_minor:\n", "    if False:\n"),),
+        (f"{TEST_PAYMENTS}::test_keeps_what_is_left_over_as_credit",),
+    ),
+    Patch(
+        "the receipt is written after the money's transaction",
+        (
+            Change(
+                PAYMENTS,
+                "    _send_receipt(payment, allocations, account=account, as_of=as_of)\n",
+                "    transaction.on_commit(\n        lambda: _send_receipt("
+                "payment, allocations, account=account, as_of=as_of)\n    )\n",
+            ),
+        ),
+        (f"{TEST_PHASES}::test_killed_there_is_charged_once_all_the_same",),
+    ),
+    Patch(
+        "giving up is no decision",
+        (
+            Change(
+                PAYMENTS,
+                "            decisions.record(_gave_up(current, standings[current.account_id], because))\n",
+                "",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_giving_up_is_a_decision",),
+    ),
+    Patch(
+        "one that cannot be written down stops the others' money",
+        (Change(PAYMENTS, "            if len(answers) == 1:\n", "            if answers:\n"),),
+        (f"{TEST_PAYMENTS}::test_one_that_cannot_be_written_down_stops_no_others_money",),
+    ),
+    Patch(
+        "a webhook is believed",
+        (
+            Change(
+                INBOUND,
+                "        case Observation():\n            return _apply(event, answer, as_of=as_of)\n",
+                "        case Observation():\n"
+                '            if event.type.endswith("succeeded"):\n'
+                "                import json\n"
+                '                told = json.loads(event.body)["data"]["object"]["amount_received"]\n'
+                "                answer = dataclasses.replace(\n"
+                "                    answer, status=gateways.Status.SUCCEEDED, amount_minor=told\n"
+                "                )\n"
+                "            return _apply(event, answer, as_of=as_of)\n",
+            ),
+        ),
+        (f"{TEST_INBOUND}::test_is_not_believed_to_have_succeeded",),
+    ),
+    Patch(
+        "a webhook's signature is not looked at",
+        (
+            Change(
+                STRIPE,
+                '        _verify(headers.get("Stripe-Signature", ""), body)\n',
+                "",
+            ),
+        ),
+        (
+            "tests/billing/test_webhook_view.py::test_unsigned",
+            "tests/billing/test_webhook_view.py::test_altered",
+        ),
+    ),
+    Patch(
+        "a lease does not fence",
+        (
+            Change(
+                RUNNER,
+                "            lease_token=outcomes[0].step.lease_token,\n        )\n        .order_by",
+                "        )\n        .order_by",
+            ),
+        ),
+        ("tests/billing/close/test_runner.py::test_nor_while_another_is_at_work_on_it",),
+    ),
+)
