@@ -56,6 +56,7 @@ class Move(StrEnum):
     NO_LONGER_DUE = "rechecked: the world has changed"
     UNANSWERED = "no usable answer for too long, or the set-up is wrong"
     WRONG_CURRENCY = "the provider took another currency"
+    RESOLVED = "a person has looked at the provider's: nothing was taken, or it was given back"
 
 
 MOVES: Mapping[Move, Mapping[State, State]] = {
@@ -70,6 +71,7 @@ MOVES: Mapping[Move, Mapping[State, State]] = {
     # Nothing was prepared: no money can have moved. Else a person looks, and nothing new starts.
     Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)
     | {State.RESERVED: State.RELEASED},
+    Move.RESOLVED: {State.REVIEW: State.RELEASED},
     Move.WRONG_CURRENCY: dict.fromkeys(State, State.REVIEW),
 }
 

@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts import timeline
 from accounts.models import Account, PaymentMethod
@@ -163,6 +164,18 @@ def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paymen
     return list(current.values())
 
 
+def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """
+    This will take unfinished attempts on at once, asking the provider first, for a person who waits.
+
+    `drive` waits for their time, this does not; another driver may be at work on the same, which does
+    no harm (the object moves money once). Of one that got no answer, `unknown_since` and `because` say so.
+    """
+    taken = _take_on(attempts, as_of=as_of)
+    _drive(taken, as_of=as_of, fresh=False)
+    return list(PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in taken]))
+
+
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
     # What waits for its gateway to open must not keep the others from their turn.
@@ -262,6 +275,95 @@ def book_transfer(
 
 class AlreadyRecorded(Exception):
     """A payment with this token stands."""
+
+
+# --- review
+
+
+class NotInReview(Exception):
+    """The attempt has come to its end meanwhile, or goes on by itself."""
+
+
+@transaction.atomic(durable=True)
+def take_review(*, attempt_id: uuid.UUID, owner: str) -> PaymentAttempt:
+    """
+    This will put a person's name on an attempt in review: theirs to look after, until a colleague takes it.
+
+    :raises NotInReview: if it is in review no longer.
+    """
+    attempt = _locked(attempt_id)
+    if attempt.state != State.REVIEW:
+        raise NotInReview(str(attempt))
+    if attempt.review_owner != owner:
+        attempt.review_owner = owner
+        attempt.save(update_fields=["review_owner", "updated_at"])
+        summary = f"{owner} looks after the payment in review: {attempt.because}"
+        _note_review(attempt, summary, actor=owner)
+    return attempt
+
+
+def resolve_review(
+    *, attempt_id: uuid.UUID, reason: str, actor: str, as_of: datetime
+) -> PaymentAttempt:
+    """
+    This will end an attempt in review: by what the provider says now, or else by what a person saw there.
+
+    The provider is asked first, and what it says goes. What stays in review after that has no answer, or
+    took money in a currency that cannot be booked: it is released, since a person says, with a reason,
+    that nothing was taken or that it was given back. Should the provider say later that it has taken our
+    own currency after all, that is booked as from any state.
+
+    :raises NotInReview: if it is in review no longer.
+    """
+    attempt = PaymentAttempt.objects.get(pk=attempt_id)
+    if attempt.state != State.REVIEW:
+        raise NotInReview(str(attempt))
+    ask([attempt], as_of=as_of)
+    return _resolve(attempt_id, reason=reason, actor=actor, as_of=as_of)
+
+
+@transaction.atomic(durable=True)
+def _resolve(attempt_id: uuid.UUID, *, reason: str, actor: str, as_of: datetime) -> PaymentAttempt:
+    attempt = _locked(attempt_id)
+    if attempt.state == State.REVIEW:
+        attempt.state = charge_protocol.moved(State.REVIEW, Move.RESOLVED)
+        attempt.resolved_by = actor
+        attempt.because = f"released by {actor}: {reason}"[:300]
+        attempt.next_action_at = None
+        attempt.unknown_since = None
+        attempt.save()
+    decisions.record(
+        decisions.decision(
+            act="REVIEW",
+            did=Decision.Did.DONE,
+            because=f"{attempt.get_state_display()}: {reason}",
+            account_id=attempt.account_id,
+            expected={"due_minor": attempt.amount_minor, "currency": attempt.currency},
+            saw=ledger.standing(attempt.account_id, as_of=as_of).facts,
+            attempt=attempt,
+            actor=actor,
+        )
+    )
+    summary = f"Payment in review resolved, {attempt.get_state_display().lower()}: {reason}"
+    _note_review(attempt, summary, actor=actor)
+    return attempt
+
+
+def _locked(attempt_id: uuid.UUID) -> PaymentAttempt:
+    locks.account_for_update(PaymentAttempt.objects.get(pk=attempt_id).account_id)
+    return locks.attempt_for_update(attempt_id)
+
+
+def _note_review(attempt: PaymentAttempt, summary: str, *, actor: str) -> None:
+    timeline.record(
+        timeline.event(
+            account_id=attempt.account_id,
+            kind="payment.review",
+            summary=summary,
+            actor=actor,
+            attempt=str(attempt.pk),
+        )
+    )
 
 
 # --- reserve
@@ -446,13 +548,29 @@ def on_its_way(attempt: PaymentAttempt, *, as_of: datetime) -> str:
 @transaction.atomic(durable=True)
 def _claim(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     """Move the sweeper's time ahead, so that one driver at a time works on an attempt."""
-    claimed = list(
+    claimed = list(_unlocked(attempts).filter(next_action_at__lte=as_of))
+    return _moved_ahead(claimed, as_of=as_of)
+
+
+@transaction.atomic(durable=True)
+def _take_on(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """The same, of all that have not come to their end, whether or not their time has come."""
+    return _moved_ahead(
+        list(_unlocked(attempts).filter(state__in=PaymentAttempt.IN_FLIGHT)), as_of=as_of
+    )
+
+
+def _unlocked(attempts: Sequence[PaymentAttempt]) -> QuerySet[PaymentAttempt]:
+    return (
         PaymentAttempt.objects.select_for_update(skip_locked=True, of=("self",))
-        .filter(pk__in=[a.pk for a in attempts], next_action_at__lte=as_of)
+        .filter(pk__in=[attempt.pk for attempt in attempts])
         .select_related("account", "payment_method")
         .order_by("pk")
     )
-    PaymentAttempt.objects.filter(pk__in=[a.pk for a in claimed]).update(
+
+
+def _moved_ahead(claimed: list[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in claimed]).update(
         next_action_at=as_of + DRIVE_WINDOW
     )
     return claimed
@@ -727,6 +845,9 @@ def _succeed(
     if Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).exists():
         return
     if seen.currency != attempt.currency:
+        if attempt.resolved_by:
+            # A person has seen it, and that it was given back.
+            return
         # Cannot be booked against this account's debts: a person must see it.
         attempt.state = charge_protocol.moved(attempt.state, Move.WRONG_CURRENCY)
         attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"

@@ -1,16 +1,20 @@
-"""Payments and the attempts at them, to be looked at; and to ask the provider about."""
+"""Payments and the attempts at them, to be looked at, asked about, and taken out of review."""
 
-from collections.abc import Sequence
+import uuid
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import URLPattern, path
 from django.utils import timezone
 
 from accounts.admin import ReadOnlyAdmin
-from billing import gateways, payments
+from billing import payments
 from billing.admin.books import AllocationRows
 from billing.admin.cells import money
+from billing.forms import ReasonForm
 from billing.models import Payment, PaymentAttempt
 
 
@@ -33,14 +37,14 @@ class PaymentAdmin(ReadOnlyAdmin):
 class PaymentAttemptAdmin(ReadOnlyAdmin):
     list_display = (
         "created_at", "account", "amount", "payment_method", "state", "decline_code", "because",
-        "next_action_at",
+        "review_owner", "next_action_at",
     )  # fmt: skip
-    list_filter = ("state", "kind", "gateway", "decline_class", "decline_code")
+    list_filter = ("state", "review_owner", "kind", "gateway", "decline_class", "decline_code")
     list_select_related = ("account", "payment_method")
     search_fields = ("account__name", "account__external_id", "=provider_ref", "=pk")
     ordering = ("-created_at",)
     readonly_fields = ("amount",)
-    actions = ("ask_the_provider",)
+    actions = ("ask_the_provider", "take_review", "resolve_review")
 
     @admin.display(description="amount", ordering="amount_minor")
     def amount(self, attempt: PaymentAttempt) -> str:
@@ -51,27 +55,79 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Ask the provider now", permissions=["ask"])
     def ask_the_provider(self, request: HttpRequest, queryset: QuerySet[PaymentAttempt]) -> None:
-        """Read what the provider says of each, write it down, and say where each stands."""
-        attempts = list(queryset.filter(state__in=PaymentAttempt.IN_FLIGHT))
-        self._apply(request, attempts)
-        payments.drive(attempts, as_of=timezone.now())
-        for attempt in PaymentAttempt.objects.filter(pk__in=[a.pk for a in attempts]):
-            self.message_user(
-                request, f"{attempt.account}: {attempt.get_state_display()}. {attempt.because}"
-            )
-        if left := queryset.count() - len(attempts):
+        """Take each on by what the provider says of it, and say where it stands."""
+        asked = payments.ask(list(queryset), as_of=timezone.now())
+        for attempt in asked:
+            said = f"{attempt.account}: {attempt.get_state_display()}. {attempt.because}"
+            if attempt.unknown_since is None:
+                self.message_user(request, said)
+            else:
+                self.message_user(request, f"No answer. {said}", messages.WARNING)
+        if left := queryset.count() - len(asked):
             self.message_user(request, f"{left} have come to their end: there is nothing to ask.")
 
-    def _apply(self, request: HttpRequest, attempts: Sequence[PaymentAttempt]) -> None:
-        """`drive` leaves alone what is in review, or not due to be asked: a person need not wait."""
-        for attempt in attempts:
-            if not attempt.provider_ref:
-                continue
+    # --- review
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.resolve_paymentattempt")
+
+    @admin.action(description="Look after it: it is in review", permissions=["resolve"])
+    def take_review(self, request: HttpRequest, queryset: QuerySet[PaymentAttempt]) -> None:
+        """Put your name on each that is in review."""
+        for attempt in queryset:
             try:
-                seen = gateways.get(attempt.gateway).read(attempt.provider_ref)
-            except Exception as error:  # noqa: BLE001 - whatever a provider call raises, we know no more
-                self.message_user(
-                    request, f"{attempt.account}: no answer: {error}", messages.WARNING
-                )
+                payments.take_review(attempt_id=attempt.pk, owner=request.user.email)  # type: ignore[union-attr]
+            except payments.NotInReview:
+                self.message_user(request, f"{attempt} is not in review.", messages.WARNING)
             else:
-                payments.apply_provider_state({attempt.pk: seen}, as_of=timezone.now())
+                self.message_user(request, f"{attempt} is yours to look after.")
+
+    @admin.action(description="Resolve the review", permissions=["resolve"])
+    def resolve_review(
+        self, request: HttpRequest, queryset: QuerySet[PaymentAttempt]
+    ) -> HttpResponse | None:
+        """One at a time, after a look at the provider's own pages."""
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "Choose one payment for this.", messages.WARNING)
+            return None
+        return redirect("admin:billing_paymentattempt_resolve", chosen[0].pk)
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page behind "Resolve the review", beside the admin's own."""
+        view = self.admin_site.admin_view(self.resolve_page)
+        own = path("<uuid:attempt_id>/resolve/", view, name="billing_paymentattempt_resolve")
+        return [own, *super().get_urls()]
+
+    def resolve_page(self, request: HttpRequest, attempt_id: uuid.UUID) -> HttpResponse:
+        """Ask for a reason, then resolve it by what the provider says, or by what a person saw there."""
+        if not self.has_resolve_permission(request):
+            raise PermissionDenied
+        attempt = get_object_or_404(PaymentAttempt, pk=attempt_id)
+        form = ReasonForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            self._resolve(request, attempt, reason=form.cleaned_data["reason"])
+            return redirect("admin:billing_paymentattempt_change", attempt.pk)
+        context = {
+            "title": "Resolve a payment in review",
+            "attempt": attempt,
+            "account": attempt.account,
+            "amount": self.amount(attempt),
+            "form": form,
+        }
+        template = "admin/billing/paymentattempt/resolve.html"
+        return render(request, template, self.admin_site.each_context(request) | context)
+
+    def _resolve(self, request: HttpRequest, attempt: PaymentAttempt, *, reason: str) -> None:
+        try:
+            resolved = payments.resolve_review(
+                attempt_id=attempt.pk,
+                reason=reason,
+                actor=request.user.email,  # type: ignore[union-attr]
+                as_of=timezone.now(),
+            )
+        except payments.NotInReview:
+            self.message_user(request, f"{attempt} is not in review.", messages.WARNING)
+        else:
+            said = f"{resolved.get_state_display()}. {resolved.because}"
+            self.message_user(request, said)

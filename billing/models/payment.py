@@ -123,6 +123,9 @@ class PaymentAttempt(models.Model):
     )
     # Why it ended as it did, or waits, in words.
     because = models.CharField(max_length=300, blank=True)
+    # Who looks after it while it is in review, and who has ended that by what they saw at the provider.
+    review_owner = models.CharField(max_length=254, blank=True)
+    resolved_by = models.CharField(max_length=254, blank=True)
     # Rises with each send after an answer we could not use, so that no cached answer repeats for ever.
     key_generation = models.PositiveSmallIntegerField(default=0)
     # The sweeper drives it on from here on. Whoever works on it moves this ahead first.
@@ -135,6 +138,7 @@ class PaymentAttempt(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
+        permissions = [("resolve_paymentattempt", "Can resolve payments in review")]
         constraints = [
             models.UniqueConstraint(
                 fields=["account", "currency"],

@@ -68,6 +68,9 @@ def _collect(request: HttpRequest, seat: Seat) -> HttpResponse:
 def _refused(request: HttpRequest, seat: Seat, refused: payments.CannotCollect) -> HttpResponse:
     match refused:
         case payments.AttemptInFlight(attempt=attempt):
+            if _has_merely_begun(attempt):
+                # The customer's own wish goes before the batch that has the same in mind.
+                payments.ask([attempt], as_of=timezone.now())
             return redirect("attempt", seat.account.pk, attempt.pk)
         case payments.BalanceChanged():
             return _confirm(
@@ -103,7 +106,7 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "due_minor": standing.due_minor,
         "owed": standing.due_minor > 0,
-        "in_flight": newest.pk if newest is not None and newest.is_in_flight else None,
+        "in_flight": newest.pk if newest is not None and _is_on_its_way(newest) else None,
         "seen": newest.pk if newest is not None else "",
         "transfer": by_transfer(seat.account.entity, seat.account),
         **_card(seat, as_of=as_of),
@@ -119,6 +122,15 @@ def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any]:
         "card": str(card) if card else "",
         "card_has_expired": card is not None and card.has_expired(as_of),
     }
+
+
+def _is_on_its_way(attempt: PaymentAttempt) -> bool:
+    return attempt.is_in_flight and not _has_merely_begun(attempt)
+
+
+def _has_merely_begun(attempt: PaymentAttempt) -> bool:
+    """Whether no money can have moved yet, and the attempt does not wait for a day that was announced."""
+    return attempt.state in {State.RESERVED, State.PREPARED} and attempt.charge_date is None
 
 
 def _newest_attempt(seat: Seat) -> PaymentAttempt | None:
@@ -155,7 +167,7 @@ def _decide(
 @require_safe
 @members_only
 def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
-    """Where one attempt stands, in words; reloading it never charges anything."""
+    """Where one attempt stands, in words. One that is not known is asked about; none is begun."""
     found = (
         PaymentAttempt.objects.filter(account=seat.account, pk=attempt_id)
         .select_related("payment_method")
@@ -164,6 +176,9 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
     if found is None:
         raise Http404
     as_of = timezone.now()
+    if outcome(found) == "unknown" and found.unknown_since is not None:
+        payments.ask([found], as_of=as_of)
+        found.refresh_from_db()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     context = {
         "tab": "overview",

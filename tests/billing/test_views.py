@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,6 +15,7 @@ from accounts.models import BillingEntity, Hold, PaymentMethod
 from billing import credits, payments
 from billing.admin import groups
 from billing.close import pipeline, runner, runs
+from billing.gateways import OutcomeUnknown
 from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt
 from billing.models.usage import Kind
 from billing.views import pay
@@ -502,7 +503,7 @@ class TestPayNow:
         assert "A payment is on its way." in page
         assert posted.url == f"/accounts/{account.pk}/payments/{flying.pk}/"
 
-    def test_says_when_the_outcome_is_not_known(self):
+    def test_asks_the_bank_at_once_where_the_outcome_is_not_known(self):
         account = invoiced("12.34", card="sandbox_lost_reply")
         client = member_of(account)
 
@@ -510,8 +511,34 @@ class TestPayNow:
             f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
         )
 
+        assert "Paid. Thank you!" in text(response)
+
+    def test_says_when_the_bank_does_not_say(self, provider):
+        account = invoiced("12.34")
+        client = member_of(account)
+        provider.after("submit", OutcomeUnknown("the line went dead"))
+        provider.before("read", OutcomeUnknown("still dead"))
+
+        response = client.post(
+            f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
+        )
+
         assert "We are asking your bank" in text(response)
         assert "You will not be charged twice" in text(response)
+
+    def test_goes_before_the_close_that_has_merely_begun_to(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+        in_a_minute = datetime.now(UTC) + timedelta(minutes=1)
+        begun = attempt_of(account, state=State.RESERVED, kind="AUTO", next_action_at=in_a_minute)
+
+        form = self.form(client, account)
+        response = client.post(f"/accounts/{account.pk}/pay/", form, follow=True)
+
+        assert "Paid. Thank you!" in text(response)
+        begun.refresh_from_db()
+        assert begun.state == State.SUCCEEDED
+        assert PaymentAttempt.objects.filter(account=account).count() == 1
 
 
 @pytest.mark.django_db
