@@ -30,7 +30,7 @@ def note_failure(
     This will open a case for a declined automatic charge of a (locked) account, or note it in the open one.
 
     None where there is nothing to follow: its customer was at it, nothing is due any more, the entity
-    tries nothing again, or the fault is ours.
+    tries nothing again and the close itself holds, or the fault is ours.
     """
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION or standing.due_minor <= 0:
         return None
@@ -38,8 +38,9 @@ def note_failure(
     days = account.entity.retry_days
     if case is not None:
         case.retries_made = min(case.retries_made + 1, DunningCase.RETRIES_MAX)
-    elif days and attempt.decline_class != DeclineClass.OURS:
-        ends_at = standing.as_of + timedelta(days=days[-1])
+    elif (days or attempt.charge_date) and attempt.decline_class != DeclineClass.OURS:
+        # Of a debit, the close that would hold is over: without a schedule it is held a day later.
+        ends_at = standing.as_of + timedelta(days=days[-1] if days else 1)
         case = DunningCase(account=account, opened_at=standing.as_of, ends_at=ends_at)
     else:
         return None

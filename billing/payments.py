@@ -72,6 +72,8 @@ REVIEW_AFTER = timedelta(hours=24)
 # A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.
 CUSTOMER_MAY_TAKE = timedelta(hours=72)
 NOT_CONFIRMED = "the customer did not confirm it in time"
+SETTLED = "settled meanwhile"
+LESS_DUE = "less is due meanwhile"
 # Calls in flight at once per driver; each is a thread that only waits.
 CALLS_AT_ONCE = 16
 
@@ -652,9 +654,8 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
         if because is not None:
             current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
             current.because = because
-            if because == NOT_CONFIRMED and current.kind != PaymentAttempt.Kind.ON_SESSION:
-                # As good as the bank's no: dunning waits for the customer now, and no close asks again.
-                current.decline_code = "authentication_required"
+            if code := _as_good_as_a_no(current, because):
+                current.decline_code = code
                 current.decline_class = DeclineClass.NEEDS_CUSTOMER
             decisions.record(_gave_up(current, standings[current.account_id], because))
         elif current.state == State.PREPARED and waits_for_its_day(current, as_of=as_of):
@@ -669,9 +670,9 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
 def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
     """Why the reserved amount may not be charged any more; None where it may."""
     if standing.due_minor <= 0:
-        return "settled meanwhile"
+        return SETTLED
     if standing.due_minor < attempt.amount_minor:
-        return "less is due meanwhile"
+        return LESS_DUE
     if payment_methods.blocked_tokens([attempt.payment_method]):
         return "card blocked meanwhile"
     if attempt.payment_method.state != PaymentMethod.State.ACTIVE:
@@ -681,6 +682,23 @@ def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
     if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
         return NOT_CONFIRMED
     return None
+
+
+def _as_good_as_a_no(attempt: PaymentAttempt, because: str) -> str:
+    """The decline code where dunning waits for the customer now, since no close asks again; else empty."""
+    if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
+        return ""
+    if because == NOT_CONFIRMED:
+        return "authentication_required"
+    if attempt.charge_date is None or because in {SETTLED, LESS_DUE}:
+        return ""
+    return ENDED_MANDATES.get(attempt.payment_method.mandate_status, "payment_method_missing")
+
+
+ENDED_MANDATES: dict[str, str] = {
+    PaymentMethod.MandateStatus.CANCELLED: "mandate_cancelled",
+    PaymentMethod.MandateStatus.EXPIRED: "mandate_expired",
+}
 
 
 def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:
@@ -825,6 +843,10 @@ def _apply(
     if not charge_protocol.concerns(seen.status, is_own_object=is_own_object):
         return
     attempt.unknown_since = None
+    if seen.status is Status.CANCELED and attempt.state == State.PREPARED and attempt.charge_date:
+        # Not by us: a debit that waits for its day is cancelled with its mandate.
+        attempt.decline_code = "mandate_cancelled"
+        attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
     was_declined = bool(attempt.decline_code)
     match charge_protocol.next_state(attempt.state, seen.status, was_declined=was_declined):
         case State.SUCCEEDED:

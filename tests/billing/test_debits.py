@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from accounts.models import PaymentMethod
-from billing import gateways, inbound, payments
+from accounts.models import Hold, PaymentMethod
+from billing import gateways, inbound, payments, retries
 from billing.fakedebit import DirectDebit
 from billing.gateways import OutcomeUnknown
 from billing.gateways.debit import DebitGateway
@@ -172,16 +172,31 @@ class TestTheWorldChangesBeforeTheDay:
         CardFactory(account=account)
         assert collect(account).state == State.SUCCEEDED
 
+    def test_of_one_the_bank_has_ended_the_close_started_dunning_takes_over(self, debit):
+        account = owing()
+        collect(account, kind="AUTO")
+        debit.end_mandate(f"debit_pays.{account.external_id}")
+        tell(debit, as_of=AS_OF)
+
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.because) == (State.FAILED, "declined: mandate_cancelled")
+        mail = Message.objects.get(account=account, kind="PAYMENT_FAILED")
+        assert "The direct debit mandate was withdrawn." in mail.body_text
+
+        retries.retry_due(as_of=AS_OF + timedelta(days=2))
+        assert Hold.objects.filter(account=account, lifted_at=None).exists()
+
     def test_a_removed_mandate_is_found_out_on_the_day(self, debit):
         account = owing()
-        collect(account)
+        collect(account, kind="AUTO")
         PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
         CardFactory(account=account)
 
         sweep(as_of=CHARGE_DAY)
+        retries.retry_due(as_of=CHARGE_DAY)
 
         assert list(PaymentAttempt.objects.order_by("created_at").values_list("state", "gateway")) == [
-            ("RELEASED", "debit"),
+            ("FAILED", "debit"),
             ("SUCCEEDED", "sandbox"),
         ]  # fmt: skip
 
