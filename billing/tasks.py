@@ -5,7 +5,7 @@ import time
 from django.db import transaction
 from django.utils import timezone
 
-from billing import doorbell, inbound
+from billing import doorbell, inbound, reconciliation
 from billing.close import runner, runs, sweeper
 from notifications import delivery
 
@@ -20,6 +20,10 @@ def drain(lane: str) -> int:
         if not inbound.process_due(as_of=timezone.now()):
             break
     worked = runner.drain(lane, clock=timezone.now, until=lambda: time.monotonic() > stop_at)
+    if lane == "default" and reconciliation.work_all(
+        as_of=timezone.now(), until=lambda: time.monotonic() > stop_at
+    ):
+        doorbell.ring(lane)
     while lane == "email" and time.monotonic() < stop_at:
         if delivery.deliver(as_of=timezone.now()) == delivery.Delivered():
             break
@@ -35,6 +39,11 @@ def sweep() -> dict[str, int]:
 def start_due_closes() -> int:
     """This will start the closes whose month is over in every zone."""
     return len(runs.start_due(as_of=timezone.now()))
+
+
+def start_due_reconciliations() -> int:
+    """This will start the nightly ones; the lane "default" works on them."""
+    return len(reconciliation.start_due(as_of=timezone.now()))
 
 
 def ring_email() -> None:

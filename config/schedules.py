@@ -35,6 +35,12 @@ SCHEDULES = (
     Entry(name="sweep", func="billing.tasks.sweep", minutes=1),
     # Not on the hour, when periods end and everything else starts too.
     Entry(name="start due closes", func="billing.tasks.start_due_closes", minutes=60, at_minute=7),
+    Entry(
+        name="start due reconciliations",
+        func="billing.tasks.start_due_reconciliations",
+        minutes=60,
+        at_minute=17,
+    ),
     Entry(name="deliver mail", func="billing.tasks.ring_email", minutes=1),
 )
 

@@ -66,6 +66,9 @@ class Provider:
         _next(self._before["find"])
         return self.sandbox.find(spec, since=since)
 
+    def book(self) -> Iterator[Observation]:
+        return self.sandbox.book()
+
     def newest(self) -> list[Observation]:
         self.calls["newest"] += 1
         _next(self._before["newest"])
@@ -81,9 +84,6 @@ class Provider:
 
     def read_method(self, token: str) -> gateways.Method:
         return self.sandbox.read_method(token)
-
-    def book(self) -> Iterator[Observation]:
-        return self.sandbox.book()
 
     def _call(self, name: str, pass_on: Callable[[], Observation]) -> Observation:
         self.calls[name] += 1

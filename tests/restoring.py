@@ -54,9 +54,10 @@ def looks_like_itself(*, checked_ago: timedelta = timedelta(0)) -> None:
 
 
 @contextmanager
-def copy_of_the_database(name: str) -> Iterator["Copy"]:
+def copy_of_the_database() -> Iterator["Copy"]:
     """A copy made now, as PostgreSQL makes them; `move_there` makes it the one we work on."""
     original = connection.settings_dict["NAME"]
+    name = f"{original}_copy"
     _alone(original, f'CREATE DATABASE "{name}" TEMPLATE "{original}"')
     try:
         yield Copy(name)

@@ -39,6 +39,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "credits": lambda: credits.expire_due_credits(as_of=as_of),
         "reports": release_reports,
         "doorbells": ring_for_ready_steps,
+        "reconciliations": ring_for_reconciliations,
     }
     healed, errors = {}, []
     for name, part in parts.items():
@@ -95,3 +96,11 @@ def ring_for_ready_steps() -> int:
     for lane in lanes:
         doorbell.ring(lane, times=settings.WORKERS)
     return len(lanes)
+
+
+def ring_for_reconciliations() -> int:
+    """This will ring the lane that works on reconciliations, if one waits."""
+    waiting = reconciliation.waiting()
+    if waiting:
+        doorbell.ring("default")
+    return len(waiting)

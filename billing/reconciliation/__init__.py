@@ -13,13 +13,26 @@ Every part may stop anywhere, in any process, and be done again: what was done i
 Nothing is open while a provider is asked.
 """
 
+from billing.reconciliation.breaks import AlreadyEnded, accept, take_over
 from billing.reconciliation.working import (
     BeingWorkedOn,
     reopen_paused,
     start,
     start_due,
+    waiting,
     work,
     work_all,
 )
 
-__all__ = ["BeingWorkedOn", "reopen_paused", "start", "start_due", "work", "work_all"]
+__all__ = [
+    "AlreadyEnded",
+    "BeingWorkedOn",
+    "accept",
+    "reopen_paused",
+    "start",
+    "start_due",
+    "take_over",
+    "waiting",
+    "work",
+    "work_all",
+]

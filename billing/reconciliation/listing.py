@@ -1,6 +1,6 @@
 """What the provider has, copied beside our rows: newest first, so that a restart goes on further down."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from django.db import transaction
@@ -14,24 +14,25 @@ BATCH = 100
 
 def list_objects(reconciliation: Reconciliation) -> Iterator[int]:
     """This will copy what is not copied yet; yields how many there were in each batch."""
-    if reconciliation.listed_at is not None:
-        return
-    provider = gateways.get(reconciliation.gateway)
-    objects = provider.objects(since=reconciliation.since, until=reconciliation.listed_down_to)
-    while batch := list(islice(objects, BATCH)):
+    objects = gateways.get(reconciliation.gateway).objects(
+        since=reconciliation.since, until=reconciliation.listed_down_to
+    )
+    while reconciliation.listed_at is None:
+        batch = list(islice(objects, BATCH))
         _copy(reconciliation, batch)
         yield len(batch)
-    reconciliation.listed_at = reconciliation.as_of
-    reconciliation.save(update_fields=["listed_at"])
 
 
 @transaction.atomic(durable=True)
-def _copy(reconciliation: Reconciliation, batch: Iterable[Observation | Foreign]) -> None:
+def _copy(reconciliation: Reconciliation, batch: Sequence[Observation | Foreign]) -> None:
     rows = [_row(reconciliation, seen) for seen in batch]
     # The one where the last slice stopped comes again.
     ListedObject.objects.bulk_create(rows, ignore_conflicts=True)
-    reconciliation.listed_down_to = min(row.made_at for row in rows)
-    reconciliation.save(update_fields=["listed_down_to"])
+    if rows:
+        reconciliation.listed_down_to = min(row.made_at for row in rows)
+    if len(rows) < BATCH:
+        reconciliation.listed_at = reconciliation.as_of
+    reconciliation.save(update_fields=["listed_down_to", "listed_at"])
 
 
 def _row(reconciliation: Reconciliation, seen: Observation | Foreign) -> ListedObject:

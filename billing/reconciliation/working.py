@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Min, Q
 from django.db.models.functions import Now
 
-from billing import gateways, guard
+from billing import doorbell, gateways, guard
 from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
 from billing.reconciliation import breaks, finding, listing, payouts
 
@@ -21,6 +21,8 @@ OVERLAP = timedelta(days=3)
 NIGHTLY_HOUR = 3
 # The longest one batch takes: a hundred objects are read or cancelled, sixteen at a time.
 LEASE = timedelta(minutes=4)
+
+FREE = Q(lease_until=None) | Q(lease_until__lt=Now())
 
 AFTER_A_RESTORE = "after a restore"
 
@@ -39,18 +41,23 @@ def start(
     This will begin to reconcile a gateway, or return the one that runs.
 
     Without `since` it looks back to three days before the last one, and to the oldest open break;
-    the first one to the beginning.
+    the first one to the beginning. Workers of the lane "default" take it from here.
     """
+    return _begin(gateway, since or _since(gateway), started_by=started_by, as_of=as_of)
+
+
+def _begin(
+    gateway: str, since: datetime | None, *, started_by: str, as_of: datetime
+) -> Reconciliation:
     try:
         with transaction.atomic():
-            return Reconciliation.objects.create(
-                gateway=gateway,
-                started_by=started_by,
-                since=since or _since(gateway),
-                as_of=as_of,
+            begun = Reconciliation.objects.create(
+                gateway=gateway, since=since, started_by=started_by, as_of=as_of
             )
+            doorbell.ring("default")
     except IntegrityError:
-        return Reconciliation.objects.get(gateway=gateway, state=State.RUNNING)
+        return Reconciliation.objects.filter(gateway=gateway).latest("pk")
+    return begun
 
 
 def start_due(*, as_of: datetime) -> list[Reconciliation]:
@@ -115,20 +122,29 @@ def work(
         Reconciliation.objects.filter(pk=reconciliation.pk).update(lease_until=None)
 
 
-def work_all(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
-    """This will take on every one that runs and that nobody has in hand. Returns how many it finished."""
-    finished = 0
-    for reconciliation in Reconciliation.objects.filter(state=State.RUNNING).order_by("pk"):
+def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
+    """
+    This will take on every one that runs and that nobody has in hand, until `until` says stop.
+
+    Whether it was stopped before all were through. One that fails is the next minute's to try again.
+    """
+    for reconciliation in waiting():
         if until():
-            break
+            return True
         try:
-            finished += work(reconciliation, as_of=as_of, until=until)
+            if not work(reconciliation, as_of=as_of, until=until):
+                return True
         except BeingWorkedOn:
             continue
         except Exception:
-            # The next minute tries again; its row says what is wrong, and the others go on.
+            # Its row says what is wrong, and the others go on.
             logger.exception("reconciling %s is put off", reconciliation)
-    return finished
+    return False
+
+
+def waiting() -> list[Reconciliation]:
+    """Those that run and that nobody has in hand."""
+    return list(Reconciliation.objects.filter(FREE, state=State.RUNNING).order_by("pk"))
 
 
 def _batches(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
@@ -144,12 +160,8 @@ def _batches(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int
 
 
 def _lease(reconciliation: Reconciliation) -> None:
-    free = Q(lease_until=None) | Q(lease_until__lt=Now())
-    if not (
-        Reconciliation.objects.filter(free, pk=reconciliation.pk, state=State.RUNNING).update(
-            lease_until=Now() + LEASE, error=""
-        )
-    ):
+    mine = Reconciliation.objects.filter(FREE, pk=reconciliation.pk, state=State.RUNNING)
+    if not mine.update(lease_until=Now() + LEASE, error=""):
         raise BeingWorkedOn(str(reconciliation))
     reconciliation.refresh_from_db()
 
@@ -184,11 +196,8 @@ def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False)
         if paused.gateway not in gateways.names():
             continue
         if not _is_listed(paused):
-            running = start(
-                gateway=paused.gateway,
-                started_by=AFTER_A_RESTORE,
-                as_of=as_of,
-                since=paused.list_from,
+            running = _begin(
+                paused.gateway, paused.list_from, started_by=AFTER_A_RESTORE, as_of=as_of
             )
             try:
                 work(running, as_of=as_of, until=until)

@@ -19,10 +19,12 @@ from billing.models import (
     CreditGrant,
     Decision,
     DunningCase,
+    GatewayGuard,
     Invoice,
     LedgerAccount,
     LedgerEntry,
     LineItem,
+    ListedObject,
     Payment,
     PaymentAttempt,
     Posting,
@@ -30,6 +32,8 @@ from billing.models import (
     Product,
     ProviderEvent,
     ProviderRecord,
+    Reconciliation,
+    ReconciliationBreak,
     Step,
     UsageBatch,
     UsageEvent,
@@ -103,6 +107,24 @@ def attempt(**facts: object) -> PaymentAttempt:
 def event() -> ProviderEvent:
     return ProviderEvent.objects.create(
         gateway="sandbox", event_id="evt_1", is_live=False, received_at=AS_OF, next_try_at=AS_OF
+    )
+
+
+def reconciliation() -> Reconciliation:
+    return Reconciliation.objects.create(gateway="sandbox", started_by="test", as_of=AS_OF)
+
+
+def reconciliation_break() -> ReconciliationBreak:
+    return ReconciliationBreak.objects.create(
+        kind="NOT_BOOKED",
+        gateway="sandbox",
+        provider_ref="sb_1",
+        object_at=AS_OF,
+        words="Taken",
+        currency="EUR",
+        amount_minor=1,
+        reconciliation=reconciliation(),
+        found_at=AS_OF,
     )
 
 
@@ -372,6 +394,40 @@ class TestPayments:
     def test_an_event_waits_or_is_processed(self):
         return changed(event(), outcome="APPLIED")
 
+    @breaks("paused_gateway_says_why")
+    def test_a_paused_gateway_says_why(self):
+        guard = GatewayGuard(
+            gateway="sandbox", server_started_at=AS_OF, checked_at=AS_OF, paused_at=AS_OF
+        )
+        return guard.save
+
+    @breaks("one_reconciliation_at_a_time_per_gateway")
+    def test_a_gateway_has_one_reconciliation_at_a_time(self):
+        return again(reconciliation())
+
+    @breaks("finished_reconciliation_says_when")
+    def test_a_finished_reconciliation_says_when(self):
+        return changed(reconciliation(), state="FINISHED")
+
+    @breaks("object_is_listed_once")
+    def test_an_object_is_listed_once(self):
+        listed = reconciliation().objects_listed.create(
+            provider_ref="sb_1", status="SUCCEEDED", made_at=AS_OF
+        )
+        return again(listed)
+
+    @breaks("break_is_kept_once")
+    def test_a_break_is_kept_once(self):
+        return again(reconciliation_break())
+
+    @breaks("ended_break_says_when")
+    def test_an_ended_break_says_when(self):
+        return changed(reconciliation_break(), state="RESOLVED")
+
+    @breaks("accepted_break_says_why")
+    def test_an_accepted_break_says_why(self):
+        return changed(reconciliation_break(), state="ACCEPTED", resolved_at=AS_OF)
+
     @breaks("provider_lists_an_object_once")
     def test_a_provider_lists_an_object_once(self):
         record = ProviderRecord(
@@ -516,6 +572,10 @@ class TestWords:
                 UsageSummary(quantity=Decimal(10), unit="hour", item="large"),
                 ProviderEvent(type="charge.succeeded", event_id="evt_1"),
                 ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
+                GatewayGuard(gateway="sandbox"),
+                Reconciliation(gateway="sandbox", as_of=AS_OF),
+                ListedObject(provider_ref="sb_2", status="FOREIGN"),
+                ReconciliationBreak(kind="NOT_BOOKED", provider_ref="sb_3"),
                 PaymentAttempt(id=uuid.UUID(int=1)),
                 DunningCase(next_try_at=AS_OF),
                 DunningCase(ends_at=AS_OF),
@@ -544,6 +604,10 @@ class TestWords:
             "10 hour large",
             "charge.succeeded evt_1",
             "sb_1: SUCCEEDED",
+            "sandbox: open",
+            "sandbox as of 2018-11-02 09:00",
+            "sb_2: FOREIGN",
+            "Money taken, not in our books: sb_3",
             "Reserved 00000000-0000-0000-0000-000000000001",
             "next try on 2018-11-02",
             "waits for the customer until 2018-11-02",

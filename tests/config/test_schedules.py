@@ -29,6 +29,7 @@ class TestSync:
         assert rows() == {
             "sweep": ("billing.tasks.sweep", 1),
             "start due closes": ("billing.tasks.start_due_closes", 60),
+            "start due reconciliations": ("billing.tasks.start_due_reconciliations", 60),
             "deliver mail": ("billing.tasks.ring_email", 1),
         }
         assert Schedule.objects.get(name="start due closes").next_run.minute == 7
@@ -81,8 +82,9 @@ class TestSync:
 
         call_command("sync_schedules", stdout=said)
 
-        assert said.getvalue() == "Schedules: sweep, start due closes, deliver mail.\n"
-        assert len(rows()) == 3
+        names = [entry.name for entry in schedules.SCHEDULES]
+        assert said.getvalue() == f"Schedules: {', '.join(names)}.\n"
+        assert len(rows()) == len(names)
 
     @pytest.mark.concurrency
     @pytest.mark.django_db(transaction=True)

@@ -129,7 +129,7 @@ def test_a_close_goes_on_in_a_copy_from_before_it_charged(stripe, looks_like_its
     run = start_close()
     work("INVOICE")
     collect(late)
-    with copy_of_the_database("reconcile_restored") as copy:
+    with copy_of_the_database() as copy:
         work("CHARGE")
         assert sum(map(sum, taken(stripe).values())) == 75_00 + 99_00
 
