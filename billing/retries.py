@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 
 from accounts import holds
 from accounts.models import PaymentMethod
-from billing import decisions, dunning, ledger, locks, payments
+from billing import decisions, dunning, guard, ledger, locks, payments
 from billing.ledger import Standing
 from billing.models import Decision, DeclineClass, DunningCase, Invoice, PaymentAttempt
 
@@ -128,12 +128,14 @@ def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
 
 def _end(case: DunningCase, standing: Standing) -> None:
     """Hold who is overdue, has nothing on its way, and could have been charged."""
-    if standing.in_flight_minor:
+    gateway = _gateway_of(case)
+    if standing.in_flight_minor or (gateway and guard.shut([gateway])):
+        # It may have paid, or even has, and our database has lost it.
         _put_off(case, standing.as_of + LOOK_AGAIN_AFTER)
     elif case.decline_class == DeclineClass.OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"
         _close(case, standing, Decision.Did.BLOCKED, because)
-    elif payments.is_too_little(standing, _gateway_of(case)):
+    elif payments.is_too_little(standing, gateway):
         _close(case, standing, Decision.Did.SKIPPED, "less is due than can be charged")
     elif not standing.overdue_minor:
         _put_off(case, _first_due_at(case))

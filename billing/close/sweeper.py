@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from billing import credits, doorbell, inbound, metering, payments, reconciliation, retries
+from billing import credits, doorbell, guard, inbound, metering, payments, reconciliation, retries
 from billing.close import pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
@@ -29,7 +29,7 @@ REOPENING_SECONDS = 30
 def sweep(*, as_of: datetime) -> dict[str, int]:
     """This will heal, and say how much of each it healed. Raises the first error after all parts ran."""
     parts: dict[str, Callable[[], int]] = {
-        # Before the attempts, which wait for it.
+        # Before the attempts and the holds, which wait for it.
         "gateways_opened": lambda: _reopen_gateways(as_of=as_of),
         "leases": lambda: free_expired_leases(as_of=as_of),
         "events": lambda: inbound.process_due(as_of=as_of),
@@ -74,7 +74,12 @@ def free_expired_leases(*, as_of: datetime) -> int:
 
 
 def _reopen_gateways(*, as_of: datetime) -> int:
-    """Listing a provider may take long: what is left when the time is up is the next sweep's."""
+    """
+    Notice a restore although nobody charges, and open what has been listed.
+
+    Listing a provider may take long: what is left when the time is up is the next sweep's.
+    """
+    guard.watch_all()
     stop_at = time.monotonic() + REOPENING_SECONDS
     return reconciliation.reopen_paused(as_of=as_of, until=lambda: time.monotonic() > stop_at)
 

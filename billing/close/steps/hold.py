@@ -1,10 +1,11 @@
 """Place a hold on every account that is overdue, has nothing in flight, and is not in dunning."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from accounts import holds
 from accounts.models import PaymentMethod
-from billing import dunning, ledger, payments
+from billing import dunning, guard, ledger, payments
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import DunningCase, Invoice, PaymentAttempt, Step
@@ -14,6 +15,9 @@ follows = Step.Kind.CHARGE
 lane = "default"
 batch = 200
 touches_the_world = False
+
+# While charging is paused after a restore.
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
@@ -30,13 +34,18 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
         ).values_list("account", "gateway")
     )
+    stopped = guard.shut(gateways_of_cards.values())
     cases = {
         case.account_id: case
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
     }
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        if payments.is_too_little(standings[pk], gateways_of_cards.get(pk)):
+        if gateways_of_cards.get(pk) in stopped:
+            # Who may have paid is not held.
+            because = "payments may have been lost: charging is paused until they are found"
+            yield later(step, because, run_at=chunk.as_of + LOOK_AGAIN_AFTER)
+        elif payments.is_too_little(standings[pk], gateways_of_cards.get(pk)):
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:

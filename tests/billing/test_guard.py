@@ -1,0 +1,324 @@
+"""Charging pauses where the provider may know of charges that our database has lost."""
+
+import logging
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+
+from billing import guard, payments, reconciliation, retries
+from billing.close import sweeper
+from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
+from billing.payments import ChargingStopped, Request
+from tests.billing.builders import collect, due, owing
+from tests.billing.test_reconciliation import ATTEMPT, object_of
+from tests.billing.test_views import member_of, text
+from tests.closing import assert_books_hold, finish, start_close, step_of, work
+from tests.factories import AS_OF, CardFactory, account_using
+from tests.restoring import Backup, looks_like_itself
+from tests.stripe_provider import new_key
+from tests.workers import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+State = PaymentAttempt.State
+SOON = AS_OF + timedelta(minutes=2)
+
+
+def restored_before(account) -> None:
+    """The account has paid, and the database is from before it did."""
+    collect(owing())
+    backup = Backup()
+    collect(account)
+    backup.restore()
+
+
+def becomes_another_database() -> None:
+    GatewayGuard.objects.update(database_identity="another")
+
+
+class TestOpens:
+    def test_by_itself_where_nothing_was_ever_charged(self):
+        account = owing()
+
+        assert collect(account).state == State.SUCCEEDED
+        assert guard.paused() == []
+
+    def test_for_a_minute_before_it_looks_again(self, provider):
+        for _ in range(3):
+            collect(owing())
+        looked = provider.calls["newest"]
+        looks_like_itself(checked_ago=timedelta(minutes=2))
+        collect(owing())
+
+        assert (looked, provider.calls["newest"]) == (1, 2)
+
+    def test_at_once_again_when_the_server_was_started_anew(self, provider):
+        collect(owing())
+        GatewayGuard.objects.update(server_started_at=AS_OF)
+        collect(owing())
+
+        assert provider.calls["newest"] == 2
+
+    def test_when_the_provider_was_listed_since_before_the_backup(self, sandbox):
+        account = owing()
+        restored_before(account)
+
+        sweeper.sweep(as_of=SOON)
+
+        assert guard.paused() == []
+        one = Reconciliation.objects.get()
+        newest = PaymentAttempt.objects.exclude(account=account).latest("created_at")
+        assert (one.started_by, one.since) == (
+            "after a restore",
+            newest.created_at - timedelta(days=3),
+        )
+        assert due(account) == 0
+        assert_books_hold()
+
+    def test_after_everything_was_listed_where_nothing_is_left_to_go_by(self, sandbox):
+        account = owing()
+        backup = Backup()
+        collect(account)
+        backup.restore()
+
+        sweeper.sweep(as_of=SOON)
+        nobody_has_charged_yet = GatewayGuard.objects.count()
+        with pytest.raises(ChargingStopped):
+            collect(account)
+        sweeper.sweep(as_of=SOON)
+
+        assert nobody_has_charged_yet == 0
+        assert Reconciliation.objects.get().since is None
+        assert due(account) == 0
+
+    def test_not_by_a_list_that_began_before_it_closed(self):
+        collect(owing())
+        one = reconciliation.start(gateway="sandbox", started_by="nightly", as_of=AS_OF)
+        becomes_another_database()
+        guard.watch_all()
+        reconciliation.work(one, as_of=AS_OF)
+        still_closed = guard.paused()
+
+        sweeper.sweep(as_of=SOON)
+
+        assert still_closed
+        assert guard.paused() == []
+        assert Reconciliation.objects.count() == 2
+
+
+class TestCloses:
+    @pytest.mark.parametrize("kind", ["AUTO", "RETRY", "ON_SESSION"])
+    def test_for_every_kind_of_charge_when_it_is_another_database(self, sandbox, kind):
+        collect(owing())
+        account = owing()
+        becomes_another_database()
+
+        with pytest.raises(ChargingStopped, match="not the database that charged last"):
+            collect(account, kind=kind)
+
+        assert len(list(sandbox.book())) == 1
+        assert not account.attempts.exists()
+
+    def test_when_a_newest_object_is_of_no_attempt_of_ours(self, sandbox):
+        account = owing()
+        object_of(account.external_id, sandbox, attempt=ATTEMPT)
+
+        with pytest.raises(ChargingStopped, match="has lost"):
+            collect(account)
+
+    def test_and_says_so_once(self, caplog):
+        collect(owing())
+        becomes_another_database()
+
+        with caplog.at_level(logging.ERROR):
+            for _ in range(3):
+                guard.watch_all()
+
+        (record,) = caplog.records
+        assert record.message.startswith("charging through sandbox is paused: this is not the")
+
+    def test_no_more_for_an_object_that_a_break_explains(self, sandbox):
+        object_of("nobody", sandbox, attempt=ATTEMPT, submit=True)
+        assert guard.watch(["sandbox"])
+        sweeper.sweep(as_of=SOON)
+        looks_like_itself(checked_ago=timedelta(minutes=2))
+
+        assert guard.watch(["sandbox"]) == {}
+
+    def test_while_the_provider_does_not_say_what_it_has(self, provider):
+        provider.before("newest", ConnectionResetError())
+        account = owing()
+
+        with pytest.raises(ChargingStopped, match="does not answer"):
+            collect(account)
+
+        assert collect(account).state == State.SUCCEEDED
+
+    def test_not_for_a_short_silence_of_the_provider(self, provider):
+        collect(owing())
+        looks_like_itself(checked_ago=timedelta(minutes=2))
+        provider.before("newest", ConnectionResetError())
+
+        assert collect(owing()).state == State.SUCCEEDED
+
+    def test_says_nothing_of_a_gateway_that_is_not_set_up(self):
+        account = owing(card=None)
+        CardFactory(account=account, gateway="elsewhere")
+
+        assert collect(account).state == State.RELEASED
+
+    def test_in_a_role_that_may_not_ask_the_server_who_it_is(self):
+        collect(owing())
+        whole = guard._identity()
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE ROLE plain_reconcile")
+            cursor.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+            cursor.execute("GRANT SELECT ON billing_gatewayguard TO plain_reconcile")
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SET LOCAL ROLE plain_reconcile")
+                as_far_as_it_may = guard._identity()
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
+                cursor.execute("DROP OWNED BY plain_reconcile")
+                cursor.execute("DROP ROLE plain_reconcile")
+
+        assert whole.endswith(as_far_as_it_may)
+        assert whole.count("/") == 3
+        assert as_far_as_it_may.count("/") == 1
+
+
+class TestWhileItIsClosed:
+    def test_a_charge_step_waits_and_is_no_attempt(self):
+        collect(owing())
+        account = account_using("12.34")
+        run = start_close()
+        work("INVOICE")
+        becomes_another_database()
+
+        work("CHARGE", "HOLD")
+
+        step = step_of(account, "CHARGE")
+        assert (step.state, step.attempts) == (Step.State.READY, 0)
+        assert not account.decisions.filter(act="CHARGE").exists()
+        sweeper.sweep(as_of=SOON)
+        finish(run, as_of=SOON)
+        assert due(account) == 0
+        assert_books_hold(as_of=SOON)
+
+    def test_nobody_is_held_for_what_they_may_have_paid(self):
+        paid = account_using("12.34", card="sandbox_declined")
+        start_close()
+        work("INVOICE", "CHARGE")
+        becomes_another_database()
+        work("HOLD")
+        waits = step_of(paid, "HOLD")
+        DunningCase.objects.update(next_try_at=None, ends_at=AS_OF)
+        retries.retry_due(as_of=AS_OF + timedelta(days=90))
+
+        assert waits.state == Step.State.READY
+        assert not paid.holds.exists()
+
+    def test_a_customer_who_clicks_pay_is_told_and_not_charged(self, sandbox):
+        account = owing("12.34")
+        restored_before(account)
+        client = member_of(account)
+        page = client.get(f"/accounts/{account.pk}/pay/").context
+
+        answer = client.post(
+            f"/accounts/{account.pk}/pay/", {"due_minor": page["due_minor"], "seen": page["seen"]}
+        )
+
+        assert "Payments are paused for a short while; nothing was charged." in text(answer)
+        assert account.decisions.get(act="PAY_NOW").did == "SKIPPED"
+        taken = [seen for seen in sandbox.book() if seen.account_ref == account.external_id]
+        assert len(taken) == 1
+        sweeper.sweep(as_of=SOON)
+        assert "Nothing is due" in text(client.get(f"/accounts/{account.pk}/pay/"))
+
+    def test_an_attempt_between_prepare_and_submit_stays_where_it_is(self, provider, sandbox):
+        account = owing()
+        collect(owing())
+
+        def close():
+            becomes_another_database()
+            connection.close()
+
+        provider.after("prepare", close)
+        stopped = collect(account)
+        payments.drive_due(as_of=SOON)
+        stopped.refresh_from_db()
+
+        assert stopped.state == State.PREPARED
+        assert sandbox.read(stopped.provider_ref).status == "UNSUBMITTED"
+        sweeper.sweep(as_of=SOON)
+        stopped.refresh_from_db()
+        assert stopped.state == State.SUCCEEDED
+        assert_books_hold()
+
+    def test_one_that_may_have_been_sent_is_not_sent_again(self, provider, sandbox):
+        account = owing()
+        provider.before("submit", ConnectionResetError())
+        sent = collect(account)
+        becomes_another_database()
+
+        payments.drive_due(as_of=SOON)
+
+        assert sandbox.read(sent.provider_ref).status == "UNSUBMITTED"
+
+    def test_what_waits_for_it_does_not_keep_others_from_their_turn(self, provider, stripe):
+        for _ in range(3):
+            provider.before("submit", ConnectionResetError())
+            collect(owing())
+        PaymentAttempt.objects.filter(state=State.SUBMITTED).update(gateway="paused")
+        GatewayGuard.objects.create(
+            gateway="paused",
+            database_identity="",
+            server_started_at=AS_OF,
+            checked_at=AS_OF,
+            paused_at=AS_OF,
+            paused_because="restored",
+        )
+        provider.after("submit", ConnectionResetError())
+        other = collect(owing())
+
+        payments.drive_due(as_of=SOON, limit=1)
+
+        other.refresh_from_db()
+        assert other.state == State.SUCCEEDED
+
+
+class TestAtOnce:
+    def test_a_restore_is_healed_once(self, sandbox):
+        accounts = [owing(f"{n}.00") for n in range(10, 14)]
+        collect(owing())
+        backup = Backup()
+        for account in accounts:
+            collect(account)
+        backup.restore()
+
+        def life():
+            for _ in range(3):
+                payments.collect_all([Request(a.pk) for a in accounts], as_of=SOON)
+                sweeper.sweep(as_of=SOON)
+
+        at_once(life, life)
+        life()
+
+        assert [due(account) for account in accounts] == [0] * 4
+        assert len(list(sandbox.book())) == Payment.objects.count() == 5
+        assert_books_hold(as_of=SOON)
+
+    def test_a_zombie_of_the_lost_time_cannot_submit_any_more(self, sandbox):
+        account = owing()
+        left = object_of(account.external_id, sandbox, attempt=ATTEMPT)
+        guard.watch(["sandbox"])
+        sweeper.sweep(as_of=SOON)
+
+        late = sandbox.submit(left.ref, key=new_key())
+
+        assert late.status == "CANCELED"
+        assert collect(account, as_of=SOON).state == State.SUCCEEDED
+        assert due(account) == 0
