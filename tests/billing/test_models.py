@@ -20,6 +20,7 @@ from billing.models import (
     Decision,
     DunningCase,
     GatewayGuard,
+    IncomingTransfer,
     Invoice,
     LedgerAccount,
     LedgerEntry,
@@ -46,6 +47,7 @@ from tests.factories import (
     AccountFactory,
     CardFactory,
     EntityFactory,
+    MandateFactory,
     MemberFactory,
     PeriodFactory,
     PriceFactory,
@@ -110,6 +112,18 @@ def event() -> ProviderEvent:
     )
 
 
+def incoming_transfer(**facts: object) -> IncomingTransfer:
+    return IncomingTransfer(
+        **{
+            "bank_ref": "B1",
+            "received_on": OCTOBER,
+            "currency": "EUR",
+            "amount_minor": 100,
+            **facts,
+        }
+    )
+
+
 def reconciliation() -> Reconciliation:
     return Reconciliation.objects.create(gateway="sandbox", started_by="test", as_of=AS_OF)
 
@@ -161,6 +175,14 @@ class TestAccounts:
     @breaks("expiry_month_is_a_month")
     def test_a_card_expires_in_a_month(self):
         return lambda: CardFactory(expiry_month=13)
+
+    @breaks("card_has_an_expiry_and_a_mandate_a_status")
+    def test_a_card_has_an_expiry(self):
+        return lambda: CardFactory(expiry_year=None)
+
+    @breaks("card_has_an_expiry_and_a_mandate_a_status")
+    def test_a_mandate_has_none(self):
+        return lambda: MandateFactory(expiry_month=12, expiry_year=2035)
 
     @breaks("removed_payment_method_says_when")
     def test_a_removed_card_says_when(self):
@@ -353,6 +375,18 @@ class TestPayments:
     @breaks("payment_is_positive")
     def test_a_payment_is_positive(self):
         return again(pay_by_hand(AccountFactory(), 100), provider_ref="other", amount_minor=0)
+
+    @breaks("incoming_transfer_is_positive")
+    def test_a_transfer_came_in(self):
+        return incoming_transfer(amount_minor=0).save
+
+    @breaks("transfer_is_booked_exactly_when_it_has_a_payment")
+    def test_a_booked_transfer_has_its_payment(self):
+        return incoming_transfer(state="BOOKED").save
+
+    @breaks("transfer_is_booked_exactly_when_it_has_a_payment")
+    def test_a_transfer_that_waits_has_none(self):
+        return incoming_transfer(payment=pay_by_hand(AccountFactory(), 100)).save
 
     @breaks("billing_payment_attempt_id_key")
     def test_an_attempt_is_paid_once(self):
@@ -573,6 +607,7 @@ class TestWords:
                 ProviderEvent(type="charge.succeeded", event_id="evt_1"),
                 ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
                 GatewayGuard(gateway="sandbox"),
+                incoming_transfer(),
                 Reconciliation(gateway="sandbox", as_of=AS_OF),
                 ListedObject(provider_ref="sb_2", status="FOREIGN"),
                 ReconciliationBreak(kind="NOT_BOOKED", provider_ref="sb_3"),
@@ -605,6 +640,7 @@ class TestWords:
             "charge.succeeded evt_1",
             "sb_1: SUCCEEDED",
             "sandbox: open",
+            "Bank transfer of 2018-10-01, B1",
             "sandbox as of 2018-11-02 09:00",
             "sb_2: FOREIGN",
             "Money taken, not in our books: sb_3",

@@ -269,9 +269,9 @@ BREAKS = {
         """DROP INDEX one_attempt_in_flight_per_account_and_currency;
            INSERT INTO billing_paymentattempt (id, account_id, kind, currency, amount_minor, payment_method_id, gateway,
                                                state, decline_code, advice_code, decline_class, because,
-                                               key_generation, next_action_at, updated_at)
+                                               review_owner, resolved_by, key_generation, next_action_at, updated_at)
            SELECT gen_random_uuid(), account_id, kind, currency, amount_minor, payment_method_id, gateway,
-                  'RESERVED', '', '', '', '', 0, next_action_at, updated_at
+                  'RESERVED', '', '', '', '', '', '', 0, next_action_at, updated_at
              FROM billing_paymentattempt WHERE state = 'SUBMITTED'"""
     ),
     "payment_attempt_is_not_left_in_doubt": Break(
