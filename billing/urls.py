@@ -36,4 +36,5 @@ urlpatterns = [
     path("api/runs/<int:run_id>/", RunView.as_view(), name="api-run"),
     path("webhooks/<slug:gateway>/", webhooks.receive, name="webhook"),
     path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
 ]

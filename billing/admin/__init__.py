@@ -4,6 +4,26 @@ The admin for support and finance. Money is looked at here, and moved only by th
 Django imports this package; importing its modules registers them.
 """
 
-from billing.admin import account, books, catalog, close, dunning, payments, transfers, usage
+from billing.admin import (
+    account,
+    books,
+    catalog,
+    close,
+    dunning,
+    payments,
+    reconciliation,
+    transfers,
+    usage,
+)
 
-__all__ = ["account", "books", "catalog", "close", "dunning", "payments", "transfers", "usage"]
+__all__ = [
+    "account",
+    "books",
+    "catalog",
+    "close",
+    "dunning",
+    "payments",
+    "reconciliation",
+    "transfers",
+    "usage",
+]

@@ -17,6 +17,7 @@ MAY = {
     "Finance": (
         "grant_credit", "record_payment", "charge_account", "place_hold",
         "assign_incomingtransfer", "add_closerun", "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message",
+        "run_reconciliation", "settle_break",
         "add_product", "change_product", "add_price", "change_price", "delete_price",
     ),
 }  # fmt: skip

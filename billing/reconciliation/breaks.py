@@ -8,10 +8,11 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from accounts.models import Account
-from billing import gateways
+from billing import decisions, gateways
 from billing.charge_protocol import TOOK_MONEY
 from billing.gateways import Misconfigured
 from billing.models import (
+    Decision,
     ListedObject,
     Payment,
     PaymentAttempt,
@@ -111,6 +112,22 @@ def accept(*, break_id: int, owner: str, reason: str, as_of: datetime) -> Reconc
     found.owner, found.note = owner, reason
     found.state, found.resolved_at = State.ACCEPTED, as_of
     found.save(update_fields=["owner", "note", "state", "resolved_at"])
+    decisions.record(
+        decisions.decision(
+            act="ACCEPT_BREAK",
+            did=Decision.Did.DONE,
+            because=reason,
+            account_id=found.account_id,
+            saw={
+                "kind": found.kind,
+                "provider_ref": found.provider_ref,
+                "amount_minor": found.amount_minor,
+                "currency": found.currency,
+            },
+            attempt=found.attempt,
+            actor=owner,
+        )
+    )
     return found
 
 

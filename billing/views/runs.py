@@ -16,9 +16,10 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import Account, User
+from billing import guard
 from billing.close import runs
 from billing.forms import StartCloseForm
-from billing.models import CloseRun, Decision, Step
+from billing.models import CloseRun, Decision, ReconciliationBreak, Step
 from billing.progress import duration
 from billing.reports import csv_cells, finance, lines, pace, progress
 from billing.views.staff import staff_only
@@ -38,6 +39,10 @@ def listed(request: HttpRequest) -> HttpResponse:
         "tab": "runs",
         "runs": [_summary(run) for run in found],
         "may_start": request.user.has_perm(START),
+        "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
+        "breaks_open": ReconciliationBreak.objects.filter(
+            state=ReconciliationBreak.State.OPEN
+        ).count(),
     }
     return render(request, "billing/runs.html", context)
 
