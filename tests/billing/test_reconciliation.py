@@ -190,10 +190,10 @@ class TestWhatNobodyWillSubmit:
             state=State.SUBMITTED, provider_ref=sandbox.prepare(spec, key="anew").ref
         )
 
-        today, tomorrow = reconciled(as_of=datetime.now(UTC)), reconciled(as_of=tomorrow())
+        first, second = reconciled(as_of=datetime.now(UTC)), reconciled(as_of=tomorrow())
 
-        assert "cancelled" not in today.counts
-        assert tomorrow.counts["cancelled"] == 1
+        assert "cancelled" not in first.counts
+        assert second.counts["cancelled"] == 1
         assert sandbox.read(left_behind.ref).status == "CANCELED"
         assert sandbox.read(PaymentAttempt.objects.get().provider_ref).status == "UNSUBMITTED"
 
