@@ -65,6 +65,8 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
     case = attempt.case
     if case is None:
         return True
+    if messages.was_asked_to_confirm(attempt):
+        return False
     told = case.attempts.filter(decline_code=attempt.decline_code).exclude(pk=attempt.pk)
     is_last = case.next_try_at is None and case.ends_at <= as_of
     return not is_last and not told.exists()

@@ -33,6 +33,7 @@ from notifications.models import Message
 INVOICE = "INVOICE"
 RECEIPT = "RECEIPT"
 PAYMENT_FAILED = "PAYMENT_FAILED"
+CONFIRMATION_NEEDED = "CONFIRMATION_NEEDED"
 CHARGE_ANNOUNCED = "CHARGE_ANNOUNCED"
 HOLD_PLACED = "HOLD_PLACED"
 HOLD_LIFTED = "HOLD_LIFTED"
@@ -56,6 +57,7 @@ def register() -> None:
     catalog.register(INVOICE, recheck=recheck_invoice)
     catalog.register(RECEIPT)
     catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
+    catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
     catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
     catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
     catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
@@ -121,6 +123,26 @@ def charge_announced(
     """This will tell what a direct debit will collect, and on which day, days before it does."""
     mail = _charge_announced(attempt, account=account, due_minor=due_minor, as_of=as_of)
     return _tell(f"attempt:{attempt.pk}", mail)
+
+
+def confirmation_needed(
+    attempt: PaymentAttempt, *, account: Account, until: datetime, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell that the bank wants the customer to confirm a payment, where, and until when."""
+    reader = Reader.of(account)
+    context = {
+        "amount": reader.money(attempt.amount_minor, attempt.currency),
+        "card": str(attempt.payment_method),
+        "until": reader.instant(until),
+        "confirm_link": attempt_link(attempt),
+    }
+    mail = _mail(CONFIRMATION_NEEDED, context, account=account, due_minor=due_minor, as_of=as_of)
+    return _tell(f"attempt:{attempt.pk}", mail)
+
+
+def was_asked_to_confirm(attempt: PaymentAttempt) -> bool:
+    """Whether its customer has had a mail about this attempt already, which said what happens next."""
+    return Message.objects.filter(kind=CONFIRMATION_NEEDED, fact=f"attempt:{attempt.pk}").exists()
 
 
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
@@ -271,6 +293,11 @@ def pay_link(account: Account) -> str:
     return f"{settings.SITE_URL}{reverse('account', args=[account.pk])}"
 
 
+def attempt_link(attempt: PaymentAttempt) -> str:
+    """Where the customer sees how one payment stands, and confirms it with their bank."""
+    return f"{settings.SITE_URL}{reverse('attempt', args=[attempt.account_id, attempt.pk])}"
+
+
 # --- why a card was declined, and what helps
 
 _CHECK_FUNDS = _("Please make sure that the card has enough funds, or pay with another card.")
@@ -278,6 +305,7 @@ _OTHER_CARD = _("Please add another card, or pay with one.")
 _ASK_BANK = _("Please ask your bank about it, or pay with another card.")
 _CHECK_DETAILS = _("Please enter the card's details again, or pay with another card.")
 _CONFIRM = _("Please sign in and pay; your bank will ask you to confirm it.")
+_TRY_AGAIN = _("Please try again and confirm it, or pay with another card.")
 _LATER = _("Please try again later, or pay with another card.")
 
 DECLINED = (_("The bank declined the card."), _ASK_BANK)
@@ -296,6 +324,10 @@ DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
     "incorrect_cvc": (_("The card's details are not right."), _CHECK_DETAILS),
     "invalid_cvc": (_("The card's details are not right."), _CHECK_DETAILS),
     "authentication_required": (_("Your bank wants you to confirm the payment."), _CONFIRM),
+    "payment_intent_authentication_failure": (
+        _("The payment was not confirmed with your bank."),
+        _TRY_AGAIN,
+    ),
     "processing_error": (_("The bank could not process the payment."), _LATER),
     "issuer_not_available": (_("The bank could not be reached."), _LATER),
     "try_again_later": (_("The bank could not process the payment."), _LATER),
@@ -374,6 +406,16 @@ def recheck_charge_announced(message: Message, as_of: datetime) -> Verdict:
         ),
         attempt=attempt,
     )
+
+
+def recheck_confirmation_needed(message: Message, as_of: datetime) -> Verdict:
+    """Confirmed, or given up: there is nothing to confirm any more."""
+    _account, standing = _look(message, as_of=as_of)
+    attempt = PaymentAttempt.objects.get(pk=uuid.UUID(_subject(message)))
+    if attempt.state != PaymentAttempt.State.REQUIRES_ACTION:
+        because = "there is nothing to confirm any more"
+        return _cancel(message, standing, because=because, attempt=attempt)
+    return Keep()
 
 
 def recheck_hold_placed(message: Message, as_of: datetime) -> Verdict:

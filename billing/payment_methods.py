@@ -8,6 +8,7 @@ a card they did not choose for it. The pages say so, and the close skips with "t
 A card whose bank says never again is blocked for ever, and with it its token, on whatever account.
 """
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from accounts import timeline
 from accounts.models import PaymentMethod
 from billing import dunning, gateways, locks
 
+logger = logging.getLogger(__name__)
 State = PaymentMethod.State
 
 
@@ -129,6 +131,23 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
     method.save(update_fields=["state", "removed_at", "is_default"])
     _record(method, "card.removed", f"Card removed: {method}", actor=actor)
     return method
+
+
+def detach(method: PaymentMethod) -> None:
+    """
+    This will have the gateway forget a card that was removed. A network call: with nothing open.
+
+    Should it fail, no harm is done: what is removed here is not charged.
+    """
+    is_used = PaymentMethod.objects.filter(
+        gateway=method.gateway, token=method.token, state=State.ACTIVE
+    )
+    if is_used.exists():
+        return
+    try:
+        gateways.get(method.gateway).detach(method.token)
+    except Exception as error:  # noqa: BLE001 - whatever the call raises, the card is removed
+        logger.warning("card %s is removed, but not detached: %r", method.pk, error)
 
 
 @transaction.atomic(durable=True)

@@ -178,6 +178,24 @@ def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentA
     return list(PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in taken]))
 
 
+def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: datetime) -> str:
+    """
+    Where the customer confirms an attempt with their bank; `return_url` where there is nothing to confirm.
+
+    It is the same object that they complete, so that it moves money once whoever else is at it; and what
+    is due is looked at before, as before every send.
+    """
+    asked = ask([attempt], as_of=as_of)
+    if [a.state for a in asked] != [State.REQUIRES_ACTION] or guard.shut([attempt.gateway]):
+        return return_url
+    try:
+        gateway = gateways.get(attempt.gateway)
+        return gateway.begin_authentication(_ref(asked[0]), return_url=return_url)
+    except Exception as error:  # noqa: BLE001 - whatever the call raises: their page says how it stands
+        logger.warning("attempt %s: nobody could be sent to the bank: %r", attempt.pk, error)
+        return return_url
+
+
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
     # What waits for its gateway to open must not keep the others from their turn.
@@ -856,6 +874,8 @@ def _apply(
         case State.CANCELING:
             _give_up(attempt, seen, as_of=as_of)
         case State.PROCESSING | State.REQUIRES_ACTION as waiting:
+            if waiting is State.REQUIRES_ACTION and attempt.state != waiting:
+                _ask_customer(attempt, account=account, as_of=as_of)
             attempt.state = waiting
             attempt.next_action_at = as_of + ASK_AGAIN_LATER
     attempt.save()
@@ -901,6 +921,20 @@ def _succeed(
             received_at=as_of,
         ),
         account=account,
+        as_of=as_of,
+    )
+
+
+def _ask_customer(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -> None:
+    """Who is not at it reads a mail; who is sees it on the page."""
+    if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
+        return
+    standing = ledger.standing(account.pk, as_of=as_of)
+    messages.confirmation_needed(
+        attempt,
+        account=account,
+        until=(attempt.submitted_at or as_of) + CUSTOMER_MAY_TAKE,
+        due_minor=standing.due_minor,
         as_of=as_of,
     )
 

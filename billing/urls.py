@@ -15,7 +15,18 @@ urlpatterns = [
     ),
     path("accounts/<int:account_id>/pay/", pay.pay, name="pay"),
     path("accounts/<int:account_id>/payments/<uuid:attempt_id>/", pay.attempt, name="attempt"),
+    path(
+        "accounts/<int:account_id>/payments/<uuid:attempt_id>/confirm/",
+        pay.confirm,
+        name="attempt-confirm",
+    ),
+    path(
+        "accounts/<int:account_id>/payments/<uuid:attempt_id>/confirmed/",
+        pay.confirmed,
+        name="attempt-confirmed",
+    ),
     path("accounts/<int:account_id>/cards/", cards.listed, name="cards"),
+    path("accounts/<int:account_id>/cards/entered/", cards.entered, name="card-entered"),
     path("accounts/<int:account_id>/cards/add/", cards.add, name="card-add"),
     path("accounts/<int:account_id>/cards/add-mandate/", mandates.add, name="mandate-add"),
     path(

@@ -97,6 +97,29 @@ class StripeProvider:
     def prepared(self, card: str = "visa", **facts: object) -> str:
         return gateways.get("stripe").prepare(self.spec(card, **facts), key=new_key()).ref
 
+    def setup_intent(self, account_ref: str, customer: str) -> str:
+        """A SetupIntent of ours for an account, as a session makes one."""
+        whose = {"account_id": account_ref, "installation": settings.INSTALLATION_ID}
+        metadata = {f"metadata[{name}]": value for name, value in whose.items()}
+        return self.post("setup_intents", customer=customer, **metadata)["id"]
+
+    # --- as a customer, on the provider's own pages
+
+    def enter_card(self, url: str, token: str = "pm_card_visa") -> str:
+        """Enter a card on a page of the provider's; where it sends the customer next."""
+        return self._sent_on(url, card=token)
+
+    def answer_bank(self, url: str, answer: str) -> str:
+        """Approve or refuse on the bank's page; where it sends the customer next."""
+        return self._sent_on(url, answer=answer)
+
+    def _sent_on(self, url: str, **said: str) -> str:
+        self._skip_at_stripe()
+        assert requests.get(url, timeout=PATIENCE_SECONDS).ok
+        answer = requests.post(url, data=said, allow_redirects=False, timeout=PATIENCE_SECONDS)
+        assert answer.status_code == 303, answer.text
+        return answer.headers["Location"]
+
     # --- from outside
 
     def control(self, what: str, order: object) -> dict[str, Any]:

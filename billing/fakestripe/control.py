@@ -22,6 +22,7 @@ KINDS = (
     "customer",
     "payment_method",
     "setup_intent",
+    "checkout.session",
     "payment_intent",
     "charge",
     "refund",
@@ -37,7 +38,10 @@ def dump(book: Book, said: Any) -> Object:
     return {
         "account": book.setting("account"),
         "now": book.now,
-        **{f"{kind}s": [book.shown(entry) for entry in book.select(kind)] for kind in KINDS},
+        **{
+            f"{kind.replace('.', '_')}s": [book.shown(entry) for entry in book.select(kind)]
+            for kind in KINDS
+        },
         "requests": [
             {"sequence": sequence, **json.loads(body)}
             for sequence, body in book.rows("SELECT seq, body FROM request ORDER BY seq")

@@ -7,7 +7,15 @@ in order: the second finds what the first left.
 
 import secrets
 
-from billing.fakestripe import charges, currencies, customers, events, payment_methods, searching
+from billing.fakestripe import (
+    banks,
+    charges,
+    currencies,
+    customers,
+    events,
+    payment_methods,
+    searching,
+)
 from billing.fakestripe.book import Book
 from billing.fakestripe.cards import AUTHENTICATION_REQUIRED, FAILED_AUTHENTICATION
 from billing.fakestripe.errors import Object, declined, invalid, refused
@@ -217,10 +225,7 @@ def _confirm(book: Book, intent: Object, params: Object) -> Object:
         return _settled(book, _fail(book, intent, method, AUTHENTICATION_REQUIRED.error()))
     intent |= {
         "status": "requires_action",
-        "next_action": {
-            "type": "use_stripe_sdk",
-            "use_stripe_sdk": {"type": "three_d_secure_redirect"},
-        },
+        "next_action": banks.next_action(book, intent["id"], params.get("return_url")),
     }
     events.record(book, "payment_intent.requires_action", book.save(intent))
     return intent

@@ -13,14 +13,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from billing.fakestripe import accounts, idempotency, params, refunds, routes, setup_intents
+from billing.fakestripe import (
+    accounts,
+    checkout,
+    idempotency,
+    params,
+    refunds,
+    routes,
+    setup_intents,
+)
 from billing.fakestripe.book import Book
 from billing.fakestripe.errors import ApiError, Object, internal
 from billing.fakestripe.events import API_VERSION
 from billing.fakestripe.faults import Fault, choose
 
 # Imported for the endpoints they register.
-ENDPOINTS = (accounts, setup_intents)
+ENDPOINTS = (accounts, setup_intents, checkout)
 
 
 @dataclass(frozen=True)

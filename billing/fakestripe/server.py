@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from billing.fakestripe import control, faults, webhooks
+from billing.fakestripe import control, faults, hosted, webhooks
 from billing.fakestripe.book import Book
 from billing.fakestripe.errors import Object
 from billing.fakestripe.provider import Provider, Request
@@ -58,6 +58,9 @@ class Server(ThreadingHTTPServer):
         self.provider = Provider(self.book, secret_key=options.secret_key)
         self.courier = webhooks.Courier(self.book)
         super().__init__((ADDRESS, options.port), Handler)
+        with self.book.writing():
+            # Pages say where the others are.
+            self.book.set("hosted_at", self.url)
 
     @property
     def url(self) -> str:
@@ -87,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         address = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if address.path.startswith("/hosted/"):
+            self._show(*hosted.answer(self.server.book, self.command, self.path, body))
+            return
         if not address.path.startswith("/v1/"):
             status, shown = control.answer(self.server.book, self.command, address.path, body)
             self._write(status, shown, {})
@@ -106,6 +112,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _show(self, status: int, page: str, location: str) -> None:
+        body = page.encode()
+        self.send_response(status)
+        if location:
+            self.send_header("Location", location)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -2,7 +2,7 @@
 
 import secrets
 
-from billing.fakestripe import customers, events, payment_methods
+from billing.fakestripe import banks, customers, events, payment_methods
 from billing.fakestripe.book import Book
 from billing.fakestripe.cards import FAILED_AUTHENTICATION
 from billing.fakestripe.errors import Object, declined, refused
@@ -52,7 +52,7 @@ def create(book: Book, params: Object) -> Object:
     )
     intent["client_secret"] = f"{intent['id']}_secret_{secrets.token_hex(12)}"
     events.record(book, "setup_intent.created", book.save(intent))
-    return _confirm(book, intent) if params.get("confirm") else intent
+    return _confirm(book, intent, params.get("return_url")) if params.get("confirm") else intent
 
 
 @route("GET", "/v1/setup_intents", {**LISTING, "customer": text, "payment_method": text})
@@ -76,7 +76,7 @@ def confirm(book: Book, params: Object, ref: str) -> Object:
     if "payment_method" in params:
         method = payment_methods.usable(book, params["payment_method"], intent["customer"])
         intent["payment_method"] = method["id"]
-    return _confirm(book, intent)
+    return _confirm(book, intent, params.get("return_url"))
 
 
 @route("POST", "/v1/setup_intents/{id}/cancel", {"cancellation_reason": text})
@@ -110,7 +110,7 @@ def _refuse_final(book: Book, intent: Object, verb: str) -> None:
         )
 
 
-def _confirm(book: Book, intent: Object) -> Object:
+def _confirm(book: Book, intent: Object, return_url: str | None) -> Object:
     if intent["payment_method"] is None:
         raise refused(
             "You cannot confirm this SetupIntent because it's missing a payment method.",
@@ -125,10 +125,7 @@ def _confirm(book: Book, intent: Object) -> Object:
         return _save_card(book, intent, method)
     intent |= {
         "status": "requires_action",
-        "next_action": {
-            "type": "use_stripe_sdk",
-            "use_stripe_sdk": {"type": "three_d_secure_redirect"},
-        },
+        "next_action": banks.next_action(book, intent["id"], return_url),
     }
     events.record(book, "setup_intent.requires_action", book.save(intent))
     return intent

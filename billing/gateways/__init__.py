@@ -56,6 +56,11 @@ def names() -> list[str]:
     ]
 
 
+def for_cards() -> str:
+    """The gateway that new cards are entered at: Stripe where it is set up, else the sandbox."""
+    return "stripe" if settings.STRIPE_SECRET_KEY else "sandbox"
+
+
 def get(name: str) -> Gateway:
     """
     This will return the gateway of a name.

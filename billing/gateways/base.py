@@ -114,11 +114,10 @@ class Method:
 
 @dataclass(frozen=True)
 class CardSetup:
-    """What the page that asks for a card hands to the provider's own form."""
+    """Where its holder enters a card: on the provider's own page. Empty where there is none."""
 
     ref: str
-    client_secret: str
-    publishable_key: str
+    url: str
 
 
 @dataclass(frozen=True)
@@ -221,6 +220,14 @@ class Gateway(Protocol):
         """
         ...
 
+    def begin_authentication(self, ref: str, *, return_url: str) -> str:
+        """
+        Where the card's holder confirms the same object with their bank, and is sent back from.
+
+        It is `return_url` itself where there is nothing to confirm, or no longer.
+        """
+        ...
+
     def cancel(self, ref: str, *, key: str) -> Observation:
         """This will make sure the object never moves money, or say that it already has."""
         ...
@@ -249,8 +256,14 @@ class Gateway(Protocol):
         """This will return whom the provider keeps this account's cards under, made if there is none."""
         ...
 
-    def begin_setup(self, *, account_ref: str, customer_ref: str) -> CardSetup:
-        """This will let the account's holder enter a card in the provider's own form."""
+    def begin_setup(
+        self, *, account_ref: str, customer_ref: str, currency: str, return_url: str
+    ) -> CardSetup:
+        """
+        This will let the account's holder enter a card on the provider's own page.
+
+        It sends them back to `return_url`, with `setup`, the ref to read, where a card was entered.
+        """
         ...
 
     def read_setup(self, ref: str) -> FinishedSetup:

@@ -149,9 +149,15 @@ class DebitGateway:
         """Mandates of the sandbox are kept under the account itself."""
         return account_ref
 
-    def begin_setup(self, *, account_ref: str, customer_ref: str) -> CardSetup:
+    def begin_authentication(self, ref: str, *, return_url: str) -> str:
+        """No bank asks anybody here."""
+        return return_url
+
+    def begin_setup(
+        self, *, account_ref: str, customer_ref: str, currency: str, return_url: str
+    ) -> CardSetup:
         """There is nothing to sign: sandbox mandates are chosen from a list on our own page."""
-        return CardSetup(ref=account_ref, client_secret="", publishable_key="")
+        return CardSetup(ref=account_ref, url="")
 
     def read_setup(self, ref: str) -> FinishedSetup:
         """Nothing comes of a setup in which nothing is signed."""

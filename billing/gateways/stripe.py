@@ -190,6 +190,30 @@ class StripeGateway:
             )
         raise refused
 
+    def begin_authentication(self, ref: str, *, return_url: str) -> str:
+        """
+        This will confirm the same intent again, its holder present, and say where the bank asks them.
+
+        Declined at once, or confirmed without a question, it is the caller's own page that says so.
+        """
+        with _in_our_words():
+            intent = self._client.v1.payment_intents.retrieve(ref).to_dict()
+            if self._observe(intent).status is not Status.NEEDS_CUSTOMER:
+                return return_url
+            if intent["status"] != "requires_action":
+                try:
+                    intent = self._client.v1.payment_intents.confirm(
+                        ref, {"payment_method": _refused_card(intent), "return_url": return_url}
+                    ).to_dict()
+                except stripe.CardError:
+                    return return_url
+                except stripe.InvalidRequestError as refused:
+                    if refused.code == MOVED_ON:
+                        return return_url
+                    raise
+        to_bank = (intent.get("next_action") or {}).get("redirect_to_url") or {}
+        return str(to_bank.get("url") or return_url)
+
     def read(self, ref: str) -> Observation:
         """
         The intent as it is now.
@@ -289,30 +313,43 @@ class StripeGateway:
             )
         return made.id
 
-    def begin_setup(self, *, account_ref: str, customer_ref: str) -> CardSetup:
-        """This will make a SetupIntent for Stripe's form on our page."""
+    def begin_setup(
+        self, *, account_ref: str, customer_ref: str, currency: str, return_url: str
+    ) -> CardSetup:
+        """This will open a page of Stripe's where a card is entered: a Checkout Session in setup mode."""
+        whose = _whose(account_ref)
         with _in_our_words():
-            setup = self._client.v1.setup_intents.create(
+            session = self._client.v1.checkout.sessions.create(
                 {
+                    "mode": "setup",
                     "customer": customer_ref,
-                    "usage": "off_session",
+                    "currency": currency.lower(),
                     "allowed_payment_method_types": ["card"],
-                    "metadata": _whose(account_ref),
+                    "setup_intent_data": {"metadata": whose},
+                    "metadata": whose,
+                    "success_url": f"{return_url}?setup={{CHECKOUT_SESSION_ID}}",
+                    "cancel_url": return_url,
                 }
             )
-        assert setup.client_secret, f"{setup.id} was made with a secret key, yet shows no secret"
-        return CardSetup(setup.id, setup.client_secret, settings.STRIPE_PUBLISHABLE_KEY)
+        assert session.url, f"{session.id} is new, yet has no page"
+        return CardSetup(session.id, session.url)
 
     def read_setup(self, ref: str) -> FinishedSetup:
-        """The card that came of a SetupIntent, none as long as it has not succeeded."""
+        """The card that came of a session or of its SetupIntent; none as long as that has not succeeded."""
         with _in_our_words():
-            setup = self._client.v1.setup_intents.retrieve(
-                ref, {"expand": ["payment_method"]}
-            ).to_dict()
-        has_card = setup["status"] == "succeeded"
+            if ref.startswith("cs_"):
+                setup = self._client.v1.checkout.sessions.retrieve(
+                    ref, {"expand": ["setup_intent.payment_method"]}
+                ).to_dict()
+                intent = setup["setup_intent"] or {}
+            else:
+                setup = intent = self._client.v1.setup_intents.retrieve(
+                    ref, {"expand": ["payment_method"]}
+                ).to_dict()
+        has_card = intent.get("status") == "succeeded"
         return FinishedSetup(
             account_ref=_ours(setup).get("account_id", ""),
-            method=_method(setup["payment_method"]) if has_card else None,
+            method=_method(intent["payment_method"]) if has_card else None,
         )
 
     def read_method(self, token: str) -> Method:
@@ -392,24 +429,21 @@ class StripeGateway:
 
 
 def _agreed_mode() -> bool:
-    """Whether we are live: every key, and the setting, must say the same."""
-    said = {
-        name: _is_live_key(name, getattr(settings, name))
-        for name in ("STRIPE_SECRET_KEY", "STRIPE_PUBLISHABLE_KEY")
-        if getattr(settings, name)
-    }
-    for name, is_live in said.items():
-        if is_live and not settings.STRIPE_LIVE:
-            raise Misconfigured(f"{name} is a live key: set STRIPE_LIVE=1 to charge real money")
-        if settings.STRIPE_LIVE and not is_live:
-            raise Misconfigured(f"STRIPE_LIVE is set, but {name} is a test key")
-    return bool(settings.STRIPE_LIVE)
+    """Whether we are live: the key, and the setting, must say the same."""
+    is_live = _is_live_key(settings.STRIPE_SECRET_KEY)
+    if is_live and not settings.STRIPE_LIVE:
+        raise Misconfigured(
+            "STRIPE_SECRET_KEY is a live key: set STRIPE_LIVE=1 to charge real money"
+        )
+    if settings.STRIPE_LIVE and not is_live:
+        raise Misconfigured("STRIPE_LIVE is set, but STRIPE_SECRET_KEY is a test key")
+    return is_live
 
 
-def _is_live_key(name: str, key: str) -> bool:
+def _is_live_key(key: str) -> bool:
     _, mode, *rest = [*key.split("_"), "", ""]
     if mode not in {"live", "test"} or not rest[0]:
-        raise Misconfigured(f"{name} is not a key of Stripe's: those look like sk_test_…")
+        raise Misconfigured("STRIPE_SECRET_KEY is not a key of Stripe's: those look like sk_test_…")
     return mode == "live"
 
 
@@ -562,6 +596,11 @@ def _advice(error: Object) -> str:
         network_advice_code=error.get("network_advice_code") or "",
         network_decline_code=error.get("network_decline_code") or "",
     )
+
+
+def _refused_card(intent: Object) -> str:
+    """The card that was refused until its holder confirms: the intent has let go of it."""
+    return str(intent["last_payment_error"]["payment_method"]["id"])
 
 
 def _method(found: Object) -> Method:

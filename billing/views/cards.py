@@ -1,11 +1,19 @@
-"""The account's cards: list, add a sandbox one, make one the default, remove one."""
+"""
+The account's cards: list, add one, make one the default, remove one.
 
+A card is entered on its provider's own page, never on one of ours; only the sandbox's are chosen here.
+"""
+
+import dataclasses
+import logging
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -14,6 +22,8 @@ from accounts.models import PaymentMethod
 from billing import gateways, ledger, payment_methods
 from billing.forms import AddCardForm
 from billing.views.access import Seat, members_only, payers_only, show
+
+logger = logging.getLogger(__name__)
 
 
 @require_safe
@@ -38,7 +48,13 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @payers_only
 def add(request: HttpRequest, seat: Seat) -> HttpResponse:
-    """A sandbox card: one of a few that each behave in their own way. No real card is asked for."""
+    """
+    Off to the provider's page; or a sandbox card, one of a few that each behave in their own way.
+
+    No real card is asked for here.
+    """
+    if gateways.for_cards() != "sandbox":
+        return _send_to_provider(request, seat)
     as_of = timezone.now()
     form = AddCardForm(request.POST if request.method == "POST" else None, as_of=as_of)
     if form.is_valid():
@@ -54,6 +70,80 @@ def add(request: HttpRequest, seat: Seat) -> HttpResponse:
         messages.success(request, _("%(card)s is on the account.") % {"card": card})
         return redirect("cards", seat.account.pk)
     return _form(request, seat, form)
+
+
+def _send_to_provider(request: HttpRequest, seat: Seat) -> HttpResponse:
+    if request.method != "POST":
+        return show(request, seat, "billing/card_enter.html", {"tab": "cards"})
+    account = seat.account
+    back = f"{settings.SITE_URL}{reverse('card-entered', args=[account.pk])}"
+    try:
+        gateway = gateways.get(gateways.for_cards())
+        customer = gateway.ensure_customer(
+            account_ref=account.external_id, email=account.email, name=account.name
+        )
+        setup = gateway.begin_setup(
+            account_ref=account.external_id,
+            customer_ref=customer,
+            currency=account.currency,
+            return_url=back,
+        )
+    except Exception:
+        # Whatever the call raises: nothing has happened yet.
+        logger.exception("no card can be entered")
+        messages.error(request, _("Cards cannot be entered just now. Please try again later."))
+        return redirect("cards", account.pk)
+    return redirect(setup.url)
+
+
+@require_safe
+@payers_only
+def entered(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """Back from the provider's page: with a card, or without one."""
+    ref = request.GET.get("setup", "")
+    if ref:
+        _add_entered(request, seat, ref)
+    return redirect("cards", seat.account.pk)
+
+
+def _add_entered(request: HttpRequest, seat: Seat, ref: str) -> None:
+    name = gateways.for_cards()
+    try:
+        setup = gateways.get(name).read_setup(ref)
+    except Exception:  # whatever the call raises, its webhook adds the card
+        logger.exception("the setup %s cannot be read", ref)
+        messages.info(request, _("Your card will be here in a moment."))
+        return
+    if setup.account_ref != seat.account.external_id or setup.method is None:
+        messages.error(request, _("No card was entered."))
+        return
+    try:
+        card = _keep(seat, name, setup.method)
+    except (payment_methods.CardBlocked, payment_methods.CardExpired):
+        messages.error(request, _("This card cannot be charged any more. Choose another one."))
+    else:
+        messages.success(request, _("%(card)s is on the account.") % {"card": card})
+
+
+def _keep(seat: Seat, gateway: str, method: gateways.Method) -> PaymentMethod:
+    as_of = timezone.now()
+    try:
+        return payment_methods.add_card(
+            account_id=seat.account.pk,
+            gateway=gateway,
+            actor=seat.email,
+            as_of=as_of,
+            make_default=True,
+            **dataclasses.asdict(method),
+        )
+    except payment_methods.AlreadyAdded as already:
+        # By its webhook, which does not know that it is to be charged; or by a reload.
+        return payment_methods.make_default(
+            account_id=seat.account.pk,
+            method_id=already.method.pk,
+            actor=seat.email,
+            as_of=as_of,
+        )
 
 
 def _form(request: HttpRequest, seat: Seat, form: AddCardForm) -> HttpResponse:
@@ -99,6 +189,7 @@ def remove(request: HttpRequest, seat: Seat, method_id: int) -> HttpResponse:
         )
     except payment_methods.NoSuchCard:
         raise Http404 from None
+    payment_methods.detach(card)
     messages.success(request, _("%(card)s was removed.") % {"card": card})
     return redirect("cards", seat.account.pk)
 

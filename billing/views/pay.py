@@ -9,11 +9,13 @@ import uuid
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import PaymentMethod
 from billing import decisions, ledger, messages, payments
@@ -168,13 +170,7 @@ def _decide(
 @members_only
 def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
     """Where one attempt stands, in words. One that is not known is asked about; none is begun."""
-    found = (
-        PaymentAttempt.objects.filter(account=seat.account, pk=attempt_id)
-        .select_related("payment_method")
-        .first()
-    )
-    if found is None:
-        raise Http404
+    found = _own(seat, attempt_id)
     as_of = timezone.now()
     if outcome(found) == "unknown" and found.unknown_since is not None:
         payments.ask([found], as_of=as_of)
@@ -190,9 +186,40 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "owed": standing.due_minor > 0,
         "outcome": outcome(found),
+        "attempt": found.pk,
         **_decline(found),
     }
     return show(request, seat, "billing/attempt.html", context)
+
+
+@require_POST
+@payers_only
+def confirm(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
+    """Off to the bank, which asks the customer whether it is them."""
+    found = _own(seat, attempt_id)
+    back = f"{settings.SITE_URL}{reverse('attempt-confirmed', args=[seat.account.pk, found.pk])}"
+    as_of = timezone.now()
+    return redirect(payments.begin_authentication(found, return_url=back, as_of=as_of))
+
+
+@require_safe
+@payers_only
+def confirmed(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
+    """Back from the bank. What it says is not read from the address, but asked of the provider."""
+    found = _own(seat, attempt_id)
+    payments.ask([found], as_of=timezone.now())
+    return redirect("attempt", seat.account.pk, found.pk)
+
+
+def _own(seat: Seat, attempt_id: uuid.UUID) -> PaymentAttempt:
+    found = (
+        PaymentAttempt.objects.filter(account=seat.account, pk=attempt_id)
+        .select_related("payment_method")
+        .first()
+    )
+    if found is None:
+        raise Http404
+    return found
 
 
 def outcome(attempt: PaymentAttempt) -> str:

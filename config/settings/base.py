@@ -143,7 +143,6 @@ STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
 
 # Stripe (docs/stripe.md). Without a key there is no such gateway; a live one works only with STRIPE_LIVE.
 STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
-STRIPE_PUBLISHABLE_KEY = env.str("STRIPE_PUBLISHABLE_KEY", default="")
 STRIPE_LIVE = env.bool("STRIPE_LIVE", default=False)
 # Several, so that a new one can be added before the old one goes.
 STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])

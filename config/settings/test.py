@@ -28,7 +28,6 @@ STORAGES = {
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 # Whatever the environment says: a test that charges through Stripe says so, and names its provider.
 STRIPE_SECRET_KEY = ""
-STRIPE_PUBLISHABLE_KEY = ""
 STRIPE_LIVE = False
 DEBIT_WEBHOOK_SECRETS = []
 # Nothing is collected in a fresh clone; WhiteNoise would warn of it, and a warning fails a test.

@@ -411,10 +411,9 @@ class TestACard:
 
 class TestACardThatWasEntered:
     def entered(self, stripe, account_ref: str, card: str = "visa") -> str:
-        customer = stripe.customer()
-        begun = gateways.get("stripe").begin_setup(account_ref=account_ref, customer_ref=customer)
-        stripe.post(f"setup_intents/{begun.ref}/confirm", payment_method=f"pm_card_{card}")
-        return begun.ref
+        ref = stripe.setup_intent(account_ref, stripe.customer())
+        stripe.post(f"setup_intents/{ref}/confirm", payment_method=f"pm_card_{card}")
+        return ref
 
     def test_is_added_though_its_page_was_closed(self, stripe):
         account = AccountFactory()
@@ -471,11 +470,9 @@ class TestACardThatWasEntered:
 
     def test_and_not_finished_is_no_card(self, stripe):
         account = AccountFactory()
-        begun = gateways.get("stripe").begin_setup(
-            account_ref=account.external_id, customer_ref=stripe.customer()
-        )
+        ref = stripe.setup_intent(account.external_id, stripe.customer())
 
-        assert told(event("setup_intent.succeeded", begun.ref)) == ["IGNORED"]
+        assert told(event("setup_intent.succeeded", ref)) == ["IGNORED"]
 
     def test_for_nobody_of_ours_is_foreign(self, stripe):
         assert told(event("setup_intent.succeeded", self.entered(stripe, "nobody"))) == ["FOREIGN"]

@@ -203,10 +203,15 @@ class TestMethods:
     def test_are_kept_under_the_account_and_not_entered(self, subject):
         gateway = subject.gateway
         customer = gateway.ensure_customer(account_ref="acme", email="", name="Acme")
-        begun = gateway.begin_setup(account_ref="acme", customer_ref=customer)
+        begun = gateway.begin_setup(
+            account_ref="acme",
+            customer_ref=customer,
+            currency="EUR",
+            return_url="https://us.example/",
+        )
 
         assert customer == "acme"
-        assert begun.client_secret == ""
+        assert begun.url == ""
         assert gateway.read_setup(begun.ref).method is None
 
     def test_can_be_charged_to_the_last_minor_unit(self, subject):

@@ -15,11 +15,19 @@ def test_keeps_cards_under_the_account(sandbox):
 
 
 def test_has_no_form_to_enter_a_card_in(sandbox):
-    begun = sandbox.begin_setup(account_ref="acme", customer_ref="acme")
+    begun = sandbox.begin_setup(
+        account_ref="acme", customer_ref="acme", currency="EUR", return_url="https://us.example/"
+    )
 
-    assert begun.client_secret == ""
+    assert begun.url == ""
     assert sandbox.read_setup(begun.ref).method is None
     assert sandbox.read_setup(begun.ref).account_ref == "acme"
+
+
+def test_sends_nobody_to_a_bank(sandbox):
+    assert sandbox.begin_authentication("sb_1", return_url="https://us.example/") == (
+        "https://us.example/"
+    )
 
 
 @pytest.mark.parametrize("token", CARDS)

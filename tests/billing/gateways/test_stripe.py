@@ -23,10 +23,11 @@ from billing.gateways import (
     Status,
 )
 from billing.gateways import stripe as module
-from billing.gateways.base import CardSetup
+from billing.gateways.base import CardSetup, FinishedSetup
 from billing.gateways.stripe import StripeGateway
 from tests.stripe_provider import SECRET, StripeProvider, new_key, signed
 
+BACK = "https://us.example/back/"
 LONG_AGO = datetime(2018, 1, 1, tzinfo=UTC)
 
 
@@ -561,23 +562,28 @@ class TestCards:
 
         assert gateway.ensure_customer(**who) != gateway.ensure_customer(**who)
 
-    def test_a_card_is_entered_in_the_providers_form(self, gateway, stripe, settings):
-        settings.STRIPE_PUBLISHABLE_KEY = "pk_test_1"
+    def test_a_card_is_entered_on_the_providers_page(self, gateway, stripe):
         customer = stripe.customer()
 
-        begun = gateways.get("stripe").begin_setup(account_ref="acme", customer_ref=customer)
+        begun = gateway.begin_setup(
+            account_ref="acme", customer_ref=customer, currency="EUR", return_url=BACK
+        )
         before = gateway.read_setup(begun.ref)
-        stripe.post(f"setup_intents/{begun.ref}/confirm", payment_method="pm_card_visa")
+        came_back = stripe.enter_card(begun.url)
         after = gateway.read_setup(begun.ref)
 
         assert isinstance(begun, CardSetup)
-        assert begun.client_secret.startswith(begun.ref)
-        assert begun.publishable_key == "pk_test_1"
+        assert came_back == f"{BACK}?setup={begun.ref}"
         assert (before.account_ref, before.method) == ("acme", None)
         assert after.method == gateway.read_method(after.method.token)
         assert (after.method.customer_ref, after.method.brand) == (customer, "Visa")
         assert after.method.last_four == "4242"
         assert after.method.expiry_year > 2026
+
+    def test_a_setup_intent_of_its_own_is_read_too(self, gateway, stripe):
+        begun = stripe.setup_intent("acme", stripe.customer())
+
+        assert gateway.read_setup(begun) == FinishedSetup("acme", None)
 
     def test_detached_twice_is_detached(self, gateway, stripe):
         token = stripe.card(stripe.customer())
@@ -699,6 +705,75 @@ class TestParseWebhook:
             parse(gateway, {**EVENT, "livemode": True})
 
 
+class TestAuthentication:
+    """The customer is there, and completes the intent that was refused while they were not."""
+
+    @pytest.fixture
+    def refused(self, gateway, stripe) -> str:
+        ref = stripe.prepared("authenticationRequired")
+        assert gateway.submit(ref, key=new_key()).status == "NEEDS_CUSTOMER"
+        return ref
+
+    def test_approved_it_is_the_same_intent_that_succeeds(self, gateway, stripe, refused):
+        url = gateway.begin_authentication(refused, return_url=BACK)
+
+        came_back = stripe.answer_bank(url, "approve")
+
+        assert came_back.startswith(f"{BACK}?payment_intent={refused}&")
+        assert gateway.read(refused).status == "SUCCEEDED"
+        assert len(stripe.intents()) == 1
+
+    def test_refused_it_is_a_decline(self, gateway, stripe, refused):
+        stripe.answer_bank(gateway.begin_authentication(refused, return_url=BACK), "refuse")
+
+        seen = gateway.read(refused)
+        assert (seen.status, seen.decline_code) == (
+            "DECLINED",
+            "payment_intent_authentication_failure",
+        )
+
+    def test_begun_twice_it_is_the_same_page(self, gateway, refused):
+        first = gateway.begin_authentication(refused, return_url=BACK)
+
+        assert gateway.begin_authentication(refused, return_url=BACK) == first
+
+    def test_where_the_bank_asks_nothing_the_customer_comes_back_at_once(
+        self, gateway, stripe, refused
+    ):
+        token = stripe.intents()[0]["last_payment_error"]["payment_method"]["id"]
+        stripe.becomes(token, "visa")
+
+        assert gateway.begin_authentication(refused, return_url=BACK) == BACK
+        assert gateway.read(refused).status == "SUCCEEDED"
+
+    def test_declined_at_once_the_customer_comes_back(self, gateway, stripe, refused):
+        token = stripe.intents()[0]["last_payment_error"]["payment_method"]["id"]
+        stripe.becomes(token, "visa_chargeDeclined")
+
+        assert gateway.begin_authentication(refused, return_url=BACK) == BACK
+
+    def test_of_what_waits_for_nobody_there_is_none(self, gateway, stripe):
+        assert gateway.begin_authentication(stripe.prepared(), return_url=BACK) == BACK
+
+    def test_of_what_was_canceled_meanwhile_there_is_none(
+        self, gateway, stripe, refused, monkeypatch
+    ):
+        looked = gateway._client.v1.payment_intents.retrieve(refused)
+        gateway.cancel(refused, key=new_key())
+        monkeypatch.setattr(gateway._client.v1.payment_intents, "retrieve", lambda _: looked)
+
+        assert gateway.begin_authentication(refused, return_url=BACK) == BACK
+
+    def test_a_refusal_we_do_not_know_is_said(self, gateway, refused, monkeypatch):
+        def refuse(*_):
+            raise sdk.InvalidRequestError("Not like that", "return_url")
+
+        monkeypatch.setattr(gateway._client.v1.payment_intents, "confirm", refuse)
+
+        with pytest.raises(Misconfigured, match="Not like that"):
+            gateway.begin_authentication(refused, return_url=BACK)
+
+
 class TestSettings:
     def test_without_a_key_there_is_no_such_gateway(self, settings):
         settings.STRIPE_SECRET_KEY = ""
@@ -708,22 +783,17 @@ class TestSettings:
             gateways.get("stripe")
 
     @pytest.mark.parametrize(
-        ("secret", "publishable", "live", "said"),
+        ("secret", "live", "said"),
         [
-            ("sk_live_1", "", False, "STRIPE_LIVE=1"),
-            ("rk_live_1", "", False, "STRIPE_LIVE=1"),
-            ("sk_test_1", "pk_live_1", False, "STRIPE_PUBLISHABLE_KEY is a live key"),
-            ("sk_live_1", "pk_test_1", True, "STRIPE_PUBLISHABLE_KEY is a test key"),
-            ("sk_test_1", "", True, "STRIPE_SECRET_KEY is a test key"),
-            ("secret", "", False, "not a key"),
-            ("sk_test", "", False, "not a key"),
+            ("sk_live_1", False, "STRIPE_LIVE=1"),
+            ("rk_live_1", False, "STRIPE_LIVE=1"),
+            ("sk_test_1", True, "STRIPE_SECRET_KEY is a test key"),
+            ("secret", False, "not a key"),
+            ("sk_test", False, "not a key"),
         ],
     )
-    def test_keys_that_do_not_fit_together_are_refused(
-        self, settings, secret, publishable, live, said
-    ):
+    def test_a_key_that_does_not_fit_is_refused(self, settings, secret, live, said):
         settings.STRIPE_SECRET_KEY = secret
-        settings.STRIPE_PUBLISHABLE_KEY = publishable
         settings.STRIPE_LIVE = live
 
         with pytest.raises(Misconfigured, match=said):
