@@ -49,6 +49,10 @@ class Aside:
         finally:
             connection.close()
 
+    @property
+    def is_at_work(self) -> bool:
+        return self._thread.is_alive()
+
     def join(self) -> Any:
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), "it never came back"

@@ -1,19 +1,23 @@
 """A month closed through the Stripe gateway: a provider process, its SDK, its webhooks, its own book."""
 
+import time
 from datetime import datetime, timedelta
 
 import pytest
+from django.db import connection
 
-from billing import books, inbound, ledger, payments
+from billing import books, gateways, inbound, ledger, payments
 from billing.models import Invoice, Payment, PaymentAttempt, Step
 from tests.billing.stripe_builders import told, using
 from tests.closing import finish, start_close, step_of, work
 from tests.factories import AS_OF, AccountFactory, account_using
+from tests.workers import Aside
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LATER = AS_OF + timedelta(minutes=2)
 NEXT_DAY = AS_OF + timedelta(days=1)
+HELD_SECONDS = 2.0
 
 
 def due(account, *, as_of=NEXT_DAY) -> int:
@@ -106,6 +110,44 @@ def test_a_close_over_a_bad_line_charges_everybody_once(stripe):
     assert Invoice.objects.filter(settled_at=None).count() == 0
     assert len([i for i in stripe.intents() if i["status"] == "succeeded"]) == len(accounts)
     assert_both_books_say_the_same(stripe)
+
+
+def test_while_the_provider_holds_a_request_no_session_of_ours_is_idle_in_transaction(stripe):
+    """A provider that takes half a minute must not hold rows of ours: here, two seconds for every call."""
+    # Importing its SDK takes half a second as well, the first time.
+    gateways.get("stripe")
+    accounts = [using(stripe, f"{n}.00") for n in range(10, 14)]
+    declined = using(stripe, "20.00", card="chargeCustomerFail")
+    start_close()
+    work("INVOICE")
+    stripe.control("faults", {"odds": f"slow=1:{HELD_SECONDS}"})
+
+    charging = Aside(lambda: work("CHARGE"))
+    seen = []
+    while charging.is_at_work:
+        seen.append(idle_in_transaction())
+        time.sleep(0.02)
+    charging.join()
+    stripe.heal()
+
+    # Prepared, submitted, and one of them cancelled: looked at all through these calls.
+    assert len(seen) > 3 * HELD_SECONDS * 10
+    assert not [session for look in seen for session in look]
+    assert [due(account) for account in accounts] == [0] * 4
+    assert due(declined) == 2000
+    assert_both_books_say_the_same(stripe)
+
+
+def idle_in_transaction() -> list[tuple[str, str]]:
+    """Sessions that have had a transaction open for longer than it takes to send the next statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT query, now() - state_change FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state LIKE 'idle in transaction%%'"
+            " AND clock_timestamp() - state_change > make_interval(secs => %s)",
+            [HELD_SECONDS * 0.75],
+        )
+        return list(cursor.fetchall())
 
 
 def test_every_event_of_a_close_told_twice_and_backwards_changes_nothing(stripe):

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-# Of these every long storm must see some, or it has shown nothing about them.
+# Of these every storm must see some, or it has shown nothing about them.
 RECOVERIES = (
     "step leases expired",
     "attempts driven by the sweeper",
@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 4.0), help="between kills")
     parser.add_argument("--kills", type=int, default=40, help="fewer than this is a failure")
     parser.add_argument(
-        "--each", type=int, default=None, help="of each kind at least; 1 from ten minutes on"
+        "--each", type=int, default=1, help="of each kind of kill, fault and recovery at least"
     )
     parser.add_argument("--json", type=Path, help="write what was counted there")
     parser.add_argument("--keep", action="store_true", help="keep the folder after a violation")
@@ -137,7 +137,6 @@ def _storm(stage, options: argparse.Namespace) -> tuple[list[str], int]:
     from django.db import connection
 
     from tests.storm.monkey import Monkey
-    from tests.storm.notes import counted, note
     from tests.storm.stage import PROVIDER
 
     rng = random.Random(options.seed)
@@ -146,8 +145,9 @@ def _storm(stage, options: argparse.Namespace) -> tuple[list[str], int]:
     _let_it_begin(stage)
     began = time.monotonic()
     while (past := time.monotonic() - began) < options.seconds or (
-        # On a busy machine a cluster takes long to stand, and the monkey waits for it.
-        sum(monkey.kills.values()) < options.kills and past < options.seconds * 1.5
+        # On a busy machine a cluster takes long to stand, and the monkey waits for it; and what has
+        # not happened yet may still happen.
+        past < options.seconds * 1.5 and _too_few(monkey, _counts(stage), options)
     ):
         monkey.strike(while_waiting=stage.tend)
         pause = time.monotonic() + rng.uniform(*options.pause)
@@ -163,9 +163,8 @@ def _storm(stage, options: argparse.Namespace) -> tuple[list[str], int]:
     stage.start(PROVIDER)
     _tell_provider("clear")
     took, undone = _quiesce(stage)
-    note("cluster crashes, restarted by the supervisor", stage.crashes())
     stage.end(but=PROVIDER)
-    counts = counted()
+    counts = _counts(stage)
     found = [f"not quiet after {QUIET_WITHIN_SECONDS} s: {undone}"] if undone else []
     found += _with_patience("violations")
     volume = _with_patience("volume")
@@ -174,6 +173,13 @@ def _storm(stage, options: argparse.Namespace) -> tuple[list[str], int]:
     if options.json:
         _write(options, monkey, counts, volume, took, found)
     return found, sum(monkey.kills.values())
+
+
+def _counts(stage) -> Counter[str]:
+    from tests.storm.notes import counted
+
+    crashes = {"cluster crashes, restarted by the supervisor": stage.crashes()}
+    return counted() + Counter(crashes)
 
 
 def _let_it_begin(stage) -> None:
@@ -228,12 +234,11 @@ def _print(monkey, counts: Counter[str], volume: dict[str, int], took: float) ->
 
 def _too_few(monkey, counts: Counter[str], options: argparse.Namespace) -> list[str]:
     """What did not happen proves nothing."""
-    each = options.each if options.each is not None else int(options.seconds >= 600)
     kills = sum(monkey.kills.values())
     return [
         *([f"only {kills} kills"] if kills < options.kills else []),
-        *(f"too few: {kind}" for kind in monkey.kinds if monkey.kills[kind] < each),
-        *(f"too few: {what}" for what in RECOVERIES if counts[what] < each),
+        *(f"too few: {kind}" for kind in monkey.kinds if monkey.kills[kind] < options.each),
+        *(f"too few: {what}" for what in RECOVERIES if counts[what] < options.each),
     ]
 
 

@@ -19,7 +19,8 @@ from tests.storm.stage import CLUSTERS, PROVIDER, Stage, everything_below
 PATIENCE_SECONDS = 1.5
 # A payment takes a fraction of a second: who wants to meet one has to wait.
 PATIENCE_FOR = {"kill -9 site worker": 8.0}
-FROZEN_SECONDS = (3.0, 10.0)
+# Longer than the lease of a step (settings.py): who wakes up finds another at work.
+FROZEN_SECONDS = (6.0, 12.0)
 
 
 class NobodyThere(Exception):
