@@ -94,9 +94,8 @@ PATCHES = (
         (
             Change(
                 PAYMENTS,
-                "    locks.accounts_for_update(ids)\n    standings = ledger.standings(ids, as_of=as_of)\n"
-                "    for attempt in sorted(attempts",
-                "    standings = ledger.standings(ids, as_of=as_of)\n    for attempt in sorted(attempts",
+                "    locks.accounts_for_update(ids)\n    stopped = guard.shut(",
+                "    stopped = guard.shut(",
             ),
         ),
         (f"{AT_ONCE}::test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck",),
