@@ -10,7 +10,8 @@ So before anything is reserved or sent, a gateway must be open, and it closes by
 2. one of the provider's newest objects belongs to an attempt we do not know: a copy of the disk was put
    back. An attempt is committed before its provider hears of it, so a database that is whole knows all.
 
-It opens when the provider has been listed and what was lost is found again (billing/reconciliation.py).
+What neither notices: rows overwritten in place, in the same tables, within a minute of their backup.
+It opens when the provider has been listed and what was lost is found again (billing/reconciliation/).
 Times here are the database's own: a row that was restored is as old as it looks.
 """
 

@@ -168,23 +168,30 @@ class TestCloses:
 
         assert collect(account).state == State.RELEASED
 
+    @staticmethod
+    def identity_for(role: str) -> str:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL ROLE {role}")
+            return guard._identity()
+
     def test_in_a_role_that_may_not_ask_the_server_who_it_is(self):
         collect(owing())
         whole = guard._identity()
         with connection.cursor() as cursor:
             cursor.execute("CREATE ROLE plain_reconcile")
-            cursor.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
             cursor.execute("GRANT SELECT ON billing_gatewayguard TO plain_reconcile")
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute("SET LOCAL ROLE plain_reconcile")
-                as_far_as_it_may = guard._identity()
+            as_anybody = self.identity_for("plain_reconcile")
+            with connection.cursor() as cursor:
+                cursor.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+            as_far_as_it_may = self.identity_for("plain_reconcile")
         finally:
             with connection.cursor() as cursor:
                 cursor.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
                 cursor.execute("DROP OWNED BY plain_reconcile")
                 cursor.execute("DROP ROLE plain_reconcile")
 
+        assert as_anybody == whole
         assert whole.endswith(as_far_as_it_may)
         assert whole.count("/") == 3
         assert as_far_as_it_may.count("/") == 1
