@@ -21,6 +21,7 @@ from billing.models import (
     LedgerEntry,
     Payment,
     PaymentAttempt,
+    PaymentReversal,
     Posting,
 )
 
@@ -225,6 +226,34 @@ def payment_received(payment: Payment, *, allocated_minor: int, entity_id: int) 
         description=f"Payment by {payment.method}",
         effective_at=payment.received_at,
         legs=legs,
+    )
+
+
+def payment_reversed(reversal: PaymentReversal, *, out_of: str, entity_id: int) -> Event:
+    """
+    Money that we had is gone: what it had settled is owed again, what it had left as credit is not theirs.
+
+    `out_of` is the ledger account that it leaves: cash, or what a dispute had taken from it already.
+    What we had paid back before cannot be asked for again: it stays our cost.
+    """
+    payment = reversal.payment
+    parts = (
+        (Kind.RECEIVABLE, reversal.owed_minor),
+        (Kind.CUSTOMER_CREDIT, reversal.credit_minor),
+        (Kind.REFUNDS, reversal.lost_minor),
+    )
+    return Event(
+        kind=LedgerEntry.Kind.PAYMENT_REVERSED,
+        source=f"reversal:{reversal.pk}",
+        account_id=payment.account_id,
+        entity_id=entity_id,
+        currency=payment.currency,
+        description=str(reversal),
+        effective_at=reversal.reversed_at,
+        legs=[
+            *(Leg(kind, amount_minor) for kind, amount_minor in parts if amount_minor),
+            Leg(out_of, -reversal.amount_minor, payment.gateway),
+        ],
     )
 
 

@@ -46,6 +46,11 @@ def open_invoices_for_update(account_ids: Iterable[int]) -> list[Invoice]:
     return sorted(invoices, key=lambda invoice: (invoice.due_at, invoice.pk))
 
 
+def invoices_for_update(invoice_ids: Iterable[int]) -> list[Invoice]:
+    """This will lock some invoices of one (locked) account, settled or not, in id order."""
+    return list(Invoice.objects.select_for_update().filter(pk__in=list(invoice_ids)).order_by("pk"))
+
+
 def attempt_for_update(attempt_id: uuid.UUID) -> PaymentAttempt:
     """This will lock one attempt; its account must be locked already."""
     return PaymentAttempt.objects.select_for_update().get(pk=attempt_id)

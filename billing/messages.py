@@ -23,7 +23,7 @@ from accounts import timeline
 from accounts.models import Account, Hold, PaymentMethod
 from billing import decisions, ledger, locks
 from billing.ledger import Standing
-from billing.models import Decision, Invoice, Payment, PaymentAttempt
+from billing.models import Decision, Invoice, Payment, PaymentAttempt, PaymentReversal
 from billing.references import reference_of
 from notifications import catalog, outbox
 from notifications.catalog import Cancel, Keep, Rerender, Verdict
@@ -35,6 +35,7 @@ RECEIPT = "RECEIPT"
 PAYMENT_FAILED = "PAYMENT_FAILED"
 CONFIRMATION_NEEDED = "CONFIRMATION_NEEDED"
 CHARGE_ANNOUNCED = "CHARGE_ANNOUNCED"
+PAYMENT_REVERSED = "PAYMENT_REVERSED"
 HOLD_PLACED = "HOLD_PLACED"
 HOLD_LIFTED = "HOLD_LIFTED"
 
@@ -59,6 +60,7 @@ def register() -> None:
     catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
     catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
     catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
+    catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
     catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
     catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
 
@@ -143,6 +145,14 @@ def confirmation_needed(
 def was_asked_to_confirm(attempt: PaymentAttempt) -> bool:
     """Whether its customer has had a mail about this attempt already, which said what happens next."""
     return Message.objects.filter(kind=CONFIRMATION_NEEDED, fact=f"attempt:{attempt.pk}").exists()
+
+
+def payment_reversed(
+    reversal: PaymentReversal, *, account: Account, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell that a payment went back, and what is owed now."""
+    mail = _payment_reversed(reversal, account=account, due_minor=due_minor, as_of=as_of)
+    return _tell(f"reversal:{reversal.pk}", mail)
 
 
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
@@ -262,6 +272,18 @@ def _charge_announced(
         "charge_date": reader.day(attempt.charge_date),
     }
     return _mail(CHARGE_ANNOUNCED, context, account=account, due_minor=due_minor, as_of=as_of)
+
+
+def _payment_reversed(
+    reversal: PaymentReversal, *, account: Account, due_minor: int, as_of: datetime
+) -> _Mail:
+    payment, reader = reversal.payment, Reader.of(account)
+    context = {
+        "amount": reader.money(reversal.amount_minor, payment.currency),
+        "method": payment.method,
+        "paid_on": reader.date(payment.received_at),
+    }
+    return _mail(PAYMENT_REVERSED, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
 def _hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
@@ -416,6 +438,19 @@ def recheck_confirmation_needed(message: Message, as_of: datetime) -> Verdict:
         because = "there is nothing to confirm any more"
         return _cancel(message, standing, because=because, attempt=attempt)
     return Keep()
+
+
+def recheck_payment_reversed(message: Message, as_of: datetime) -> Verdict:
+    """The payment stays gone, whatever was paid since: only the balance may be another."""
+    account, standing = _look(message, as_of=as_of)
+    reversal = PaymentReversal.objects.select_related("payment").get(pk=int(_subject(message)))
+    return _keep_or_rerender(
+        message,
+        standing,
+        lambda: _payment_reversed(
+            reversal, account=account, due_minor=standing.due_minor, as_of=as_of
+        ),
+    )
 
 
 def recheck_hold_placed(message: Message, as_of: datetime) -> Verdict:

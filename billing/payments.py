@@ -1030,6 +1030,7 @@ def _book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
         CreditGrant.objects.create(
             account=account,
             kind=CreditGrant.Kind.SURPLUS,
+            payment=payment,
             currency=payment.currency,
             amount_minor=surplus_minor,
             remaining_minor=surplus_minor,

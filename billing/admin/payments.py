@@ -15,7 +15,7 @@ from billing import payments
 from billing.admin.books import AllocationRows
 from billing.admin.cells import money
 from billing.forms import ReasonForm
-from billing.models import Payment, PaymentAttempt
+from billing.models import Payment, PaymentAttempt, PaymentReversal
 
 
 @admin.register(Payment)
@@ -31,6 +31,25 @@ class PaymentAdmin(ReadOnlyAdmin):
     @admin.display(description="amount", ordering="amount_minor")
     def amount(self, payment: Payment) -> str:
         return money(payment.amount_minor, payment.currency)
+
+
+@admin.register(PaymentReversal)
+class PaymentReversalAdmin(ReadOnlyAdmin):
+    list_display = ("reversed_at", "account", "amount", "owed_again", "payment", "reason")
+    list_filter = ("gateway",)
+    list_select_related = ("account", "payment")
+    search_fields = ("account__name", "account__external_id", "=provider_ref", "reason")
+    ordering = ("-pk",)
+    readonly_fields = ("amount", "owed_again")
+    inlines = (AllocationRows,)
+
+    @admin.display(description="amount", ordering="amount_minor")
+    def amount(self, reversal: PaymentReversal) -> str:
+        return money(reversal.amount_minor, reversal.payment.currency)
+
+    @admin.display(description="owed again", ordering="owed_minor")
+    def owed_again(self, reversal: PaymentReversal) -> str:
+        return money(reversal.owed_minor, reversal.payment.currency)
 
 
 @admin.register(PaymentAttempt)

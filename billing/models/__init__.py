@@ -9,6 +9,7 @@ from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
+from billing.models.payment_reversal import PaymentReversal
 from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
@@ -32,6 +33,7 @@ __all__ = [
     "NumberSeries",
     "Payment",
     "PaymentAttempt",
+    "PaymentReversal",
     "Posting",
     "Price",
     "Product",

@@ -25,8 +25,16 @@ class CreditGrant(models.Model):
     kind = models.CharField(max_length=12, choices=Kind)
     currency = models.CharField(max_length=3)
     amount_minor = models.BigIntegerField()
+    # What is not used, expired, refunded or reversed.
     remaining_minor = models.BigIntegerField()
     expired_minor = models.BigIntegerField(default=0)
+    # Paid back to the customer on purpose; and gone back, because the payment did.
+    refunded_minor = models.BigIntegerField(default=0)
+    reversed_minor = models.BigIntegerField(default=0)
+    # The payment whose money it is; null where it is not anybody's payment.
+    payment = models.ForeignKey(
+        "billing.Payment", on_delete=models.PROTECT, null=True, blank=True, related_name="grants"
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=300)
     granted_by = models.CharField(max_length=254, default="system")
@@ -38,7 +46,14 @@ class CreditGrant(models.Model):
             models.CheckConstraint(
                 condition=Q(remaining_minor__gte=0)
                 & Q(expired_minor__gte=0)
-                & Q(amount_minor__gte=F("remaining_minor") + F("expired_minor")),
+                & Q(refunded_minor__gte=0)
+                & Q(reversed_minor__gte=0)
+                & Q(
+                    amount_minor__gte=F("remaining_minor")
+                    + F("expired_minor")
+                    + F("refunded_minor")
+                    + F("reversed_minor")
+                ),
                 name="grant_is_never_overspent",
             ),
         ]

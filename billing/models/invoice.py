@@ -143,7 +143,11 @@ class LineItem(models.Model):
 
 
 class Allocation(models.Model):
-    """So much of a payment, or of a credit grant, went to this invoice. Append-only (trigger)."""
+    """
+    So much of a payment, or of a credit grant, went to this invoice. Append-only (trigger).
+
+    Where the payment went back, a second one below zero takes back the first, whole or in part.
+    """
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="allocations")
     payment = models.ForeignKey(
@@ -161,11 +165,26 @@ class Allocation(models.Model):
         related_name="allocations",
     )
     amount_minor = models.BigIntegerField()
+    # Below zero only: which allocation it takes back, and why.
+    reverses = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="reversed_by"
+    )
+    reversal = models.ForeignKey(
+        "billing.PaymentReversal",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="allocations",
+    )
     allocated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(amount_minor__gt=0), name="allocation_is_positive"),
+            models.CheckConstraint(
+                condition=Q(amount_minor__gt=0, reverses=None, reversal=None)
+                | Q(amount_minor__lt=0, reverses__isnull=False, reversal__isnull=False),
+                name="allocation_is_positive_or_takes_one_back",
+            ),
             models.CheckConstraint(
                 condition=Q(payment=None, grant__isnull=False)
                 | Q(payment__isnull=False, grant=None),

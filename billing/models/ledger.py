@@ -18,6 +18,7 @@ class LedgerAccount(models.Model):
         REVENUE = "REVENUE", "Revenue"
         CASH = "CASH", "Cash"  # one per gateway
         PROMOTIONS = "PROMOTIONS", "Promotions"  # what credits given away cost us
+        REFUNDS = "REFUNDS", "Refunds"  # what was paid back without being owed: less revenue
 
     CUSTOMER_SIDE = (Kind.RECEIVABLE, Kind.CUSTOMER_CREDIT)
 
@@ -71,6 +72,7 @@ class LedgerEntry(models.Model):
         CREDIT_APPLIED = "CREDIT_APPLIED", "Credit applied"
         CREDIT_EXPIRED = "CREDIT_EXPIRED", "Credit expired"
         PAYMENT_RECEIVED = "PAYMENT_RECEIVED", "Payment received"
+        PAYMENT_REVERSED = "PAYMENT_REVERSED", "Payment reversed"
 
     kind = models.CharField(max_length=30, choices=Kind)
     # What it books: "invoice:17", "payment:4", "grant:2", "allocation:9".

@@ -118,7 +118,7 @@ CLAIMS = {
             <> (SELECT coalesce(sum(g.remaining_minor), 0) FROM billing_creditgrant g WHERE g.account_id = a.id)""",
     "a grant is what it gave, what expired and what is left": """
         SELECT g.id FROM billing_creditgrant g
-         WHERE g.amount_minor <> g.remaining_minor + g.expired_minor + coalesce(
+         WHERE g.amount_minor <> g.remaining_minor + g.expired_minor + g.refunded_minor + g.reversed_minor + coalesce(
                (SELECT sum(amount_minor) FROM billing_allocation x WHERE x.grant_id = g.id), 0)""",
     "an invoice is settled exactly when nothing of it is due": """
         SELECT i.id FROM billing_invoice i

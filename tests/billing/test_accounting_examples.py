@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts.models import Account
-from billing import credits, invoicing, ledger, locks, payments
+from billing import credits, invoicing, ledger, locks, payments, reversals
 from billing.models import CreditGrant, Invoice, LedgerAccount, Posting
 from tests.factories import AccountFactory, CardFactory, PeriodFactory, SummaryFactory
 
@@ -48,6 +48,8 @@ class Books:
             "token": uuid.uuid4,
             "credits": credits,
             "payments": payments,
+            "reversals": reversals,
+            "locks": locks,
             "ledger": ledger,
             "Posting": Posting,
             "IntegrityError": IntegrityError,

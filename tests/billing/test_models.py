@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, models, transaction
 
 from accounts import timeline
 from accounts.models import Hold, TimelineEvent
-from billing import decisions
+from billing import decisions, reversals
 from billing.models import (
     Allocation,
     BillingPeriod,
@@ -28,6 +28,7 @@ from billing.models import (
     ListedObject,
     Payment,
     PaymentAttempt,
+    PaymentReversal,
     Posting,
     Price,
     Product,
@@ -109,6 +110,18 @@ def attempt(**facts: object) -> PaymentAttempt:
 def event() -> ProviderEvent:
     return ProviderEvent.objects.create(
         gateway="sandbox", event_id="evt_1", is_live=False, received_at=AS_OF, next_try_at=AS_OF
+    )
+
+
+def reversed_payment(amount_minor: int) -> PaymentReversal:
+    payment = pay_by_hand(AccountFactory(), 100)
+    return reversals.reverse_payment(
+        payment,
+        account=payment.account,
+        amount_minor=amount_minor,
+        provider_ref="R1",
+        reason="returned by the bank",
+        as_of=AS_OF,
     )
 
 
@@ -309,10 +322,15 @@ class TestInvoices:
         line.save()
         return again(line)
 
-    @breaks("allocation_is_positive")
+    @breaks("allocation_is_positive_or_takes_one_back")
     def test_an_allocation_is_positive(self):
         payment = pay_by_hand(AccountFactory(), 100)
         return Allocation(invoice=invoice(), payment=payment, amount_minor=0).save
+
+    @breaks("allocation_is_positive_or_takes_one_back")
+    def test_one_below_zero_takes_another_back(self):
+        payment = pay_by_hand(AccountFactory(), 100)
+        return Allocation(invoice=invoice(), payment=payment, amount_minor=-1).save
 
     @breaks("allocation_has_one_source")
     def test_an_allocation_has_one_source(self):
@@ -375,6 +393,14 @@ class TestPayments:
     @breaks("payment_is_positive")
     def test_a_payment_is_positive(self):
         return again(pay_by_hand(AccountFactory(), 100), provider_ref="other", amount_minor=0)
+
+    @breaks("reversal_is_booked_once")
+    def test_a_return_is_booked_once(self):
+        return again(reversed_payment(50))
+
+    @breaks("reversal_is_the_sum_of_its_parts")
+    def test_a_reversal_is_its_parts(self):
+        return again(reversed_payment(50), provider_ref="other", owed_minor=1)
 
     @breaks("incoming_transfer_is_positive")
     def test_a_transfer_came_in(self):
@@ -545,6 +571,7 @@ class TestAppendOnly:
             "posting_is_append_only",
             "decision_is_append_only",
             "payment_is_append_only",
+            "paymentreversal_is_append_only",
             "allocation_is_append_only",
             "entry_sums_to_zero",
             "posting_keeps_its_entry_at_zero",

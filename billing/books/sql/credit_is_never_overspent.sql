@@ -1,5 +1,6 @@
 -- No credit grant is used beyond its amount.
 -- A customer settled invoices with credit they did not have. Book the difference back.
-SELECT id AS grant_id, account_id, amount_minor, remaining_minor, expired_minor
+SELECT id AS grant_id, account_id, amount_minor, remaining_minor, expired_minor, refunded_minor, reversed_minor
   FROM billing_creditgrant
- WHERE remaining_minor < 0 OR expired_minor < 0 OR remaining_minor + expired_minor > amount_minor
+ WHERE least(remaining_minor, expired_minor, refunded_minor, reversed_minor) < 0
+    OR remaining_minor + expired_minor + refunded_minor + reversed_minor > amount_minor

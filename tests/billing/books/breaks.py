@@ -78,6 +78,7 @@ def invoice(of: str, month: str = "2018-10-01") -> str:
                  WHERE p.month = '{month}' AND i.account_id = {account(of)})"""
 
 
+MANUAL_CASH = one("billing_ledgeraccount", "kind = 'CASH' AND gateway = 'manual'")
 LAST_INVOICE = "(SELECT id FROM billing_invoice ORDER BY sequence DESC LIMIT 1)"
 DECEMBER_RUN = "(SELECT id FROM billing_closerun WHERE state = 'RUNNING')"
 UNTALLIED = "(SELECT id FROM billing_usagebatch WHERE tallied_at IS NULL)"
@@ -256,8 +257,9 @@ BREAKS = {
     "payment_is_spread_whole": Break(
         f"""UPDATE billing_payment SET amount_minor = amount_minor + 1 WHERE account_id = {account("overpays")};
             UPDATE billing_posting SET amount_minor = amount_minor + 1
-             WHERE ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway = 'manual'")}
-               AND amount_minor = 5000;
+             WHERE ledger_account_id = {MANUAL_CASH}
+               AND entry_id = (SELECT id FROM billing_ledgerentry
+                                WHERE kind = 'PAYMENT_RECEIVED' AND account_id = {account("overpays")});
             INSERT INTO billing_posting (entry_id, ledger_account_id, amount_minor)
             SELECT id, {ledger_account("REVENUE")}, -1 FROM billing_ledgerentry
              WHERE kind = 'PAYMENT_RECEIVED' AND account_id = {account("overpays")}"""
@@ -296,6 +298,29 @@ BREAKS = {
              WHERE (x.invoice_id, other.invoice_id) IN (
                    ({invoice("pays")}, {invoice("is in Budapest")}), ({invoice("is in Budapest")}, {invoice("pays")}))"""
     ),
+    # --- payments that went back
+    "reversal_is_booked": unbooked("PAYMENT_REVERSED"),
+    "reversal_is_booked_with_its_amount": Break(
+        f"""UPDATE billing_posting
+               SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway <> 'manual'")}
+             WHERE id = {one("billing_posting", f"ledger_account_id = {MANUAL_CASH} AND amount_minor < 0")}"""
+    ),
+    "reversal_is_never_more_than_the_payment": Break(
+        """INSERT INTO billing_paymentreversal (account_id, payment_id, gateway, provider_ref, amount_minor, credit_minor,
+                                                owed_minor, lost_minor, reason, recorded_by, reversed_at)
+           SELECT account_id, payment_id, gateway, 'again', 1, 0, 0, 1, '', '', now()
+             FROM billing_paymentreversal LIMIT 1""",
+        also=frozenset({"reversal_is_booked"}),
+    ),
+    "reversal_takes_back_what_was_allocated": Break(
+        f"""UPDATE billing_allocation x SET reverses_id = (SELECT max(other.reverses_id) FROM billing_allocation other
+                                                          WHERE other.reverses_id <> x.reverses_id)
+             WHERE id = {one("billing_allocation", "reverses_id IS NOT NULL")}"""
+    ),
+    "reversal_reopens_what_is_owed_again": Break(
+        "UPDATE billing_paymentreversal SET owed_minor = owed_minor - 1, lost_minor = 1 WHERE provider_ref = 'return-1'",
+        also=frozenset({"reversal_is_booked_with_its_amount"}),
+    ),
     # --- providers
     "provider_success_is_a_payment": Break(
         providers="UPDATE charge SET status = 'SUCCEEDED' WHERE status = 'CANCELED'"
@@ -332,7 +357,8 @@ BREAKS = {
         "UPDATE billing_creditgrant SET kind = 'OTHER' WHERE kind = 'INVOICE'"
     ),
     "credit_is_used_before_money_is_owed": Break(
-        f"UPDATE billing_creditgrant SET account_id = {account('declines')} WHERE kind = 'SURPLUS'",
+        f"""UPDATE billing_creditgrant SET account_id = {account("declines")}
+             WHERE kind = 'SURPLUS' AND remaining_minor > 0""",
         # Moving it is the least that does it, and its ledger stays behind.
         also=frozenset({"ledger_credit_is_what_remains", "credit_left_of_payments_is_granted"}),
     ),
@@ -420,6 +446,7 @@ BREAKS = {
 OTHER_WAYS = [
     ("invoice_is_booked_exactly_when_issued", invented("INVOICE_ISSUED", "invoice:0")),
     ("payment_is_booked", invented("PAYMENT_RECEIVED", "payment:0")),
+    ("reversal_is_booked", invented("PAYMENT_REVERSED", "reversal:0")),
     ("credit_given_is_booked", invented("CREDIT_GRANTED", "grant:0")),
     ("credit_use_is_booked", invented("CREDIT_APPLIED", "allocation:0")),
     ("credit_expiry_is_booked", invented("CREDIT_EXPIRED", "grant:0")),
@@ -446,6 +473,7 @@ OTHER_WAYS = [
         "transfer_is_booked_as_it_came_in",
         Break(
             """UPDATE billing_payment SET gateway = 'transfer' WHERE gateway = 'manual';
+               UPDATE billing_paymentreversal SET gateway = 'transfer' WHERE gateway = 'manual';
                UPDATE billing_ledgeraccount SET gateway = 'transfer' WHERE gateway = 'manual'"""
         ),
     ),

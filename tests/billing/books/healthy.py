@@ -8,8 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
+from django.db import transaction
+
 from accounts.models import Account
-from billing import credits, metering, payments
+from billing import credits, locks, metering, payments, reversals
 from billing.close import pipeline, runner, runs
 from billing.models import (
     CloseRun,
@@ -54,6 +56,7 @@ WHO: dict[str, tuple[dict[str, object], str | None, dict[str, object] | None]] =
     "is priced by the catalogue": ({}, "sandbox_visa", {"item": "catalogued"}),
     "uses what has no price": ({}, None, {"item": "unheard of", "unit": "parsec"}),
     "uses nothing": ({}, None, None),
+    "has its money taken back": ({}, None, PRICED),
 }
 
 
@@ -72,10 +75,11 @@ class Month:
         self.give_credit()
         self.close(OCTOBER, as_of=datetime(2018, 11, 2, 9, 0, tzinfo=UTC))
         self.pay_by_hand()
-        self.use(NOVEMBER, *list(self.accounts)[:8])
+        self.use(NOVEMBER, *list(self.accounts)[:8], "has its money taken back")
         self.use(OCTOBER, "pays", "declines")
         self.use(NOVEMBER, "is held, then given back", usage=WHO["is given back"][2])
         self.close(NOVEMBER, as_of=datetime(2018, 12, 2, 9, 0, tzinfo=UTC))
+        self.take_money_back()
         self.use(OCTOBER, "pays")
         self.tally()
         self.leave_december_running()
@@ -184,7 +188,11 @@ class Month:
         return run
 
     def pay_by_hand(self) -> None:
-        for name, amount_minor in (("declines, then transfers", 314), ("overpays", 50_00)):
+        for name, amount_minor in (
+            ("declines, then transfers", 314),
+            ("overpays", 50_00),
+            ("has its money taken back", 50_00),
+        ):
             payments.record_payment(
                 account_id=self.accounts[name].pk,
                 token=token(),
@@ -195,6 +203,21 @@ class Month:
                 recorded_by="ann@example.com",
                 as_of=self.now,
             )
+            self.look()
+
+    def take_money_back(self) -> None:
+        """First more than was left of it as credit, so that what used the credit is owed again; then the rest."""
+        for ref, amount_minor in (("return-1", 48_00), ("return-2", 2_00)):
+            with transaction.atomic():
+                account = locks.account_for_update(self.accounts["has its money taken back"].pk)
+                reversals.reverse_payment(
+                    account.payments.get(),
+                    account=account,
+                    amount_minor=amount_minor,
+                    provider_ref=ref,
+                    reason="returned by the bank",
+                    as_of=self.now,
+                )
             self.look()
 
     def leave_december_running(self) -> None:
