@@ -371,6 +371,7 @@ DEBIT_DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
     "mandate_cancelled": (_("The direct debit mandate was withdrawn."), _OTHER_MANDATE),
     "mandate_expired": (_("The direct debit mandate has expired."), _OTHER_MANDATE),
     "payment_method_missing": (_("The direct debit was removed."), _OTHER_MANDATE),
+    "returned_by_bank": (_("The bank has taken the payment back."), _OTHER_MANDATE),
 }
 
 

@@ -40,6 +40,7 @@ from billing import (
     locks,
     messages,
     payment_methods,
+    reversals,
     settlement,
 )
 from billing.charge_protocol import Move, State
@@ -869,6 +870,8 @@ def _apply(
     match charge_protocol.next_state(attempt.state, seen.status, was_declined=was_declined):
         case State.SUCCEEDED:
             _succeed(attempt, seen, account=account, as_of=as_of)
+            if seen.status is Status.REVERSED:
+                _reverse(attempt, seen, account=account, as_of=as_of)
         case State.FAILED | State.RELEASED as end:
             _end_unpaid(attempt, end, account=account, as_of=as_of)
         case State.CANCELING:
@@ -937,6 +940,30 @@ def _ask_customer(attempt: PaymentAttempt, *, account: Account, as_of: datetime)
         due_minor=standing.due_minor,
         as_of=as_of,
     )
+
+
+def _reverse(
+    attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
+) -> None:
+    """The payer's bank has paid, and then taken all of it back: booked once, and dunning follows it up."""
+    payment = Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).first()
+    left_minor = payment.amount_minor - reversals.reversed_minor(payment) if payment else 0
+    if payment is None or not left_minor:
+        # Taken in another currency, which a person looks at; or booked before.
+        return
+    reversals.reverse_payment(
+        payment,
+        account=account,
+        amount_minor=left_minor,
+        provider_ref=seen.ref,
+        reason="returned by the payer's bank",
+        as_of=as_of,
+    )
+    attempt.because = "returned by the payer's bank after it had paid"
+    attempt.decline_code = "returned_by_bank"
+    attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
+    standing = ledger.standing(account.pk, as_of=as_of)
+    attempt.case = dunning.note_failure(attempt, account=account, standing=standing)
 
 
 def _give_up(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> None:

@@ -164,6 +164,8 @@ class Capabilities:
     notice_days: int = 0
     # Days the bank takes, as a rule, to say whether it pays; 0: it says so at once. payments.on_its_way
     typical_days: int = 0
+    # Days after an object was made in which its money may still go back. reconciliation, how far it looks
+    reversible_days: int = 0
 
 
 class OutcomeUnknown(Exception):

@@ -46,6 +46,9 @@ MANDATE_STATUSES = {
     "cancelled": "CANCELLED",
     "expired": "EXPIRED",
 }
+TYPICAL_DAYS = 2
+# SEPA core: eight weeks from the day it was collected, without a reason.
+RETURNED_WITHIN_DAYS = 56
 # What `newest` shows at once.
 PAGE = 100
 ABOUT = {"payments": About.CHARGE, "mandates": About.METHOD}
@@ -61,7 +64,8 @@ class DebitGateway:
         self._webhook_secrets = webhook_secrets
         self.capabilities = Capabilities(
             notice_days=notice_days,
-            typical_days=2,
+            typical_days=TYPICAL_DAYS,
+            reversible_days=notice_days + TYPICAL_DAYS + RETURNED_WITHIN_DAYS,
         )
 
     def chargeable_minor(self, amount_minor: int, currency: str) -> int:

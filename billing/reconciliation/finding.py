@@ -23,6 +23,7 @@ from billing.models import (
     ListedObject,
     Payment,
     PaymentAttempt,
+    PaymentReversal,
     Reconciliation,
     ReconciliationBreak,
 )
@@ -64,12 +65,19 @@ def _over_there_not_here(reconciliation: Reconciliation) -> QuerySet[ListedObjec
     )
     return reconciliation.objects_listed.filter(
         Q(Exists(attempts), ~Exists(_payment(reconciliation)), status__in=TOOK_MONEY)
+        | Q(Exists(attempts), ~Exists(_reversal(reconciliation)), status=Status.REVERSED)
         | Q(Exists(in_flight), status=Status.CANCELED)
     ).order_by("made_at", "pk")
 
 
 def _payment(reconciliation: Reconciliation) -> QuerySet[Payment]:
     return Payment.objects.filter(
+        gateway=reconciliation.gateway, provider_ref=OuterRef("provider_ref")
+    )
+
+
+def _reversal(reconciliation: Reconciliation) -> QuerySet[PaymentReversal]:
+    return PaymentReversal.objects.filter(
         gateway=reconciliation.gateway, provider_ref=OuterRef("provider_ref")
     )
 

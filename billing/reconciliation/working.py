@@ -15,7 +15,7 @@ from billing.reconciliation import breaks, finding, listing, payouts
 logger = logging.getLogger(__name__)
 State = Reconciliation.State
 
-# How far each one looks back before the one before it: what came late, or was listed too early.
+# How far each one looks back at least before the one before it: what came late, or was listed too early.
 OVERLAP = timedelta(days=3)
 # When the nightly one is due, UTC.
 NIGHTLY_HOUR = 3
@@ -40,8 +40,8 @@ def start(
     """
     This will begin to reconcile a gateway, or return the one that runs.
 
-    Without `since` it looks back to three days before the last one, and to the oldest open break;
-    the first one to the beginning. Workers of the lane "default" take it from here.
+    Without `since` it looks back to three days before the last one, or as far as money may still go
+    back, and to the oldest open break; the first one to the beginning. Workers of the lane "default" take it from here.
     """
     return _begin(gateway, since or _since(gateway), started_by=started_by, as_of=as_of)
 
@@ -82,7 +82,9 @@ def _since(gateway: str) -> datetime | None:
     oldest_break: datetime | None = ReconciliationBreak.objects.filter(
         gateway=gateway, state=ReconciliationBreak.State.OPEN
     ).aggregate(at=Min("object_at"))["at"]
-    return min(last - OVERLAP, oldest_break or last)
+    # Money that went back is told of by an event; one that was lost is found here.
+    reversible = timedelta(days=gateways.get(gateway).capabilities.reversible_days)
+    return min(last - max(OVERLAP, reversible), oldest_break or last)
 
 
 # --- working

@@ -4,13 +4,14 @@ import json
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from django.utils import timezone
 
 from accounts.models import Hold, PaymentMethod
-from billing import gateways, inbound, payments, retries
+from billing import gateways, inbound, payments, reconciliation, retries
 from billing.fakedebit import DirectDebit
 from billing.gateways import OutcomeUnknown
 from billing.gateways.debit import DebitGateway
-from billing.models import Decision, Payment, PaymentAttempt
+from billing.models import Decision, DunningCase, Payment, PaymentAttempt, PaymentReversal
 from billing.payments import AttemptInFlight, NoPaymentMethod
 from notifications import delivery
 from notifications.models import Message
@@ -264,6 +265,86 @@ class TestTheBankSaysNo:
         assert PaymentAttempt.objects.get().state == State.FAILED
         with pytest.raises(NoPaymentMethod):
             collect(account, as_of=CHARGE_DAY + timedelta(days=1))
+
+
+class TestTakenBack:
+    """The bank has paid, and takes it back weeks later."""
+
+    @pytest.fixture
+    def account(self, debit):
+        account = owing(behaviour="debit_charged_back")
+        collect(account, kind="AUTO")
+        sweep(as_of=CHARGE_DAY)
+        debit.advance(2)
+        return account
+
+    def test_is_owed_again_once_however_often_it_is_told(self, debit, account):
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=2))
+        assert due(account) == 0
+        debit.advance(10)
+        back_at = CHARGE_DAY + timedelta(days=12)
+        seen = gateways.get("debit").read(PaymentAttempt.objects.get().provider_ref)
+
+        at_once(*[lambda: tell(debit, as_of=back_at)] * 2)
+        payments.apply_provider_state({PaymentAttempt.objects.get().pk: seen}, as_of=back_at)
+
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.decline_code) == (State.SUCCEEDED, "returned_by_bank")
+        assert PaymentReversal.objects.get().owed_minor == 1234
+        assert due(account) == 1234
+        assert Message.objects.get(account=account, kind="PAYMENT_REVERSED")
+        assert not Message.objects.filter(account=account, kind="PAYMENT_FAILED").exists()
+
+    def test_before_we_heard_of_the_success_books_both(self, debit, account):
+        debit.advance(10)
+
+        sweep(as_of=CHARGE_DAY + timedelta(days=12))
+
+        assert Payment.objects.count() == PaymentReversal.objects.count() == 1
+        assert PaymentAttempt.objects.get().state == State.SUCCEEDED
+        assert due(account) == 1234
+
+    def test_takes_what_it_had_left_as_credit_first(self, debit, account):
+        pay_by_hand(account, 1234, as_of=CHARGE_DAY)
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=2))
+        assert credit(account) == 1234
+        debit.advance(10)
+
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=12))
+
+        assert (due(account), credit(account)) == (0, 0)
+        assert not DunningCase.objects.exists()
+
+    def test_is_not_charged_again_by_itself_but_held_at_the_end(self, debit, account):
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=2))
+        debit.advance(10)
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=12))
+
+        case = DunningCase.objects.get(account=account)
+        assert (case.decline_code, case.next_try_at) == ("returned_by_bank", None)
+        retries.retry_due(as_of=CHARGE_DAY + timedelta(days=14))
+
+        assert PaymentAttempt.objects.count() == 1
+        assert Hold.objects.filter(account=account, lifted_at=None).exists()
+
+    def test_is_found_by_reconciliation_when_nobody_told_us(self, debit, account):
+        tell(debit, as_of=CHARGE_DAY + timedelta(days=2))
+        now = timezone.now()
+        reconcile(as_of=now + timedelta(days=20))
+        debit.advance(10)
+
+        reconcile(as_of=now + timedelta(days=50))
+
+        assert PaymentReversal.objects.get().payment.account == account
+        assert due(account) == 1234
+
+
+def reconcile(*, as_of: datetime) -> None:
+    """On the provider's own clock, which is the real one: it says when its objects were made."""
+    begun = reconciliation.start(gateway="debit", started_by="test", as_of=as_of)
+    reconciliation.work(begun, as_of=as_of)
+    begun.refresh_from_db()
+    assert begun.state == "FINISHED"
 
 
 class TestAnswersThatDoNotCome:

@@ -6,12 +6,22 @@ import pytest
 from django.db.models.functions import Now
 
 from accounts.models import BillingEntity, Hold
-from billing import payments, retries
-from billing.models import DunningCase, Payment, PaymentAttempt, Step
+from billing import payments, retries, transfers
+from billing.models import DunningCase, Invoice, Payment, PaymentAttempt, Step
+from billing.references import reference_of
+from billing.reports import finance
 from notifications.models import Message
 from tests.billing.builders import due
 from tests.billing.test_debits import tell
-from tests.closing import decision_on, finish, start_close, step_of, work, work_once
+from tests.closing import (
+    assert_books_hold,
+    decision_on,
+    finish,
+    start_close,
+    step_of,
+    work,
+    work_once,
+)
 from tests.factories import MandateFactory, PeriodFactory, SummaryFactory, account_using
 from tests.provider import Killed
 
@@ -112,6 +122,41 @@ class TestTheRun:
         work("CHARGE", as_of=december + timedelta(days=2))
         attempt = PaymentAttempt.objects.latest("created_at")
         assert (attempt.amount_minor, attempt.charge_date) == (500, date(2018, 12, 6))
+
+
+class TestTheWholeWay:
+    def test_closed_paid_taken_back_owed_again_and_paid_by_transfer(self, debit, tmp_path):
+        account = using(behaviour="debit_charged_back")
+        run = finish(start_close())
+        payments.drive_due(as_of=CHARGE_DAY)
+
+        now = days_pass(debit, 2, since=CHARGE_DAY)
+        assert due(account) == 0
+        assert Invoice.objects.get().settled_at is not None
+
+        now = days_pass(debit, 10, since=now)
+        assert due(account) == 1200
+        assert Invoice.objects.get().settled_at is None
+        assert finance.answer(run, as_of=now)["currencies"][0]["overdue"] == "12.00"
+        assert DunningCase.objects.filter(account=account, closed_at=None).exists()
+        assert_books_hold(as_of=now)
+
+        retries.retry_due(as_of=now + timedelta(days=1))
+        assert Hold.objects.get(account=account).lifted_at is None
+
+        statement = tmp_path / "december.csv"
+        statement.write_text(
+            "date,amount,currency,reference,payer,bank_ref\n"
+            f"2018-12-01,12.00,EUR,{reference_of(account.pk)},Acme,B1\n"
+        )
+        transfers.import_statement(statement, as_of=now + timedelta(days=2))
+        assert due(account) == 0
+        assert Hold.objects.get(account=account).lifted_at is not None
+        kinds = list(Message.objects.order_by("created_at").values_list("kind", flat=True))
+        assert sorted(kinds) == sorted(
+            ["INVOICE", "CHARGE_ANNOUNCED", "RECEIPT", "PAYMENT_REVERSED", "HOLD_PLACED",
+             "RECEIPT", "HOLD_LIFTED"]
+        )  # fmt: skip
 
 
 class TestTheBankSaysNo:

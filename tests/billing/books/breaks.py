@@ -322,6 +322,10 @@ BREAKS = {
         also=frozenset({"reversal_is_booked_with_its_amount"}),
     ),
     # --- providers
+    "provider_reversal_is_booked": Break(
+        providers="""UPDATE charge SET status = 'REVERSED'
+                      WHERE rowid = (SELECT min(rowid) FROM charge WHERE status = 'SUCCEEDED')"""
+    ),
     "provider_success_is_a_payment": Break(
         providers="UPDATE charge SET status = 'SUCCEEDED' WHERE status = 'CANCELED'"
     ),
