@@ -12,7 +12,7 @@ CATALOGS := $(VENV)/.catalogs
 PO_FILES := $(wildcard locale/*/LC_MESSAGES/*.po)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test crash-sweep kill-storm sabotage lint format lock clean
+.PHONY: help install demo run test crash-sweep kill-storm sabotage evidence lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ kill-storm: install  ## the whole product under a monkey that kills it, for SECO
 
 sabotage: install  ## changes that break a promise, each made to a copy and caught by the tests named for it
 	@$(BIN)/python -m tests.sabotage
+
+evidence: install  ## the long versions of all these, into docs/evidence; ONLY=sabotage is one part, SHORT=1 the short size
+	@$(BIN)/python -m tests.evidence $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 lint: install  ## the checks alone
 	@$(CHECKS); [ -z "$$failed" ]
