@@ -37,6 +37,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
         "tab": "cards",
         "cards": [_row(card, as_of=as_of) for card in cards],
         "has_default": any(card.is_default for card in cards),
+        "has_chargeable": any(card.state == PaymentMethod.State.ACTIVE for card in cards),
         "has_debits": "debit" in gateways.names(),
         "owed": standing.due_minor > 0,
         "due": seat.reader.money(standing.due_minor, standing.currency),

@@ -124,6 +124,11 @@ class TestEnteringACard:
         assert "cannot be charged any more" in browser.come_back(came_back)
         assert "Blocked by its bank" in browser.see("cards/")
 
+    def test_is_asked_for_where_all_are_blocked(self, browser):
+        PaymentMethod.objects.update(state="BLOCKED", is_default=False, blocked_at=timezone.now())
+
+        assert "Please add another card." in browser.see("cards/")
+
     def test_cannot_begin_while_the_provider_is_away(self, stripe, browser, settings):
         settings.STRIPE_API_BASE = "http://127.0.0.1:1"
 
