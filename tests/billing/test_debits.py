@@ -1,6 +1,7 @@
 """Money that takes days: announced, collected on its day, decided by the bank days after."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
 from tests.closing import assert_books_hold
 from tests.factories import AS_OF, CardFactory, MandateFactory, account_using
+from tests.provider import Killed
 from tests.workers import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -377,3 +379,37 @@ class TestAnswersThatDoNotCome:
 
         [made] = debit_book.book()
         assert PaymentAttempt.objects.get().provider_ref == made.ref
+
+
+class TestKilled:
+    """At any point of its life: announced, handed over and booked once all the same."""
+
+    @pytest.mark.parametrize("place", ["_prepare", "_store", "_recheck", "_submit", "_succeed"])
+    def test_there_heals_by_itself(self, debit, monkeypatch, place):
+        account = owing()
+        real = getattr(payments, place)
+        struck = []
+
+        def killed(*args, **facts):
+            if not struck:
+                struck.append(place)
+                raise Killed(place)
+            return real(*args, **facts)
+
+        monkeypatch.setattr(payments, place, killed)
+        now = AS_OF
+        with suppress(Killed):
+            collect(account)
+        for _ in range(6):
+            now += timedelta(days=1)
+            for minutes in (0, 2):
+                with suppress(Killed):
+                    sweep(as_of=now + timedelta(minutes=minutes))
+            debit.advance(1)
+
+        assert struck
+        [seen] = [each for each in gateways.get("debit").book() if each.status != "CANCELED"]
+        assert (seen.status, PaymentAttempt.objects.get().state) == ("SUCCEEDED", "SUCCEEDED")
+        assert Payment.objects.count() == 1
+        assert due(account) == 0
+        assert Message.objects.filter(account=account, kind="CHARGE_ANNOUNCED").count() == 1
