@@ -113,6 +113,23 @@ def test_a_customer_who_pays_now_while_the_close_charges_is_told_so(provider, ca
     assert close.join().state == State.SUCCEEDED
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", ["prepare", "submit"])
+def test_a_customer_who_cannot_wait_takes_the_closes_attempt_on_and_pays_once(
+    provider, sandbox, moment, call
+):
+    account = owing()
+    gate, close = stopped_at(provider, moment, call, account)
+
+    (asked,) = payments.ask(list(PaymentAttempt.objects.all()), as_of=SOON)
+    gate.open()
+    driven = close.join()
+
+    assert (asked.state, driven.state) == (State.SUCCEEDED, State.SUCCEEDED)
+    assert Payment.objects.get().amount_minor == 1234
+    assert [seen.status for seen in sandbox.book()] == ["SUCCEEDED"]
+
+
 def test_two_sweepers_drive_an_attempt_once(provider):
     account = owing()
     provider.after("submit", ConnectionResetError())
