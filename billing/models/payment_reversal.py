@@ -6,8 +6,7 @@ class PaymentReversal(models.Model):
     """
     A payment, or a part of it, went back against our will: its bank returned it, or a dispute was lost.
 
-    What it had settled is owed again. Append-only (trigger). A refund is another thing: we decide it,
-    and nothing is owed again; see docs/decisions.
+    What it had settled is owed again. Append-only (trigger).
     """
 
     account = models.ForeignKey(
