@@ -11,11 +11,11 @@ import pytest
 from django.db import transaction
 
 from accounts.models import Account, BillingEntity, Hold
-from billing import decisions, dunning, inbound, ledger, locks, payment_methods, payments
+from billing import decisions, dunning, inbound, ledger, locks, payment_methods, payments, reversals
 from billing.close import pipeline, runner
 from billing.gateways import EventHint
 from billing.gateways.base import About
-from billing.models import Decision, Payment, PaymentAttempt, Step
+from billing.models import Decision, Payment, PaymentAttempt, PaymentReversal, Step
 from billing.payments import AlreadyRecorded, CannotCollect
 from tests.billing.builders import (
     assert_books_balance,
@@ -319,6 +319,65 @@ def test_credit_used_by_two_invoices(every_order):
         lambda account: bill(account, month=NOVEMBER),
         on=accounts_with_credit,
         check=used_once,
+    )
+
+
+# --- money that goes back
+
+
+def paid(account: Account) -> None:
+    """More than was due, so that there is credit to take back as well."""
+    pay_by_hand(account, 1500)
+
+
+def reversal(amount_minor: int, name: str) -> Act:
+    @transaction.atomic
+    def reverse(account: Account) -> PaymentReversal:
+        locked = locks.account_for_update(account.pk)
+        return reversals.reverse_payment(
+            account.payments.earliest("pk"),
+            account=locked,
+            amount_minor=amount_minor,
+            provider_ref=f"{name} {account.pk}",
+            reason="returned by the bank",
+            as_of=SOON,
+        )
+
+    return reverse
+
+
+def test_a_reversal_and_the_same_again(every_order):
+    def once(account: Account, played: Played) -> None:
+        assert account.payments.get().reversals.count() == 1, played
+        assert (due(account), credit(account)) == (MINOR, 0), played
+
+    every_order(reversal(1500, "same"), reversal(1500, "same"), arrange=paid, check=once)
+
+
+def test_a_reversal_and_another_that_is_too_much_with_it(every_order):
+    def never_more_than_was_paid(account: Account, played: Played) -> None:
+        (gone,) = account.payments.get().reversals.values_list("amount_minor", flat=True)
+        assert gone == 1000, played
+        assert due(account) == 1000 - (1500 - MINOR), played
+
+    every_order(
+        reversal(1000, "first"),
+        reversal(1000, "second"),
+        arrange=paid,
+        check=never_more_than_was_paid,
+        refusals=(reversals.MoreThanThePayment,),
+    )
+
+
+def test_a_reversal_and_a_new_payment(every_order):
+    def as_if_the_first_had_never_come(account: Account, played: Played) -> None:
+        assert (due(account), credit(account)) == (MINOR - 1000, 0), played
+
+    every_order(
+        reversal(1500, "all"),
+        lambda account: pay_by_hand(account, 1000),
+        arrange=paid,
+        check=as_if_the_first_had_never_come,
     )
 
 
