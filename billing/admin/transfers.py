@@ -1,9 +1,11 @@
 """Bank transfers as they came in, and the two things a person can say of one that names nobody."""
 
+import csv
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
@@ -18,8 +20,14 @@ from billing.admin import forecast
 from billing.admin.cells import instant, money, tag
 from billing.forms import AssignTransferForm, ReasonForm
 from billing.models import IncomingTransfer
+from billing.money import to_major
+from billing.reports import csv_cells
 
 State = IncomingTransfer.State
+COLUMNS = (
+    "date", "amount", "currency", "reference", "payer", "bank_ref", "state", "because", "account",
+    "decided_by",
+)  # fmt: skip
 TONES = {State.WAITING: "warn", State.BOOKED: "good", State.NOT_OURS: ""}
 
 
@@ -33,6 +41,7 @@ class IncomingTransferAdmin(ReadOnlyAdmin):
     search_fields = ("=bank_ref", "reference", "payer", "payment__account__name")
     ordering = ("-received_on", "-pk")
     readonly_fields = ("amount", "account", "decide")
+    actions = ("download",)
 
     @admin.display(description="amount", ordering="amount_minor")
     def amount(self, transfer: IncomingTransfer) -> str:
@@ -58,6 +67,17 @@ class IncomingTransferAdmin(ReadOnlyAdmin):
         return format_html(
             '<a href="{}">Assign to account</a> · <a href="{}">Not ours</a>', assign, aside
         )
+
+    @admin.action(description="Download as CSV", permissions=["view"])
+    def download(self, request: HttpRequest, queryset: QuerySet[IncomingTransfer]) -> HttpResponse:
+        """The chosen transfers with what became of them."""
+        response = HttpResponse(content_type="text/csv; charset=utf-8")
+        response["Content-Disposition"] = 'attachment; filename="transfers.csv"'
+        lines = csv.DictWriter(response, fieldnames=COLUMNS)
+        lines.writeheader()
+        for transfer in queryset.select_related("payment__account"):
+            lines.writerow(csv_cells.safe(_line(transfer)))
+        return response
 
     def get_urls(self) -> list[URLPattern]:
         """The pages of the two answers, beside the admin's own."""
@@ -140,6 +160,21 @@ class IncomingTransferAdmin(ReadOnlyAdmin):
             context["as_of"] = instant(as_of)
             context["forecast"] = forecast.of(account, standing, amount_minor=transfer.amount_minor)
         return render(request, "admin/billing/incomingtransfer/decide.html", context)
+
+
+def _line(transfer: IncomingTransfer) -> dict[str, Any]:
+    return {
+        "date": transfer.received_on.isoformat(),
+        "amount": to_major(transfer.amount_minor, transfer.currency),
+        "currency": transfer.currency,
+        "reference": transfer.reference,
+        "payer": transfer.payer,
+        "bank_ref": transfer.bank_ref,
+        "state": transfer.state,
+        "because": transfer.because,
+        "account": transfer.payment.account.external_id if transfer.payment else "",
+        "decided_by": transfer.decided_by,
+    }
 
 
 def _email(request: HttpRequest) -> str:

@@ -1,6 +1,8 @@
 """Where customers read how to pay by transfer, and where staff say whose a transfer is."""
 
+import csv
 import datetime as dt
+import io
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -87,6 +89,22 @@ class TestTheList:
 
         assert "it names no account" in shown.content.decode()
         assert url("assign", transfer) in shown.content.decode()
+
+    def test_is_a_table_for_finance_too(self, client, transfer):
+        transfer.payer = "=HYPERLINK(1)"
+        transfer.save()
+
+        table = clerk(client).post(
+            reverse("admin:billing_incomingtransfer_changelist"),
+            {"action": "download", "_selected_action": [transfer.pk]},
+        )
+
+        [line] = csv.DictReader(io.StringIO(table.content.decode()))
+        assert (line["amount"], line["state"], line["payer"]) == (
+            "20.00",
+            "WAITING",
+            "'=HYPERLINK(1)",
+        )
 
     def test_an_account_is_found_by_its_reference(self, admin_client, account):
         AccountFactory(name="Somebody else")
