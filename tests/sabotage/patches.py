@@ -8,9 +8,12 @@ PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/inbound.py"
 RUNNER = "billing/close/runner.py"
 STRIPE = "billing/gateways/stripe.py"
+GUARD = "billing/guard.py"
+FINDING = "billing/reconciliation/finding.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
 TEST_PAYMENTS = "tests/billing/test_payments.py"
+TEST_GUARD = "tests/billing/test_guard.py"
 TEST_INBOUND = "tests/billing/test_inbound.py"
 TEST_PHASES = "tests/crashes/test_charge_phases.py"
 AT_ONCE = "tests/concurrency/test_payments.py"
@@ -272,5 +275,41 @@ PATCHES = (
             ),
         ),
         ("tests/billing/close/test_runner.py::test_nor_while_another_is_at_work_on_it",),
+    ),
+    Patch(
+        "charging goes on in a restored database",
+        (
+            Change(
+                GUARD, 'return "" if standing.is_this_database else ANOTHER_DATABASE', 'return ""'
+            ),
+        ),
+        (f"{TEST_GUARD}::test_for_every_kind_of_charge_when_it_is_another_database",),
+    ),
+    Patch(
+        "the provider's newest objects are not looked at",
+        (Change(GUARD, "    if unknown:\n", "    if False:\n"),),
+        (
+            f"{TEST_GUARD}::test_when_a_newest_object_is_of_no_attempt_of_ours",
+            "tests/crashes/test_restore.py::test_before_the_invoices_the_money_is_credit_that_pays_them",
+        ),
+    ),
+    Patch(
+        "the recheck does not ask whether charging is paused",
+        (
+            Change(
+                PAYMENTS,
+                "stopped = guard.shut(attempt.gateway for attempt in attempts)",
+                "stopped: dict[str, str] = {}",
+            ),
+        ),
+        (f"{TEST_GUARD}::test_an_attempt_between_prepare_and_submit_stays_where_it_is",),
+    ),
+    Patch(
+        "what could still move money is left as it is after a restore",
+        (Change(FINDING, "    if seen.status in UNCONFIRMED:\n", "    if False:\n"),),
+        (
+            f"{TEST_GUARD}::test_a_zombie_of_the_lost_time_cannot_submit_any_more",
+            "tests/billing/test_reconciliation.py::test_of_a_lost_attempt_is_cancelled_at_once",
+        ),
     ),
 )
