@@ -5,11 +5,13 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from billing import guard, payments, reconciliation, retries
 from billing.close import sweeper
 from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
 from billing.payments import ChargingStopped, Request
+from billing.reconciliation.working import LEASE
 from tests.billing.builders import collect, due, owing
 from tests.billing.test_reconciliation import ATTEMPT, object_of
 from tests.billing.test_views import member_of, text
@@ -23,6 +25,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 State = PaymentAttempt.State
 SOON = AS_OF + timedelta(minutes=2)
+PAUSED = {
+    "server_started_at": AS_OF,
+    "checked_at": AS_OF,
+    "paused_at": AS_OF,
+    "paused_because": "restored",
+}
 
 
 def restored_before(account) -> None:
@@ -105,6 +113,34 @@ class TestOpens:
         assert still_closed
         assert guard.paused() == []
         assert Reconciliation.objects.count() == 2
+
+    def test_not_before_the_list_is_through(self, provider):
+        account = owing()
+        restored_before(account)
+        guard.watch_all()
+        provider.before("objects", ConnectionResetError())
+
+        opened = [
+            reconciliation.reopen_paused(as_of=SOON),
+            reconciliation.reopen_paused(as_of=SOON, until=lambda: True),
+        ]
+        Reconciliation.objects.update(lease_until=Now() + LEASE)
+        opened.append(reconciliation.reopen_paused(as_of=SOON))
+        Reconciliation.objects.update(lease_until=None)
+        opened.append(reconciliation.reopen_paused(as_of=SOON))
+
+        assert opened == [0, 0, 0, 1]
+        assert due(account) == 0
+
+    def test_once_however_many_have_listed_it(self):
+        row = GatewayGuard.objects.create(gateway="sandbox", **PAUSED)
+
+        assert [guard.reopen(row), guard.reopen(row)] == [True, False]
+
+    def test_not_where_there_is_no_such_gateway_any_more(self):
+        GatewayGuard.objects.create(gateway="gone", **PAUSED)
+
+        assert reconciliation.reopen_paused(as_of=SOON) == 0
 
 
 class TestCloses:
@@ -280,14 +316,7 @@ class TestWhileItIsClosed:
             provider.before("submit", ConnectionResetError())
             collect(owing())
         PaymentAttempt.objects.filter(state=State.SUBMITTED).update(gateway="paused")
-        GatewayGuard.objects.create(
-            gateway="paused",
-            database_identity="",
-            server_started_at=AS_OF,
-            checked_at=AS_OF,
-            paused_at=AS_OF,
-            paused_because="restored",
-        )
+        GatewayGuard.objects.create(gateway="paused", **PAUSED)
         provider.after("submit", ConnectionResetError())
         other = collect(owing())
 

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from billing import gateways, guard, payments, reconciliation, tasks
 from billing.close import sweeper
-from billing.gateways import SettlementLine
+from billing.gateways import SettlementLine, Status
 from billing.models import (
     GatewayGuard,
     Payment,
@@ -17,7 +17,8 @@ from billing.models import (
     Reconciliation,
     ReconciliationBreak,
 )
-from billing.reconciliation import listing
+from billing.payments import AttemptInFlight
+from billing.reconciliation import listing, working
 from billing.reconciliation.working import LEASE
 from tests.billing.builders import collect, credit, due, owing
 from tests.billing.stripe_builders import owing as owing_at_stripe
@@ -177,25 +178,82 @@ class TestMoneyThatWasTaken:
         assert Payment.objects.get().account == account
         assert breaks() == [("NOT_BOOKED", "OPEN")]
 
+    def test_that_is_on_its_way_is_in_flight_again(self, provider, sandbox):
+        account = owing()
+        object_of(account.external_id, sandbox, attempt=ATTEMPT)
+        provider.says("read", status=Status.PROCESSING)
+
+        reconciled()
+
+        assert PaymentAttempt.objects.get().state == State.PROCESSING
+        with pytest.raises(AttemptInFlight):
+            collect(account)
+
+    def test_that_is_on_its_way_beside_another_is_a_break_until_that_ends(self, provider, sandbox):
+        account = owing()
+        provider.before("submit", ConnectionResetError())
+        collect(account)
+        object_of(account.external_id, sandbox, attempt=ATTEMPT)
+        provider.says("read", status=Status.PROCESSING)
+
+        reconciled()
+
+        assert breaks() == [("NOT_BOOKED", "OPEN")]
+
+    def test_of_those_that_can_be_asked_about_is_booked_though_one_cannot(self, provider, sandbox):
+        account = owing("12.34")
+        for n in range(2):
+            object_of(account.external_id, sandbox, attempt=ATTEMPT[:-1] + str(n), submit=True)
+        provider.before("read", ConnectionResetError())
+        one = reconciliation.start(gateway="sandbox", started_by="test", as_of=AS_OF)
+
+        with pytest.raises(ConnectionResetError):
+            reconciliation.work(one, as_of=AS_OF)
+        first = Payment.objects.count()
+        reconciliation.work(one, as_of=AS_OF)
+
+        assert (first, Payment.objects.count()) == (1, 2)
+
+
+class TestWhatIsOver:
+    def test_at_the_provider_is_over_here(self, provider, sandbox):
+        provider.before("submit", ConnectionResetError())
+        attempt = collect(owing())
+        sandbox.cancel(attempt.provider_ref, key="support")
+
+        reconciled()
+
+        attempt.refresh_from_db()
+        assert attempt.state == State.RELEASED
+
 
 class TestWhatNobodyWillSubmit:
     def test_is_cancelled_when_it_is_a_day_old(self, provider, sandbox):
-        account = owing()
-        provider.after("prepare", ConnectionResetError())
-        provider.before("find", ConnectionResetError())
-        attempt = collect(account)
-        (left_behind,) = sandbox.objects()
-        spec = payments._spec(attempt)
-        PaymentAttempt.objects.update(
-            state=State.SUBMITTED, provider_ref=sandbox.prepare(spec, key="anew").ref
-        )
+        left_behind, own = self.two_objects_of(owing(), provider, sandbox)
 
         first, second = reconciled(as_of=datetime.now(UTC)), reconciled(as_of=tomorrow())
 
         assert "cancelled" not in first.counts
         assert second.counts["cancelled"] == 1
         assert sandbox.read(left_behind.ref).status == "CANCELED"
-        assert sandbox.read(PaymentAttempt.objects.get().provider_ref).status == "UNSUBMITTED"
+        assert sandbox.read(own.ref).status == "UNSUBMITTED"
+
+    def test_and_moves_money_at_that_moment_is_booked(self, provider, sandbox):
+        account = owing("12.34")
+        (left_behind, _) = self.two_objects_of(account, provider, sandbox)
+        provider.before("cancel", lambda: sandbox.submit(left_behind.ref, key="late"))
+
+        reconciled(as_of=tomorrow())
+
+        assert due(account) == 0
+
+    @staticmethod
+    def two_objects_of(account, provider, sandbox):
+        """One that an attempt has left behind, and its own, not submitted yet."""
+        provider.before("submit", ConnectionResetError())
+        attempt = collect(account)
+        own = sandbox.read(attempt.provider_ref)
+        return sandbox.prepare(payments._spec(attempt), key="anew"), own
 
     def test_of_a_lost_attempt_is_cancelled_at_once(self, sandbox):
         account = owing()
@@ -238,6 +296,25 @@ class TestBreaks:
             "sb_never",
         )
         assert "no such object" in found.words
+
+    def test_a_payment_that_is_only_older_than_the_list_is_none(self):
+        collect(owing())
+        since = datetime.now(UTC)
+        PaymentAttempt.objects.update(created_at=Now())
+
+        one = reconciled(since=since)
+
+        assert one.counts["listed"] == 0
+        assert breaks() == []
+
+    def test_resolved_and_found_again_is_open_again(self, sandbox):
+        object_of("nobody", sandbox, attempt=ATTEMPT, submit=True)
+        reconciled()
+        ReconciliationBreak.objects.update(state="RESOLVED", resolved_at=AS_OF)
+
+        reconciled()
+
+        assert breaks() == [("ACCOUNT_UNKNOWN", "OPEN")]
 
     def test_another_amount(self, provider, sandbox):
         provider.says("submit", amount_minor=1000)
@@ -329,11 +406,28 @@ class TestPayouts:
         assert (row["gross_minor"], row["fee_minor"], row["net_minor"]) == (3000, 147, 2853)
         assert breaks() == []
 
-    def test_a_line_that_our_books_do_not_have_is_a_break(self, stripe, monkeypatch):
+    def test_money_that_went_back_is_shown_with_it(self, stripe):
+        account = owing_at_stripe(stripe, "10.00")
+        ref = collect(account).provider_ref
+        stripe.post("refunds", payment_intent=ref, amount=250)
+
+        payout = stripe.pay_out()
+
+        row = self.totals(reconciled("stripe"), payout)
+        assert (row["lines"], row["provider_minor"], row["ledger_minor"]) == (2, 750, 750)
+
+    @pytest.mark.parametrize(
+        ("differs", "theirs", "ours"),
+        [({"amount_minor": 1100}, 1100, 1000), ({"charge_ref": "pi_lost"}, 1000, 0)],
+        ids=["another amount", "nothing"],
+    )
+    def test_a_line_that_our_books_do_not_have_is_a_break(
+        self, stripe, monkeypatch, differs, theirs, ours
+    ):
         payout = self.paid_out(stripe, owing_at_stripe(stripe, "10.00"))
         real = gateways.get("stripe")
         lines = [
-            SettlementLine(**{**vars(line), "amount_minor": 1100})
+            SettlementLine(**{**vars(line), **differs})
             for line in real.settlements()
             if line.payout_ref == payout
         ]
@@ -342,7 +436,7 @@ class TestPayouts:
         one = reconciled("stripe")
 
         row = self.totals(one, payout)
-        assert (row["provider_minor"], row["ledger_minor"]) == (1100, 1000)
+        assert (row["provider_minor"], row["ledger_minor"]) == (theirs, ours)
         assert breaks() == [("PAYOUT_DIFFERS", "OPEN")]
 
 
@@ -394,6 +488,23 @@ class TestWork:
 
         assert stopped == ("RUNNING", "ConnectionResetError: no line")
         assert (one.state, one.error) == ("FINISHED", "")
+
+    def test_is_left_to_who_has_it_and_stops_when_time_is_up(self, monkeypatch, sandbox):
+        object_of("nobody", sandbox, attempt=ATTEMPT, submit=True)
+        one = reconciliation.start(gateway="sandbox", started_by="test", as_of=AS_OF)
+        monkeypatch.setattr(working, "waiting", lambda: [one])
+        is_up = iter([False, True, True])
+
+        stopped = [
+            reconciliation.work_all(as_of=AS_OF, until=is_up.__next__),
+            reconciliation.work_all(as_of=AS_OF, until=is_up.__next__),
+        ]
+        Reconciliation.objects.update(lease_until=Now() + LEASE)
+        stopped.append(reconciliation.work_all(as_of=AS_OF, until=lambda: False))
+
+        assert stopped == [True, True, False]
+        one.refresh_from_db()
+        assert not one.is_finished
 
     def test_by_many_at_once_books_once(self, sandbox):
         account = owing()
@@ -453,6 +564,29 @@ class TestTheCommand:
         told = json.loads(out)
         assert told["gateways"][0]["counts"]["listed"] == 1
         assert [each["kind"] for each in told["breaks"]] == ["ACCOUNT_UNKNOWN"]
+
+    def test_tells_people_too(self, capsys, sandbox):
+        object_of("nobody", sandbox, attempt=ATTEMPT, submit=True)
+
+        code, out = self.run(capsys, "--gateway", "sandbox")
+
+        assert code == 1
+        assert "which we do not have" in out
+        assert out.splitlines()[-1] == "reconcile: 1 breaks open"
+
+    def test_waits_for_whoever_has_it_in_hand(self, capsys, monkeypatch):
+        collect(owing())
+        reconciliation.start(gateway="sandbox", started_by="nightly", as_of=AS_OF)
+        Reconciliation.objects.update(lease_until=Now() + LEASE)
+        monkeypatch.setattr(
+            "billing.management.commands.reconcile.time.sleep",
+            lambda _: Reconciliation.objects.update(lease_until=None),
+        )
+
+        code, _ = self.run(capsys, "--gateway", "sandbox")
+
+        assert code == 0
+        assert Reconciliation.objects.get().is_finished
 
     def test_shows_each_payout(self, capsys, stripe):
         collect(owing_at_stripe(stripe, "10.00"))
