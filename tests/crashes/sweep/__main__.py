@@ -53,8 +53,9 @@ def _options() -> argparse.Namespace:
 def _set_up() -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.crashes.sweep.settings"
     django.setup()
-    from tests.crashes.sweep import boundaries
+    from tests.crashes.sweep import boundaries, scenario
 
+    scenario.let_the_bank_ask()
     boundaries.install()
     # Warnings of each kill, and a line for each doorbell: what counts is how it ends.
     logging.disable(logging.CRITICAL)

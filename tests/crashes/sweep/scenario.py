@@ -5,8 +5,10 @@ Acts in their order. Each may be begun again after a kill, as its real counterpa
 sends the same token, the operator imports the same file, the workers answer what doorbells there are.
 """
 
+import sqlite3
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,6 +24,8 @@ from django_q.models import OrmQ
 from accounts.models import Account, BillingEntity, PaymentMethod
 from billing import credits, doorbell, imports, payment_methods, payments, tasks
 from billing.close import pipeline
+from billing.gateways import Observation, Status
+from billing.gateways.sandbox import SandboxGateway
 from billing.models import PaymentAttempt, Step
 from config.schedules import SCHEDULES
 from notifications.models import Message
@@ -43,6 +47,7 @@ CARDS = {
     "pays-now": "sandbox_visa",
     "pays-while-charged": "sandbox_visa",
     "removes-card": "sandbox_visa",
+    "has-to-confirm": "sandbox_visa",
 }
 MINOR = 1234
 BEGIN = datetime(2018, 11, 2, 9, 0, tzinfo=UTC)
@@ -90,16 +95,57 @@ class World:
 
     def _meanwhile(self, call: str, account: str) -> None:
         """Between reserving and submitting: what the recheck is there for."""
-        if call not in {"prepare", "find"}:
+        if call not in {"prepare", "find", "read"}:
             return
         try:
-            if account == "pays-while-charged":
+            if account == "has-to-confirm":
+                self._confirm_once_asked(account)
+            elif account == "pays-while-charged":
                 pay_by_bank(self, account)
             elif account == "removes-card":
                 remove_card(self, account)
         finally:
             # A thread of its own, that is about to end.
             connection.close()
+
+    def _confirm_once_asked(self, account: str) -> None:
+        """The customer confirms at their bank: when we know that they have to, and ask whether they have."""
+        waiting = PaymentAttempt.objects.filter(
+            account__external_id=account, state=PaymentAttempt.State.REQUIRES_ACTION
+        )
+        if waiting.exists():
+            _change_in_the_book(account, Status.NEEDS_CUSTOMER, Status.SUCCEEDED)
+
+
+def let_the_bank_ask() -> None:
+    """
+    From now on the bank of one customer wants to be told by them that they want to pay: 3-D Secure.
+
+    The sandbox has no such card. What it is asked to submit for this account waits in its book.
+    """
+    real, read = SandboxGateway.submit, SandboxGateway.read
+
+    def submit(self: SandboxGateway, ref: str, *, key: str) -> Observation:
+        if _account_of(ref) != "has-to-confirm":
+            return real(self, ref, key=key)
+        _change_in_the_book("has-to-confirm", Status.UNSUBMITTED, Status.NEEDS_CUSTOMER)
+        return read(self, ref)
+
+    SandboxGateway.submit = submit
+
+
+def _account_of(ref: str) -> str:
+    with closing(sqlite3.connect(settings.SANDBOX_BOOK, timeout=30)) as book:
+        row = book.execute("SELECT account_ref FROM charge WHERE ref = ?", [ref]).fetchone()
+    return str(row[0])
+
+
+def _change_in_the_book(account: str, before: Status, after: Status) -> None:
+    with closing(sqlite3.connect(settings.SANDBOX_BOOK, timeout=30)) as book, book:
+        book.execute(
+            "UPDATE charge SET status = ? WHERE account_ref = ? AND status = ?",
+            [after, account, before],
+        )
 
 
 def populate() -> None:
@@ -139,6 +185,7 @@ def meddle(world: World) -> None:
     pay_by_bank(world, "pays-by-bank")
     grant_credit(world, "gets-credit", 234)
     pay_now(world, "pays-now")
+    pay_now(world, "has-to-confirm")
 
 
 def declined_customer_pays(world: World) -> None:
@@ -313,6 +360,9 @@ def _wait_for_the_outcome(world: World, account: str) -> None:
             attempts = PaymentAttempt.objects.filter(account__external_id=account)
             if not attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
                 return
+            if attempts.filter(state=PaymentAttempt.State.REQUIRES_ACTION).exists():
+                # Who has to confirm is asked about hourly.
+                world.clock.forward(timedelta(hours=1))
         heal(world)
     raise NeverQuiet(f"the payment of {account} did not end")
 
