@@ -262,6 +262,21 @@ class TestRetries:
 
         assert case_of(account).next_try_at == day(3) + timedelta(hours=1)
 
+    def test_that_are_not_needed_any_more_once_they_are_claimed_are_not_made(self, monkeypatch):
+        account = declined()
+        collect_all = payments.collect_all
+
+        def after_a_payment(*asked, **facts):
+            pay_by_hand(account, 1234)
+            return collect_all(*asked, **facts)
+
+        monkeypatch.setattr(payments, "collect_all", after_a_payment)
+
+        retries.retry_due(as_of=day(3))
+
+        assert tried(account) == ["AUTO FAILED"]
+        assert case_of(account).closed_because == "paid"
+
     def test_without_a_card_wait_for_one(self):
         account = declined()
         PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
@@ -320,6 +335,14 @@ class TestAnotherCard:
         renew_card(account, as_of=day(1))
 
         assert case_of(account).next_try_at == day(1)
+
+    def test_renewed_that_is_not_to_be_charged_changes_nothing(self):
+        account = declined("sandbox_expired")
+        PaymentMethod.objects.update(is_default=False)
+
+        renew_card(account, as_of=day(1))
+
+        assert case_of(account).next_try_at is None
 
     def test_that_is_not_to_be_charged_changes_nothing(self):
         account = declined("sandbox_expired")

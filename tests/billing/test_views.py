@@ -634,6 +634,20 @@ class TestCards:
         assert other.is_default
         assert "will be charged from now on" in text(response)
 
+    def test_one_that_is_blocked_elsewhere_is_neither_added_nor_made_the_default(self, year):
+        CardFactory(token="sandbox_mastercard", state="BLOCKED", is_default=False, blocked_at=AS_OF)
+        account = AccountFactory()
+        same = CardFactory(account=account, token="sandbox_mastercard", is_default=False)
+        client, other = member_of(account), AccountFactory()
+        form = self.CARD | {"expiry_year": year}
+
+        chosen = client.post(f"/accounts/{account.pk}/cards/{same.pk}/default/", follow=True)
+        entered = member_of(other).post(f"/accounts/{other.pk}/cards/add/", form)
+
+        assert "cannot be charged any more" in text(chosen)
+        assert "cannot be charged any more" in text(entered)
+        assert not PaymentMethod.objects.filter(is_default=True).exists()
+
     def test_asks_before_it_removes_one(self):
         account = AccountFactory()
         card = CardFactory(account=account)
