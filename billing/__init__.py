@@ -9,5 +9,6 @@ The money. A month, in the order it happens:
     dunning.py    cases of declined cards, and holds                retries.py    tries them again, then holds
     ledger.py     the one writer of the books                       decisions.py  what was decided, and why
     messages.py   what customers are told                           inbound.py    what providers tell us
+    guard.py      charging pauses after a restore                   reconciliation/ their books against ours
     reports/      did we collect the money yet?                     books/        and do the books agree?
 """

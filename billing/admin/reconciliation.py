@@ -57,7 +57,7 @@ class ReconciliationAdmin(ReadOnlyAdmin):
     @admin.display(description="state", ordering="state")
     def stands(self, one: Reconciliation) -> SafeString:
         if one.is_finished:
-            return tag("Finished", "good")
+            return tag(f"Finished. {one.error}", "warn") if one.error else tag("Finished", "good")
         return tag(f"Running: {one.error}" if one.error else "Running", "info")
 
     @admin.display(description="listed")

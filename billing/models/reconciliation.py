@@ -14,9 +14,12 @@ class Reconciliation(models.Model):
         RUNNING = "RUNNING", "Running"
         FINISHED = "FINISHED", "Finished"
 
+    # By whom those are started that open a paused gateway.
+    AFTER_A_RESTORE = "after a restore"
+
     gateway = models.CharField(max_length=30)
     state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
-    # "nightly", "after a restore", or whoever asked for it.
+    # "nightly", AFTER_A_RESTORE, or whoever asked for it.
     started_by = models.CharField(max_length=254)
     # Objects made since then are listed; none: all there are.
     since = models.DateTimeField(null=True, blank=True)
@@ -28,7 +31,7 @@ class Reconciliation(models.Model):
     listed_at = models.DateTimeField(null=True, blank=True)
     # Somebody is working on it until then, by the database's clock.
     lease_until = models.DateTimeField(null=True, blank=True)
-    # What stopped the last slice; it is tried again.
+    # What stopped the last slice, which is tried again; or why payouts were not compared.
     error = models.CharField(max_length=300, blank=True)
     # listed, foreign, booked, found_again, cancelled, breaks.
     counts = models.JSONField(default=dict, blank=True)
@@ -53,6 +56,11 @@ class Reconciliation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.gateway} as of {self.as_of:%Y-%m-%d %H:%M}"
+
+    @property
+    def compares_payouts(self) -> bool:
+        """Not where charging waits for it, nor where our key may not see them."""
+        return self.started_by != self.AFTER_A_RESTORE and not self.error
 
     @property
     def is_finished(self) -> bool:

@@ -78,6 +78,8 @@ def resolve_what_is_gone(reconciliation: Reconciliation, *, as_of: datetime) -> 
     ).exclude(reconciliation=reconciliation)
     if reconciliation.since is not None:
         gone = gone.filter(object_at__gte=reconciliation.since)
+    if not reconciliation.compares_payouts:
+        gone = gone.exclude(kind=Kind.PAYOUT_DIFFERS)
     gone.update(state=State.RESOLVED, resolved_at=as_of)
 
 

@@ -6,14 +6,26 @@ from itertools import groupby
 from typing import Any
 
 from billing import gateways
-from billing.gateways import SettlementLine
+from billing.gateways import Misconfigured, SettlementLine
 from billing.models import ListedObject, Payment, Reconciliation, ReconciliationBreak
 from billing.money import money
 from billing.reconciliation import breaks
 
 
 def compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """This will hold each payout against our payments; yields after each payout."""
+    """
+    This will hold each payout against our payments; yields after each payout.
+
+    A key that may not see payouts is noted, and everything else is as finished as it would be.
+    """
+    try:
+        yield from _compare(reconciliation, as_of=as_of)
+    except Misconfigured as error:
+        reconciliation.error = f"Payouts are not compared: {error}"[:300]
+        reconciliation.save(update_fields=["error"])
+
+
+def _compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     lines = gateways.get(reconciliation.gateway).settlements(
         since=reconciliation.since,
         but=frozenset(row["payout"] for row in reconciliation.payouts),

@@ -24,8 +24,6 @@ LEASE = timedelta(minutes=4)
 
 FREE = Q(lease_until=None) | Q(lease_until__lt=Now())
 
-AFTER_A_RESTORE = "after a restore"
-
 
 class BeingWorkedOn(Exception):
     """Another process has it in hand; it will be done, or free, within minutes."""
@@ -158,7 +156,8 @@ def _batches(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int
     yield from finding.book_known(reconciliation, as_of=as_of)
     yield from finding.cancel_orphans(reconciliation, as_of=as_of)
     yield from breaks.compare(reconciliation, as_of=as_of)
-    yield from payouts.compare(reconciliation, as_of=as_of)
+    if reconciliation.compares_payouts:
+        yield from payouts.compare(reconciliation, as_of=as_of)
 
 
 def _lease(reconciliation: Reconciliation) -> None:
@@ -199,7 +198,10 @@ def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False)
             continue
         if not _is_listed(paused):
             running = _begin(
-                paused.gateway, paused.list_from, started_by=AFTER_A_RESTORE, as_of=as_of
+                paused.gateway,
+                paused.list_from,
+                started_by=Reconciliation.AFTER_A_RESTORE,
+                as_of=as_of,
             )
             try:
                 work(running, as_of=as_of, until=until)

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from billing import gateways, guard, payments, reconciliation, tasks
 from billing.close import sweeper
-from billing.gateways import SettlementLine, Status
+from billing.gateways import Misconfigured, SettlementLine, Status
 from billing.models import (
     GatewayGuard,
     Payment,
@@ -437,6 +437,30 @@ class TestPayouts:
 
         row = self.totals(one, payout)
         assert (row["provider_minor"], row["ledger_minor"]) == (theirs, ours)
+        assert breaks() == [("PAYOUT_DIFFERS", "OPEN")]
+
+    def test_a_key_that_may_not_see_them_stops_nothing_else(self, capsys, stripe, monkeypatch):
+        ReconciliationBreak.objects.create(
+            kind=Kind.PAYOUT_DIFFERS,
+            gateway="stripe",
+            provider_ref="ch_1",
+            object_at=AS_OF,
+            words="Another amount",
+            currency="EUR",
+            amount_minor=1,
+            reconciliation=reconciled("stripe"),
+            found_at=AS_OF,
+        )
+
+        def refuses(*_, **__):
+            raise Misconfigured("This key may not read payouts.")
+
+        monkeypatch.setattr(type(gateways.get("stripe")), "settlements", refuses)
+        with pytest.raises(SystemExit):
+            call_command("reconcile", "--gateway", "stripe")
+
+        assert "stripe: Payouts are not compared: This key" in capsys.readouterr().out
+        assert Reconciliation.objects.latest("pk").is_finished
         assert breaks() == [("PAYOUT_DIFFERS", "OPEN")]
 
 

@@ -80,6 +80,12 @@ class TestReconciliations:
 
         assert "Running: ConnectionResetError: no line" in text(finance.get(RUNS))
 
+    def test_says_when_payouts_were_not_compared(self, finance):
+        one = reconciled()
+        Reconciliation.objects.filter(pk=one.pk).update(error="Payouts are not compared: no")
+
+        assert "Finished. Payouts are not compared: no" in text(finance.get(RUNS))
+
     def test_says_when_nothing_was_paid_out(self, finance):
         one = reconciled()
 

@@ -85,6 +85,9 @@ class Command(BaseCommand):
         payouts = [payout(row) for one in finished for row in one.payouts]
         if payouts:
             self.stdout.write(tables.text(payouts, none=""))
+        for one in finished:
+            if one.error:
+                self.stdout.write(f"{one.gateway}: {one.error}")
         for each in breaks:
             self.stdout.write(f"{each}: {each.words}")
         self.stdout.write(f"reconcile: {len(breaks)} breaks open")
@@ -112,6 +115,7 @@ def document(finished: list[Reconciliation], breaks: list[ReconciliationBreak]) 
                 "as_of": one.as_of.isoformat(),
                 "counts": one.counts,
                 "payouts": one.payouts,
+                "error": one.error,
             }
             for one in finished
         ],
