@@ -45,7 +45,8 @@ def _run(part: Part, size: str) -> bool:
     """Run it and write its file. What gave no figures leaves the file there was."""
     command = part.short if size == "short" else part.long
     environment = {} if size == "short" else dict(part.long_environment)
-    began = time.monotonic()
+    # As it is now: somebody may commit while it runs.
+    commit, began = _commit(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="evidence-") as folder:
         report = Path(folder) / "report"
         done = subprocess.run(
@@ -66,7 +67,7 @@ def _run(part: Part, size: str) -> bool:
         "part": part.name,
         "size": size,
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": commit,
         "cores": os.cpu_count(),
         "seconds": round(time.monotonic() - began),
         "command": " ".join([*(f"{k}={v}" for k, v in environment.items()), *_shown(command)]),
