@@ -1,4 +1,4 @@
-"""Make a fresh embedded database ready, so that the first command on a bare machine just works."""
+"""Make a fresh embedded database ready, and what the demo left behind, so that a command just works."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,12 @@ from django.core.management import call_command, get_commands
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
+from billing.fakestripe import shared
+
 # Ours that need no tables.
-WITHOUT_TABLES = {"compile_catalogs"}
+WITHOUT_TABLES = {"compile_catalogs", "fakestripe"}
+# Sets up a provider of its own.
+STARTS_ANEW = {"demo"}
 # Any number, the same for all processes: one of them migrates, the others wait.
 MIGRATING = 20181001
 
@@ -17,6 +21,7 @@ MIGRATING = 20181001
 def prepare(argv: Sequence[str]) -> None:
     """
     This will migrate the embedded database, if it lacks a migration and the command is one of ours.
+    Where a demo has left its payment provider, the command gets that, too.
 
     It is empty at first; and a first use that was killed has left it half done.
 
@@ -25,13 +30,17 @@ def prepare(argv: Sequence[str]) -> None:
     if settings.DATABASES["default"]["ENGINE"] != "config.embedded_postgres":
         return
     django.setup()
-    if _needs_tables(argv) and not _is_migrated():
+    if not _needs_tables(argv):
+        return
+    if not _is_migrated():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATING])
         if not _is_migrated():
             call_command("migrate", verbosity=0)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATING])
+    if settings.SHARES_PROVIDER and argv[1] not in STARTS_ANEW:
+        shared.use(settings.PROVIDER_DIR)
 
 
 def _needs_tables(argv: Sequence[str]) -> bool:

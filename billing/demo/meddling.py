@@ -9,10 +9,10 @@ from django.db.models import Q
 
 from accounts.models import Account, PaymentMethod
 from billing import credits, ledger, payment_methods, payments
-from billing.gateways.sandbox import CARDS
+from billing.demo import charging
 from billing.models import CloseRun, PaymentAttempt, Step
 
-DECLINES = CARDS["sandbox_declined"].last_four
+PAYING = [charging.PAYS.last_four, charging.PAYS_TOO.last_four]
 
 
 @dataclass
@@ -32,13 +32,13 @@ def plan(run: CloseRun) -> list[Deed]:
     paying = list(
         Account.objects.filter(
             entity=run.entity,
-            payment_methods__token__in=["sandbox_visa", "sandbox_mastercard"],
+            payment_methods__last_four__in=PAYING,
             members=None,
         ).order_by("-pk")[:24]
     )
     declining = list(
         Account.objects.filter(
-            entity=run.entity, payment_methods__last_four=DECLINES, members=None
+            entity=run.entity, payment_methods__last_four=charging.DECLINES.last_four, members=None
         ).order_by("-pk")[:4]
     )
     deeds = [

@@ -2,7 +2,7 @@
 
 import csv
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -10,8 +10,7 @@ from pathlib import Path
 
 from django.db import connection, transaction
 
-from accounts.models import Account, BillingEntity, Member, PaymentMethod, User
-from billing.gateways.sandbox import CARDS
+from accounts.models import Account, BillingEntity, Member, User
 from billing.models import Price, Product
 from billing.periods import ends_at, starts_at
 
@@ -44,18 +43,6 @@ MARKETS = (
     Market("HUF", "Europe/Budapest", "hu", Decimal(400), 2),
     Market("JPY", "Asia/Tokyo", "en", Decimal(160), 2),
     Market("KWD", "Asia/Kuwait", "en", Decimal("0.34"), 5),
-)
-
-# Of a hundred customers, so many have this card. None: no card at all.
-CARDS_OF_A_HUNDRED: Sequence[tuple[str | None, int]] = (
-    ("sandbox_visa", 52),
-    ("sandbox_mastercard", 28),
-    ("sandbox_insufficient", 5),
-    ("sandbox_declined", 3),
-    ("sandbox_expired", 2),
-    ("sandbox_slow", 2),
-    ("sandbox_lost_reply", 3),
-    (None, 5),
 )
 
 # Hourly price of a server in euros.
@@ -139,19 +126,19 @@ SELECT quote_ident(tablename) FROM pg_tables
 
 
 @transaction.atomic
-def build() -> None:
-    """This will make the catalogue, the customers, their cards, and the people who sign in."""
+def build() -> list[Account]:
+    """This will make the catalogue, the customers, and the people who sign in. Returns the customers."""
     rng = random.Random(SEED)  # noqa: S311 - the same every time is the point
     entity = BillingEntity.objects.create(slug="default", name="Example Cloud", invoice_prefix="EC")
     _build_catalogue()
     accounts = Account.objects.bulk_create(
         _account(entity, number, rng) for number in range(ACCOUNTS)
     )
-    PaymentMethod.objects.bulk_create(_cards(accounts, rng))
     User.objects.create_superuser(STAFF_EMAIL, PASSWORD, first_name="Sam", last_name="Support")
     for account in accounts[:2]:
         user = User.objects.create_user(account.email, PASSWORD)
         Member.objects.create(account=account, user=user)
+    return accounts
 
 
 def _build_catalogue() -> None:
@@ -199,31 +186,6 @@ def _account(entity: BillingEntity, number: int, rng: random.Random) -> Account:
         time_zone=market.time_zone,
         language=market.language,
         email=f"customer{number + 1}@demo.example",
-    )
-
-
-def _cards(accounts: Sequence[Account], rng: random.Random) -> Iterator[PaymentMethod]:
-    tokens, weights = zip(*CARDS_OF_A_HUNDRED, strict=True)
-    for number, account in enumerate(accounts):
-        # One of the two who sign in has paid, the other has not.
-        token = ("sandbox_visa", "sandbox_insufficient")[number] if number < 2 else None
-        token = token or rng.choices(tokens, weights)[0]
-        if token is not None:
-            yield card(account, token)
-
-
-def card(account: Account, token: str) -> PaymentMethod:
-    """This will make, not yet save, a default card of the sandbox."""
-    looks = CARDS[token]
-    return PaymentMethod(
-        account=account,
-        gateway="sandbox",
-        token=token,
-        brand=looks.brand,
-        last_four=looks.last_four,
-        expiry_month=12,
-        expiry_year=2031,
-        is_default=True,
     )
 
 

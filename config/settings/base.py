@@ -9,6 +9,8 @@ from pathlib import Path
 import environ
 from django.utils.translation import gettext_lazy as _
 
+from billing.fakestripe import shared
+
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 env = environ.Env()
@@ -141,13 +143,23 @@ DEFAULT_GATEWAY = env.str("DEFAULT_GATEWAY", default="sandbox")
 # provider calls. A worker that is killed leaves its steps lying for as long.
 STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
 
+# What the demo was charged through, if there was one: a provider process of our own on this machine. It
+# stands in for Stripe until a key is given; never beside a database that was given (docs/fakestripe.md).
+PROVIDER_DIR = EMBEDDED_DB_DIR.parent / "provider"
+_own = None
+if not (env.str("DATABASE_URL", default="") or env.str("STRIPE_SECRET_KEY", default="")):
+    _own = shared.access(PROVIDER_DIR)
+SHARES_PROVIDER = _own is not None
+
 # Stripe (docs/stripe.md). Without a key there is no such gateway; a live one works only with STRIPE_LIVE.
-STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default=_own.secret_key if _own else "")
 STRIPE_LIVE = env.bool("STRIPE_LIVE", default=False)
 # Several, so that a new one can be added before the old one goes.
-STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+STRIPE_WEBHOOK_SECRETS = env.list(
+    "STRIPE_WEBHOOK_SECRETS", default=[_own.webhook_secret] if _own else []
+)
 # Anything that speaks Stripe's API, such as the provider process of our own.
-STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=_own.url if _own else "https://api.stripe.com")
 
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.
 WORKERS = env.int("WORKERS", default=2)

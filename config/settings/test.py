@@ -26,8 +26,10 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
-# Whatever the environment says: a test that charges through Stripe says so, and names its provider.
+# Whatever the environment says, or a demo has left behind: a test that charges through Stripe says so, and names its provider.
+SHARES_PROVIDER = False
 STRIPE_SECRET_KEY = ""
+STRIPE_API_BASE = "https://api.stripe.com"
 STRIPE_LIVE = False
 DEBIT_WEBHOOK_SECRETS = []
 # Nothing is collected in a fresh clone; WhiteNoise would warn of it, and a warning fails a test.

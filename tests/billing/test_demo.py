@@ -1,12 +1,15 @@
 """The made-up provider and its meddling, small: the same every time, and the books hold afterwards."""
 
+import os
+
 import pytest
 from django.utils import timezone
 
 from accounts.models import Account, BillingEntity, PaymentMethod
 from billing import books, imports
 from billing.close import pipeline, runner, runs
-from billing.demo import meddling, provider
+from billing.demo import charging, meddling, provider
+from billing.fakestripe import shared
 from billing.models import CreditGrant, Payment, PaymentAttempt
 from tests.factories import AccountFactory
 
@@ -14,14 +17,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def customers(monkeypatch):
+def customers(monkeypatch, stripe):
     monkeypatch.setattr(provider, "ACCOUNTS", 60)
     provider.clear()
-    provider.build()
+    holders = charging.chosen(provider.build())
     # Enough of each kind for every deed.
-    PaymentMethod.objects.filter(account__in=Account.objects.order_by("-pk")[:4]).update(
-        token="sandbox_declined", last_four=meddling.DECLINES
-    )
+    decline = [(account, charging.DECLINES) for account, _ in holders[-4:]]
+    charging.save([*holders[:-4], *decline])
 
 
 def work(kind: str) -> None:
@@ -77,6 +79,18 @@ class TestTheDemo:
         provider.write_usage(tmp_path / "twice.csv")
 
         assert (tmp_path / "once.csv").read_bytes() == (tmp_path / "twice.csv").read_bytes()
+
+    def test_its_provider_is_ready_for_whoever_comes_next(self, settings, tmp_path):
+        settings.PROVIDER_DIR = tmp_path / "provider"
+
+        environment = charging.set_up()
+        charging.trouble()
+        charging.tell("http://127.0.0.1:1/webhooks/stripe/")
+
+        assert shared.access(settings.PROVIDER_DIR).url == environment["STRIPE_API_BASE"]
+        assert environment["STRIPE_SECRET_KEY"] == settings.STRIPE_SECRET_KEY
+        os.close(shared._used.pop(settings.PROVIDER_DIR))
+        assert shared._started.pop().wait(10) == 0
 
     def test_deletes_nobody_elses_accounts(self):
         AccountFactory(external_id="a-real-customer")

@@ -20,11 +20,20 @@ EMBEDDED, GIVEN = "config.embedded_postgres", "django.db.backends.postgresql"
 def prepare(monkeypatch, db):
     """Prepare for a command; returns what was called. `migrated`: what each look at the tables says."""
 
-    def prepare(*argv: str, engine: str = EMBEDDED, migrated=(False, False)) -> list[str]:
+    def prepare(
+        *argv: str, engine: str = EMBEDDED, migrated=(False, False), shares=False
+    ) -> list[str]:
         called, looks = [], iter(migrated)
         monkeypatch.setattr(
-            first_use, "settings", SimpleNamespace(DATABASES={"default": {"ENGINE": engine}})
+            first_use,
+            "settings",
+            SimpleNamespace(
+                DATABASES={"default": {"ENGINE": engine}},
+                SHARES_PROVIDER=shares,
+                PROVIDER_DIR="there",
+            ),
         )
+        monkeypatch.setattr(first_use.shared, "use", called.append)
         monkeypatch.setattr(first_use, "_is_migrated", lambda: next(looks))
         monkeypatch.setattr(first_use, "call_command", lambda name, **_: called.append(name))
         first_use.prepare(["manage.py", *argv])
@@ -49,6 +58,13 @@ class TestPrepare:
 
     def test_leaves_it_to_another_process_that_was_faster(self, prepare):
         assert prepare("close_month", migrated=[False, True]) == []
+
+    def test_brings_the_provider_that_the_demo_has_left(self, prepare):
+        assert prepare("close_month", migrated=[True], shares=True) == ["there"]
+
+    @pytest.mark.parametrize("command", ["demo", "fakestripe", "migrate"])
+    def test_which_not_every_command_needs(self, prepare, command):
+        assert prepare(command, migrated=[True], shares=True) == []
 
     def test_never_touches_a_database_that_was_given(self, prepare):
         assert prepare("close_month", engine=GIVEN) == []

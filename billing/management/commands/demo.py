@@ -20,15 +20,14 @@ from django.utils import timezone
 from accounts.models import Account, BillingEntity
 from billing import progress
 from billing.close import attendance, runs
-from billing.demo import meddling, provider
+from billing.demo import charging, meddling, provider
+from billing.fakestripe import shared
 from billing.imports import FORMATS, Watch, import_usage
 from billing.management import tables
 from billing.models import CloseRun
 from billing.reports import progress as progress_report
 from notifications.models import Message
 
-# As slow as a provider across a continent.
-LATENCY_SECONDS = "0.02"
 MAIL_AFTER_SECONDS = 60
 
 
@@ -60,10 +59,14 @@ class Command(BaseCommand):
             provider.clear()
         except provider.NotADemoDatabase as error:
             raise CommandError(str(error)) from error
+        try:
+            self._environment = charging.set_up()
+        except shared.DoesNotStart as error:
+            raise CommandError(f"{error}. Does `make run`, or another demo, still run?") from error
         for leftover in settings.SANDBOX_BOOK.parent.glob(f"{settings.SANDBOX_BOOK.name}*"):
             leftover.unlink()
         shutil.rmtree(settings.EMAIL_FILE_PATH, ignore_errors=True)
-        provider.build()
+        self._save_cards(provider.build())
         usage = _folder() / "usage.csv"
         rows = provider.write_usage(usage)
         self.stdout.write(
@@ -80,12 +83,18 @@ class Command(BaseCommand):
             )
         self.stdout.write(f"{imported.batch.rows_added:,} usage events stored and tallied")
 
+    def _save_cards(self, accounts: list[Account]) -> None:
+        holders = charging.chosen(accounts)
+        with progress.bar("Entering cards", total=len(holders), unit="cards") as bar:
+            charging.save(holders, on_saved=lambda: bar.advance(1))
+        charging.trouble()
+
     # --- the close
 
     @contextmanager
     def _cluster(self, workers: int) -> Iterator[None]:
         """A supervised cluster, as in production: restarted when it crashes."""
-        environment = {**os.environ, "SANDBOX_LATENCY_SECONDS": LATENCY_SECONDS}
+        environment = {**os.environ, **self._environment}
         manage = str(settings.BASE_DIR / "manage.py")
         with (_folder() / "cluster.log").open("w") as log:
             cluster = subprocess.Popen(  # noqa: S603 - our own manage.py

@@ -2,12 +2,14 @@
 
 import contextlib
 import sqlite3
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from billing.fakestripe import shared
 from billing.fakestripe.errors import ApiError
 from billing.fakestripe.server import Options, Server, add_arguments
 
@@ -24,6 +26,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_arguments(parser, book=settings.EMBEDDED_DB_DIR.parent / "fakestripe-book.sqlite3")
+        # Said by who shares it: end when nobody holds a lock on this file any more.
+        parser.add_argument("--users", type=Path, help=SUPPRESS)
 
     def handle(self, **options: Any) -> None:
         chosen = Options(**{name: options[name] for name in NAMES})
@@ -33,5 +37,7 @@ class Command(BaseCommand):
             raise CommandError(f"fakestripe cannot start: {error}") from error
         self.stdout.write(f"fakestripe listens on {server.url}, its book is {chosen.book}")
         self.stdout.flush()
+        if options["users"]:
+            shared.leave_when_unused(options["users"], server.shutdown)
         with contextlib.suppress(KeyboardInterrupt):
             server.run()

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
 from accounts.models import User
-from billing.demo import provider
+from billing.demo import charging, provider
 from config.cluster import die_with
 from config.together import Together
 
@@ -39,6 +39,8 @@ class Command(BaseCommand):
             return
         call_command("migrate", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
+        if settings.SHARES_PROVIDER:
+            charging.tell(f"http://127.0.0.1:{bind.rpartition(':')[2]}/webhooks/stripe/")
         self.stdout.write(f"The site: http://{bind}/  The admin: http://{bind}/admin/")
         self.stdout.write("\n".join(logins()))
         self.stdout.write("Ctrl-C stops the site and the workers.")
