@@ -33,16 +33,18 @@ PAYS, PAYS_TOO = Card("visa", "Visa", "4242"), Card("mastercard", "Mastercard", 
 HAS_NO_MONEY = Card("visa_chargeDeclinedInsufficientFunds", "Visa", "9995")
 DECLINES = Card("visa_chargeDeclined", "Visa", "0002")
 EXPIRED = Card("chargeDeclinedExpiredCard", "Visa", "0069")
+ASKS = Card("authenticationRequired", "Visa", "3184")
 LOST = Card("visa_chargeDeclinedLostCard", "Visa", "9987")
 
 # Of a hundred customers, so many have this card. None: no card at all.
 CARDS_OF_A_HUNDRED: Sequence[tuple[Card | None, int]] = (
     (PAYS, 55),
-    (PAYS_TOO, 29),
+    (PAYS_TOO, 27),
     (HAS_NO_MONEY, 5),
     (DECLINES, 3),
     (EXPIRED, 2),
     (LOST, 1),
+    (ASKS, 2),
     (None, 5),
 )
 

@@ -136,8 +136,6 @@ SANDBOX_SLOW_SECONDS = env.float("SANDBOX_SLOW_SECONDS", default=2.0)
 DEBIT_WEBHOOK_SECRETS = env.list("DEBIT_WEBHOOK_SECRETS", default=[])
 DEBIT_BOOK = Path(env.str("DEBIT_BOOK", default=str(EMBEDDED_DB_DIR.parent / "debit-book.sqlite3")))
 DEBIT_NOTICE_DAYS = env.int("DEBIT_NOTICE_DAYS", default=14)
-# Which gateway a new card is stored with. `sandbox` moves no money.
-DEFAULT_GATEWAY = env.str("DEFAULT_GATEWAY", default="sandbox")
 
 # How long a charge or email step belongs to the worker that took it; longer than the slowest batch of
 # provider calls. A worker that is killed leaves its steps lying for as long.

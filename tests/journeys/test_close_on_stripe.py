@@ -72,6 +72,8 @@ def test_a_close_with_every_kind_of_card(stripe):
     assert due(pays_in_dinar) == 4
     assert [due(a) for a in (declined, stolen, asked, owes_too_little)] == [2000, 3000, 4000, 49]
     assert asked_attempt.state == PaymentAttempt.State.REQUIRES_ACTION
+    # The month does not wait for them.
+    assert (step_of(asked, "CHARGE").state, step_of(asked, "HOLD").state) == ("DONE", "SKIPPED")
     assert PaymentAttempt.objects.get(account=stolen).decline_code == "stolen_card"
     assert_both_books_say_the_same(stripe, as_of=AS_OF)
 

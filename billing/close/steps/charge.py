@@ -145,6 +145,10 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
             return done(
                 step, on_its_way, saw=saw, expect=saw, world_changed=changed, attempt=attempt
             )
+        case State.REQUIRES_ACTION:
+            # They have days for it, and the month does not wait: see the hold step.
+            because = "waits for the customer, whose bank wants to be asked"
+            return done(step, because, saw=saw, expect=saw, world_changed=changed, attempt=attempt)
         case State.RELEASED if attempt.provider_ref is None:
             # It never got to the provider and never will: our set-up is wrong.
             return blocked(step, attempt.because, saw=saw, attempt=attempt)

@@ -83,6 +83,9 @@ def _wait_for_payment(
     if payments.on_its_way(attempt, as_of=chunk.as_of):
         # As a debit takes days; should it fail, dunning begins then.
         return skipped(step, "covered by a payment on its way", saw=standing.facts)
+    if attempt.state == PaymentAttempt.State.REQUIRES_ACTION:
+        # Who does not confirm in time is in dunning then.
+        return skipped(step, "their bank has asked them to confirm", saw=standing.facts)
     if attempt.state == PaymentAttempt.State.REVIEW:
         # Who may have paid is not held, however long a person takes to look.
         return skipped(step, "a payment is in review", saw=standing.facts, world_changed=True)

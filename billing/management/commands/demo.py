@@ -175,7 +175,7 @@ class Command(BaseCommand):
             "\nLook around with `make run`, then open http://127.0.0.1:8000/\n"
             f"  support   {provider.STAFF_EMAIL} / {provider.PASSWORD}   at /admin/ and /runs/\n"
             f"  customer  {paid.email} / {provider.PASSWORD}   {paid.name}, has paid\n"
-            f"  customer  {owing.email} / {provider.PASSWORD}   {owing.name}, owes and is held"
+            f"  customer  {owing.email} / {provider.PASSWORD}   {owing.name}, owes, and is tried again in three days"
         )
 
 
