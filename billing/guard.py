@@ -111,6 +111,8 @@ def watch(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in sorted(set(names)):
         with suppress(Misconfigured):
+            # Loads its SDK, which takes half a second: before anybody holds a lock.
+            gateways.get(name)
             if because := _look(name):
                 found[name] = because
     return found
