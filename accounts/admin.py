@@ -7,7 +7,15 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.http import HttpRequest
 
-from accounts.models import BillingEntity, Hold, Member, PaymentMethod, TimelineEvent, User
+from accounts.models import (
+    BillingEntity,
+    ChargingPause,
+    Hold,
+    Member,
+    PaymentMethod,
+    TimelineEvent,
+    User,
+)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -104,6 +112,16 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
 class HoldAdmin(ReadOnlyAdmin):
     list_display = ("account", "reason", "placed_at", "lifted_at")
     list_filter = ("reason", ("lifted_at", admin.EmptyFieldListFilter))
+    list_select_related = ("account",)
+    search_fields = ("account__name", "account__external_id")
+
+
+@admin.register(ChargingPause)
+class ChargingPauseAdmin(ReadOnlyAdmin):
+    list_display = (
+        "account", "reason", "because", "paused_at", "paused_by", "resumed_at", "resumed_by",
+    )  # fmt: skip
+    list_filter = ("reason", ("resumed_at", admin.EmptyFieldListFilter))
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id")
 

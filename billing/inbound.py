@@ -17,15 +17,22 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from accounts.models import Account, PaymentMethod
-from billing import charge_protocol, doorbell, gateways, payment_methods, payments
-from billing.gateways import About, EventHint, FinishedSetup, Method, Observation
+from billing import charge_protocol, disputes, doorbell, gateways, payment_methods, payments
+from billing.gateways import (
+    About,
+    DisputeSeen,
+    EventHint,
+    FinishedSetup,
+    Method,
+    Observation,
+)
 from billing.models import PaymentAttempt, ProviderEvent
 
 logger = logging.getLogger(__name__)
 Outcome = ProviderEvent.Outcome
 
 # What the provider says of the object an event is about, or what it raised.
-Answer = Observation | Method | FinishedSetup | Exception | None
+Answer = Observation | Method | FinishedSetup | DisputeSeen | Exception | None
 
 # The longest a process may be at work on an event before another takes it up.
 WORK_WINDOW = timedelta(seconds=60)
@@ -130,6 +137,8 @@ def _answer(question: Question) -> Answer:
                 return gateways.get(name).read_method(ref)
             case About.SETUP:
                 return gateways.get(name).read_setup(ref)
+            case About.DISPUTE:
+                return gateways.get(name).read_dispute(ref)
             case _:
                 return None
     except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
@@ -146,6 +155,8 @@ def _work(event: ProviderEvent, answer: Answer, *, as_of: datetime) -> Outcome:
             return _update_cards(event, answer, as_of=as_of)
         case FinishedSetup():
             return _add_card(event, answer, as_of=as_of)
+        case DisputeSeen():
+            return _apply_dispute(event, answer, as_of=as_of)
         case _:
             return Outcome.IGNORED
 
@@ -185,6 +196,20 @@ def _uuid(text: str) -> uuid.UUID | None:
     with suppress(ValueError):
         return uuid.UUID(text)
     return None
+
+
+def _apply_dispute(event: ProviderEvent, seen: DisputeSeen, *, as_of: datetime) -> Outcome:
+    """
+    What became of a dispute.
+
+    :raises NotYet: if its charge is ours, and our books do not have its payment yet.
+    """
+    if disputes.apply_provider_state(event.gateway, seen, as_of=as_of) is not None:
+        return Outcome.APPLIED
+    ours = PaymentAttempt.objects.filter(gateway=event.gateway, provider_ref=seen.charge_ref)
+    if ours.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
+        raise NotYet(f"the payment {seen.charge_ref} is not booked yet")
+    return Outcome.FOREIGN
 
 
 def _update_cards(event: ProviderEvent, method: Method, *, as_of: datetime) -> Outcome:

@@ -16,6 +16,7 @@ from django.db.models import F, Q
 
 from billing.models import (
     CreditGrant,
+    Dispute,
     Invoice,
     LedgerAccount,
     LedgerEntry,
@@ -254,6 +255,39 @@ def payment_reversed(reversal: PaymentReversal, *, out_of: str, entity_id: int) 
             *(Leg(kind, amount_minor) for kind, amount_minor in parts if amount_minor),
             Leg(out_of, -reversal.amount_minor, payment.gateway),
         ],
+    )
+
+
+def dispute_opened(dispute: Dispute, *, entity_id: int, as_of: datetime) -> Event:
+    """The provider has withdrawn the disputed money, and a fee; nobody owes more or less by that yet."""
+    legs = [Leg(Kind.DISPUTED, dispute.amount_minor, dispute.gateway)]
+    if dispute.fee_minor:
+        legs.append(Leg(Kind.DISPUTE_FEES, dispute.fee_minor))
+    legs.append(Leg(Kind.CASH, -dispute.amount_minor - dispute.fee_minor, dispute.gateway))
+    return _dispute(LedgerEntry.Kind.DISPUTE_OPENED, dispute, legs, entity_id, as_of)
+
+
+def dispute_won(dispute: Dispute, *, entity_id: int, as_of: datetime) -> Event:
+    """The disputed money is back; the fee is not."""
+    legs = (
+        Leg(Kind.CASH, dispute.amount_minor, dispute.gateway),
+        Leg(Kind.DISPUTED, -dispute.amount_minor, dispute.gateway),
+    )
+    return _dispute(LedgerEntry.Kind.DISPUTE_WON, dispute, legs, entity_id, as_of)
+
+
+def _dispute(
+    kind: str, dispute: Dispute, legs: Sequence[Leg], entity_id: int, as_of: datetime
+) -> Event:
+    return Event(
+        kind=kind,
+        source=f"dispute:{dispute.pk}",
+        account_id=dispute.account_id,
+        entity_id=entity_id,
+        currency=dispute.currency,
+        description=f"{dispute.provider_ref}, of the payment by {dispute.payment}",
+        effective_at=as_of,
+        legs=legs,
     )
 
 

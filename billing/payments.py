@@ -28,7 +28,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
-from accounts import timeline
+from accounts import pauses, timeline
 from accounts.models import Account, PaymentMethod
 from billing import (
     charge_protocol,
@@ -104,6 +104,10 @@ class ChargingStopped(CannotCollect):
     """Nothing is charged through this gateway now: our database may have lost charges. See guard.py."""
 
 
+class ChargingPaused(CannotCollect):
+    """Nothing is charged to this account by itself now, as after a dispute; its customer may pay."""
+
+
 class AttemptInFlight(CannotCollect):
     """Another attempt of this account has not come to its end."""
 
@@ -140,6 +144,7 @@ def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
     :raises NothingDue: if the balance was settled meanwhile.
     :raises NoPaymentMethod: if the card was removed meanwhile.
     :raises ChargingStopped: while nothing may be charged through the card's gateway.
+    :raises ChargingPaused: while the account is not charged by itself, and this would.
     :raises AttemptInFlight: if another attempt of this account is unresolved.
     """
     collected = collect_all([Request(account_id, kind)], as_of=as_of)
@@ -422,11 +427,18 @@ def _reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: dat
     }
     blocked = payment_methods.blocked_tokens(methods.values())
     stopped = stopped | guard.shut(method.gateway for method in methods.values())
+    paused = pauses.because_of(ids)
     collected = Collected()
     for request in requests:
         pk = request.account_id
         refusal = _refusal(
-            request, standings[pk], in_flight.get(pk), methods.get(pk), blocked, as_of=as_of
+            request,
+            standings[pk],
+            in_flight.get(pk),
+            methods.get(pk),
+            blocked,
+            _pausing(request.kind, paused.get(pk)),
+            as_of=as_of,
         ) or _stopped(stopped, standings[pk], methods[pk])
         if refusal is not None:
             collected.refused[pk] = refusal
@@ -447,6 +459,7 @@ def _refusal(
     in_flight: PaymentAttempt | None,
     method: PaymentMethod | None,
     blocked: Container[tuple[str, str]],
+    paused: str | None,
     *,
     as_of: datetime,
 ) -> CannotCollect | None:
@@ -455,6 +468,8 @@ def _refusal(
         return AttemptInFlight("a payment is on its way", standing=standing, attempt=in_flight)
     if standing.due_minor <= 0:
         return NothingDue("nothing is due", standing=standing)
+    if paused is not None:
+        return ChargingPaused(paused, standing=standing)
     if request.only_if_due_minor not in {None, standing.due_minor}:
         return BalanceChanged("the balance has changed", standing=standing)
     if method is None:
@@ -467,6 +482,11 @@ def _refusal(
         due = money(standing.due_minor, standing.currency)
         return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
     return None
+
+
+def _pausing(kind: str, paused: str | None) -> str | None:
+    """Why an account's pause stops a charge of this kind; its customer's own it does not."""
+    return None if kind == PaymentAttempt.Kind.ON_SESSION else paused
 
 
 def _stopped(
@@ -665,15 +685,17 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
     stopped = guard.shut(attempt.gateway for attempt in attempts)
     attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
     standings = ledger.standings(ids, as_of=as_of)
+    paused = pauses.because_of(ids)
     for attempt in sorted(attempts, key=lambda a: a.account_id):
         current = locks.attempt_for_update(attempt.pk)
         if current.state not in charge_protocol.RECHECKED:
             continue
-        because = _no_longer(current, standings[current.account_id])
+        pausing = _pausing(current.kind, paused.get(current.account_id))
+        because = _no_longer(current, standings[current.account_id], pausing)
         if because is not None:
             current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
             current.because = because
-            if code := _as_good_as_a_no(current, because):
+            if because != pausing and (code := _as_good_as_a_no(current, because)):
                 current.decline_code = code
                 current.decline_class = DeclineClass.NEEDS_CUSTOMER
             decisions.record(_gave_up(current, standings[current.account_id], because))
@@ -686,12 +708,14 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
     return attempts
 
 
-def _no_longer(attempt: PaymentAttempt, standing: Standing) -> str | None:
+def _no_longer(attempt: PaymentAttempt, standing: Standing, pausing: str | None) -> str | None:
     """Why the reserved amount may not be charged any more; None where it may."""
     if standing.due_minor <= 0:
         return SETTLED
     if standing.due_minor < attempt.amount_minor:
         return LESS_DUE
+    if pausing is not None:
+        return pausing
     if payment_methods.blocked_tokens([attempt.payment_method]):
         return "card blocked meanwhile"
     if attempt.payment_method.state != PaymentMethod.State.ACTIVE:

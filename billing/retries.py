@@ -12,7 +12,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from accounts import holds
+from accounts import holds, pauses
 from accounts.models import PaymentMethod
 from billing import decisions, dunning, guard, ledger, locks, payments
 from billing.ledger import Standing
@@ -129,8 +129,12 @@ def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
 def _end(case: DunningCase, standing: Standing) -> None:
     """Hold who is overdue, has nothing on its way, and could have been charged."""
     gateway = _gateway_of(case)
-    if standing.in_flight_minor or (gateway and guard.shut([gateway])):
-        # It may have paid, or even has, and our database has lost it.
+    if (
+        standing.in_flight_minor
+        or (gateway and guard.shut([gateway]))
+        or pauses.because_of([case.account_id])
+    ):
+        # It may have paid, or even has, and our database has lost it; or it is not charged at all.
         _put_off(case, standing.as_of + LOOK_AGAIN_AFTER)
     elif case.decline_class == DeclineClass.OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"

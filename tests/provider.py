@@ -82,6 +82,12 @@ class Provider:
     def settlements(self, **which: Any) -> Iterator[gateways.SettlementLine]:
         return self.sandbox.settlements(**which)
 
+    def disputes(self, **which: Any) -> Iterator[gateways.DisputeSeen]:
+        return self.sandbox.disputes(**which)
+
+    def read_dispute(self, ref: str) -> gateways.DisputeSeen:
+        return self.sandbox.read_dispute(ref)
+
     def read_method(self, token: str) -> gateways.Method:
         return self.sandbox.read_method(token)
 

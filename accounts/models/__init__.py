@@ -1,5 +1,6 @@
 from accounts.models.account import Account
 from accounts.models.billing_entity import BillingEntity
+from accounts.models.charging_pause import ChargingPause
 from accounts.models.hold import Hold
 from accounts.models.member import Member
 from accounts.models.payment_method import PaymentMethod
@@ -9,6 +10,7 @@ from accounts.models.user import User
 __all__ = [
     "Account",
     "BillingEntity",
+    "ChargingPause",
     "Hold",
     "Member",
     "PaymentMethod",

@@ -39,6 +39,7 @@ class Account(models.Model):
             ("record_payment", "Can record a payment"),
             ("charge_account", "Can charge an account now"),
             ("place_hold", "Can place and lift holds by hand"),
+            ("pause_charging", "Can pause charging an account, and resume it"),
         ]
         constraints = [
             models.CheckConstraint(

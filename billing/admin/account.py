@@ -172,6 +172,12 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self._url("<int:account_id>/charge/", acts.charge, "charge"),
             self._url("<int:account_id>/hold/", acts.place_hold, "place_hold"),
             self._url("<int:account_id>/holds/<int:hold_id>/lift/", acts.lift_hold, "lift_hold"),
+            self._url("<int:account_id>/pause/", acts.pause_charging, "pause_charging"),
+            self._url(
+                "<int:account_id>/pauses/<int:pause_id>/resume/",
+                acts.resume_charging,
+                "resume_charging",
+            ),
             *super().get_urls(),
         ]
 
@@ -227,6 +233,7 @@ PERMISSIONS = {
     "record_payment": "record_payment",
     "charge": "charge_account",
     "hold": "place_hold",
+    "pause": "pause_charging",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.db.models import Model, QuerySet
 from django.urls import reverse
 
-from accounts.models import Account, Hold, PaymentMethod
+from accounts.models import Account, ChargingPause, Hold, PaymentMethod
 from billing import dunning, ledger, settlement
 from billing.admin.cells import Cell, Table, instant, money, row, to
 from billing.models import Decision, Invoice, PaymentAttempt
@@ -34,6 +34,10 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
         "dunning": _dunning(account),
         "holds": [_hold(hold) for hold in _open_holds(account)],
         "has_manual_hold": any(h.reason == Hold.Reason.MANUAL for h in _open_holds(account)),
+        "pauses": [_pause(pause) for pause in _open_pauses(account)],
+        "is_paused_by_hand": any(
+            p.reason == ChargingPause.Reason.MANUAL for p in _open_pauses(account)
+        ),
         "tables": [
             _invoices(account, as_of=as_of),
             _decisions(account),
@@ -41,6 +45,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
             _attempts(account),
             _cases(account),
             _payments(account),
+            _disputes(account),
             _grants(account),
             _holds(account),
             _cards(account, as_of=as_of),
@@ -95,6 +100,19 @@ def _hold(hold: Hold) -> dict[str, Any]:
         "since": instant(hold.placed_at),
         "because": placed.because if placed else "",
         "by": placed.actor if placed else "",
+    }
+
+
+def _open_pauses(account: Account) -> Iterable[ChargingPause]:
+    return account.pauses.filter(resumed_at=None).order_by("paused_at", "pk")
+
+
+def _pause(pause: ChargingPause) -> dict[str, Any]:
+    return {
+        "id": pause.pk,
+        "since": instant(pause.paused_at),
+        "because": pause.because,
+        "by": pause.paused_by,
     }
 
 
@@ -268,6 +286,29 @@ def _payments(account: Account) -> Table:
         empty="No money was received yet.",
         more_url=_all("billing_payment", account),
     )
+
+
+def _disputes(account: Account) -> Table:
+    return Table(
+        "Disputes",
+        ("Opened", "Payment", "Amount", "Fee", "State", "Evidence until"),
+        [
+            row(
+                to(dispute, instant(dispute.opened_at)),
+                to(dispute.payment),
+                money(dispute.amount_minor, dispute.currency),
+                money(dispute.fee_minor, dispute.currency),
+                Cell(dispute.get_state_display(), tone=DISPUTE_TONES.get(dispute.state, "")),
+                instant(dispute.evidence_due_at),
+            )
+            for dispute in _newest(account.disputes.select_related("payment"))
+        ],
+        empty="No payment was disputed.",
+        more_url=_all("billing_dispute", account),
+    )
+
+
+DISPUTE_TONES: dict[str, str] = {"NEEDS_RESPONSE": "bad", "WON": "good", "INQUIRY": "warn"}
 
 
 def _grants(account: Account) -> Table:

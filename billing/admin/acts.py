@@ -13,9 +13,9 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 
-from accounts import holds
-from accounts.models import Account, Hold, PaymentMethod, User
-from billing import credits, decisions, dunning, ledger, payments
+from accounts import holds, pauses
+from accounts.models import Account, ChargingPause, Hold, PaymentMethod, User
+from billing import credits, decisions, disputes, dunning, ledger, payments
 from billing.admin import forecast
 from billing.admin.account_page import in_flight
 from billing.admin.cells import instant, money
@@ -251,6 +251,58 @@ def lift_hold(
         return redirect(account)
     context = {"title": "Lift the hold", "account": account, "form": form, "hold": hold}
     return render(request, "admin/accounts/account/hold.html", site(request) | context)
+
+
+# --- pauses
+
+
+def pause_charging(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
+    """Stop charging the account by itself, with a reason."""
+    account = _account(request, account_id, "accounts.pause_charging")
+    form = ReasonForm(_sent(request))
+    if form.is_valid():
+        try:
+            disputes.pause_by_hand(
+                account_id=account.pk,
+                reason=form.cleaned_data["reason"],
+                actor=_email(request),
+                as_of=timezone.now(),
+            )
+        except pauses.AlreadyPaused:
+            messages.info(request, f"Charging {account} is paused by hand already.")
+        else:
+            messages.success(request, f"Charging {account} is paused.")
+        return redirect(account)
+    context = {"title": "Pause charging", "account": account, "form": form}
+    return render(request, "admin/accounts/account/pause.html", site(request) | context)
+
+
+def resume_charging(
+    request: HttpRequest, account_id: int, pause_id: int, *, site: Context
+) -> HttpResponse:
+    """End a pause, with a reason."""
+    account = _account(request, account_id, "accounts.pause_charging")
+    pause = get_object_or_404(ChargingPause, pk=pause_id, account=account)
+    form = ReasonForm(_sent(request))
+    if form.is_valid():
+        try:
+            disputes.resume_by_hand(
+                pause_id=pause.pk,
+                reason=form.cleaned_data["reason"],
+                actor=_email(request),
+                as_of=timezone.now(),
+            )
+        except disputes.NotPaused:
+            messages.info(request, "The pause was over already.")
+        except disputes.StillDisputed:
+            messages.warning(
+                request, "A dispute is open: charging stays paused until it is decided."
+            )
+        else:
+            messages.success(request, f"The pause of charging {account} is over.")
+        return redirect(account)
+    context = {"title": "Resume charging", "account": account, "form": form, "pause": pause}
+    return render(request, "admin/accounts/account/pause.html", site(request) | context)
 
 
 def _account(request: HttpRequest, account_id: int, permission: str) -> Account:

@@ -15,7 +15,7 @@ from billing import payments
 from billing.admin.books import AllocationRows
 from billing.admin.cells import money
 from billing.forms import ReasonForm
-from billing.models import Payment, PaymentAttempt, PaymentReversal
+from billing.models import Dispute, Payment, PaymentAttempt, PaymentReversal
 
 
 @admin.register(Payment)
@@ -50,6 +50,27 @@ class PaymentReversalAdmin(ReadOnlyAdmin):
     @admin.display(description="owed again", ordering="owed_minor")
     def owed_again(self, reversal: PaymentReversal) -> str:
         return money(reversal.owed_minor, reversal.payment.currency)
+
+
+@admin.register(Dispute)
+class DisputeAdmin(ReadOnlyAdmin):
+    list_display = (
+        "opened_at", "account", "amount", "fee", "state", "evidence_due_at", "reason", "payment",
+        "closed_at",
+    )  # fmt: skip
+    list_filter = ("state", "gateway", "reason", ("closed_at", admin.EmptyFieldListFilter))
+    list_select_related = ("account", "payment")
+    search_fields = ("account__name", "account__external_id", "=provider_ref")
+    ordering = ("evidence_due_at", "-pk")
+    readonly_fields = ("amount", "fee")
+
+    @admin.display(description="amount", ordering="amount_minor")
+    def amount(self, dispute: Dispute) -> str:
+        return money(dispute.amount_minor, dispute.currency)
+
+    @admin.display(description="fee", ordering="fee_minor")
+    def fee(self, dispute: Dispute) -> str:
+        return money(dispute.fee_minor, dispute.currency)
 
 
 @admin.register(PaymentAttempt)

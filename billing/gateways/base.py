@@ -95,6 +95,36 @@ class SettlementLine:
     exchange_rate: Decimal | None
 
 
+class DisputeStatus(StrEnum):
+    """How far a dispute is at the provider."""
+
+    INQUIRY = "INQUIRY"  # the bank only asks
+    OPEN = "OPEN"
+    WON = "WON"
+    LOST = "LOST"
+
+
+@dataclass(frozen=True)
+class DisputeSeen:
+    """What the provider says of a dispute, at the moment it was asked. Amounts are in minor units."""
+
+    ref: str
+    # The object of `prepare` whose money is asked for; empty where it is none of ours.
+    charge_ref: str
+    amount_minor: int
+    currency: str
+    # What it kept for it, in the same currency; 0 where it keeps its fees in another.
+    fee_minor: int
+    status: DisputeStatus
+    # Whether the money was taken from us, even if it came back since.
+    is_withdrawn: bool
+    # Whether nothing more will come of it.
+    is_over: bool
+    reason: str
+    evidence_due_at: datetime | None
+    made_at: datetime
+
+
 @dataclass(frozen=True)
 class Method:
     """
@@ -134,6 +164,7 @@ class About(StrEnum):
     CHARGE = "CHARGE"
     METHOD = "METHOD"
     SETUP = "SETUP"
+    DISPUTE = "DISPUTE"
     OTHER = "OTHER"
 
 
@@ -252,6 +283,18 @@ class Gateway(Protocol):
         self, *, since: datetime | None = None, but: Container[str] = ()
     ) -> Iterator[SettlementLine]:
         """What the payouts since then consist of, payout by payout; `but` those of these refs."""
+        ...
+
+    def read_dispute(self, ref: str) -> DisputeSeen:
+        """
+        A dispute as it is now.
+
+        :raises Misconfigured: if there is none of this ref.
+        """
+        ...
+
+    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
+        """The disputes opened since then, newest first; None: all."""
         ...
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:

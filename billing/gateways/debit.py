@@ -20,6 +20,7 @@ from billing.gateways.base import (
     AttemptSpec,
     Capabilities,
     CardSetup,
+    DisputeSeen,
     EventHint,
     FinishedSetup,
     Foreign,
@@ -147,6 +148,18 @@ class DebitGateway:
         self, *, since: datetime | None = None, but: Container[str] = ()
     ) -> Iterator[SettlementLine]:
         """Pretended money is never paid out."""
+        return iter(())
+
+    def read_dispute(self, ref: str) -> DisputeSeen:
+        """
+        A debit is not disputed, it is taken back by the payer's bank: see `read`.
+
+        :raises Misconfigured: always.
+        """
+        raise Misconfigured(f"the direct debit provider knows no dispute {ref!r}")
+
+    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
+        """There are none."""
         return iter(())
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:

@@ -19,6 +19,7 @@ from billing.gateways.base import (
     AttemptSpec,
     Capabilities,
     CardSetup,
+    DisputeSeen,
     EventHint,
     FinishedSetup,
     Foreign,
@@ -219,6 +220,18 @@ class SandboxGateway:
         self, *, since: datetime | None = None, but: Container[str] = ()
     ) -> Iterator[SettlementLine]:
         """Pretended money is never paid out."""
+        return iter(())
+
+    def read_dispute(self, ref: str) -> DisputeSeen:
+        """
+        Nobody disputes pretended money.
+
+        :raises Misconfigured: always.
+        """
+        raise Misconfigured(f"the sandbox knows no dispute {ref!r}")
+
+    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
+        """There are none."""
         return iter(())
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:

@@ -28,6 +28,8 @@ from billing.gateways.base import (
     AttemptSpec,
     Capabilities,
     CardSetup,
+    DisputeSeen,
+    DisputeStatus,
     EventHint,
     FinishedSetup,
     Foreign,
@@ -71,6 +73,19 @@ STATUSES = {
     "succeeded": Status.SUCCEEDED,
     "canceled": Status.CANCELED,
 }
+DISPUTE_STATUSES = {
+    "warning_needs_response": DisputeStatus.INQUIRY,
+    "warning_under_review": DisputeStatus.INQUIRY,
+    "warning_closed": DisputeStatus.INQUIRY,
+    "prevented": DisputeStatus.INQUIRY,
+    "needs_response": DisputeStatus.OPEN,
+    "under_review": DisputeStatus.OPEN,
+    "won": DisputeStatus.WON,
+    "lost": DisputeStatus.LOST,
+}
+# Evidence may still be handed in.
+DISPUTE_WAITS = {"needs_response", "warning_needs_response"}
+DISPUTE_IS_OVER = {"won", "lost", "warning_closed", "prevented"}
 # Refused only until its holder confirms: the same intent is kept for that.
 ASKS_CUSTOMER = "authentication_required"
 # The intent has no card and was never refused: nothing can come of it.
@@ -84,6 +99,7 @@ ABOUT = {
     "payment_intent": About.CHARGE,
     "setup_intent": About.SETUP,
     "payment_method": About.METHOD,
+    "charge": About.DISPUTE,  # of a charge, only its disputes are heeded
 }
 # Types of event that say something we act on; the others are kept and left alone.
 HEEDED = frozenset(
@@ -97,6 +113,11 @@ HEEDED = frozenset(
         "payment_method.detached",
         "payment_method.updated",
         "payment_method.automatically_updated",
+        "charge.dispute.created",
+        "charge.dispute.updated",
+        "charge.dispute.funds_withdrawn",
+        "charge.dispute.funds_reinstated",
+        "charge.dispute.closed",
     )
 )
 
@@ -294,6 +315,25 @@ class StripeGateway:
                     if line["type"] != "payout":
                         yield _settlement(line, payout)
 
+    # --- disputes
+
+    def read_dispute(self, ref: str) -> DisputeSeen:
+        """
+        A dispute as it is now.
+
+        :raises Misconfigured: if there is none of this ref, or the key may not see disputes.
+        """
+        with _in_our_words():
+            return self._dispute(self._client.v1.disputes.retrieve(ref).to_dict())
+
+    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
+        """Those of the whole Stripe account, newest first: which are of our payments, our rows know."""
+        asked = {"limit": PAGE, **_between(since, None)}
+        with _in_our_words():
+            found = self._client.v1.disputes.list(cast("stripe.params.DisputeListParams", asked))
+            for dispute in map(_plain, found.auto_paging_iter()):
+                yield self._dispute(dispute)
+
     # --- cards
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
@@ -422,6 +462,36 @@ class StripeGateway:
             token=_token(intent, error),
             customer_ref=intent.get("customer") or "",
             made_at=_instant(intent["created"]),
+        )
+
+    def _dispute(self, dispute: Object) -> DisputeSeen:
+        if dispute["livemode"] is not self._is_live:
+            raise Misconfigured(f"{dispute['id']} is not of {_mode(is_live=self._is_live)} mode")
+        status = DISPUTE_STATUSES.get(dispute["status"])
+        if status is None:
+            raise OutcomeUnknown(
+                f"{dispute['id']} is {dispute['status']}, which we have no word for"
+            )
+        currency = dispute["currency"]
+        moved = dispute["balance_transactions"]
+        due_by = dispute["evidence_details"]["due_by"]
+        waits = dispute["status"] in DISPUTE_WAITS and due_by is not None
+        return DisputeSeen(
+            ref=dispute["id"],
+            charge_ref=dispute.get("payment_intent") or "",
+            amount_minor=from_provider(dispute["amount"], currency),
+            currency=currency.upper(),
+            fee_minor=sum(
+                nearest_from_provider(line["fee"], currency)
+                for line in moved
+                if line["currency"] == currency
+            ),
+            status=status,
+            is_withdrawn=any(line["amount"] < 0 for line in moved),
+            is_over=dispute["status"] in DISPUTE_IS_OVER,
+            reason=dispute["reason"],
+            evidence_due_at=_instant(due_by) if waits else None,
+            made_at=_instant(dispute["created"]),
         )
 
 

@@ -3,6 +3,7 @@ from billing.models.catalog import Price, Product
 from billing.models.close import CloseRun, Step
 from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
+from billing.models.dispute import Dispute
 from billing.models.dunning_case import DunningCase
 from billing.models.gateway_guard import GatewayGuard
 from billing.models.incoming_transfer import IncomingTransfer
@@ -22,6 +23,7 @@ __all__ = [
     "CreditGrant",
     "Decision",
     "DeclineClass",
+    "Dispute",
     "DunningCase",
     "GatewayGuard",
     "IncomingTransfer",

@@ -17,6 +17,11 @@ class LedgerAccount(models.Model):
         # Company-side.
         REVENUE = "REVENUE", "Revenue"
         CASH = "CASH", "Cash"  # one per gateway
+        DISPUTED = (
+            "DISPUTED",
+            "Disputed",
+        )  # withdrawn from cash until a dispute is decided; one per gateway
+        DISPUTE_FEES = "DISPUTE_FEES", "Dispute fees"
         PROMOTIONS = "PROMOTIONS", "Promotions"  # what credits given away cost us
         REFUNDS = "REFUNDS", "Refunds"  # what was paid back without being owed: less revenue
 
@@ -73,6 +78,8 @@ class LedgerEntry(models.Model):
         CREDIT_EXPIRED = "CREDIT_EXPIRED", "Credit expired"
         PAYMENT_RECEIVED = "PAYMENT_RECEIVED", "Payment received"
         PAYMENT_REVERSED = "PAYMENT_REVERSED", "Payment reversed"
+        DISPUTE_OPENED = "DISPUTE_OPENED", "Dispute opened"
+        DISPUTE_WON = "DISPUTE_WON", "Dispute won"
 
     kind = models.CharField(max_length=30, choices=Kind)
     # What it books: "invoice:17", "payment:4", "grant:2", "allocation:9".

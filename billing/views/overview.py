@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
+from accounts import pauses
 from accounts.models import Hold, Member, PaymentMethod
 from billing import dunning, ledger, messages
 from billing.models import PaymentAttempt
@@ -57,6 +58,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "in_flight": _in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
         "dunning": _dunning(seat),
+        "is_paused": bool(pauses.because_of([seat.account.pk])),
         "card": _card(seat, as_of=as_of),
         "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
         "owed": owed,

@@ -20,8 +20,10 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts.models import Account
-from billing import credits, invoicing, ledger, locks, payments, reversals
-from billing.models import CreditGrant, Invoice, LedgerAccount, Posting
+from billing import credits, disputes, invoicing, ledger, locks, payments, reversals
+from billing.gateways import DisputeSeen, DisputeStatus
+from billing.models import CreditGrant, Invoice, LedgerAccount, Payment, Posting
+from tests.billing.dispute_builders import seen_of
 from tests.factories import AccountFactory, CardFactory, PeriodFactory, SummaryFactory
 
 PAGE = settings.BASE_DIR / "docs" / "accounting.md"
@@ -49,6 +51,8 @@ class Books:
             "credits": credits,
             "payments": payments,
             "reversals": reversals,
+            "disputes": disputes,
+            "disputed": disputed,
             "locks": locks,
             "ledger": ledger,
             "Posting": Posting,
@@ -108,6 +112,10 @@ def issue(account: Account, *, as_of: datetime) -> Invoice:
     drafted = invoicing.draft_invoices(list(locked.values()), month=JANUARY)
     invoicing.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
     return drafted.invoices[account.pk]
+
+
+def disputed(payment: Payment, status: str, *, fee_minor: int) -> DisputeSeen:
+    return seen_of(payment, DisputeStatus(status), fee_minor=fee_minor)
 
 
 def february(day: int) -> datetime:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from accounts import holds
+from accounts import holds, pauses
 from accounts.models import PaymentMethod
 from billing import dunning, guard, ledger, payments
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
@@ -39,6 +39,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         case.account_id: case
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
     }
+    paused = pauses.because_of(chunk.accounts)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
         if gateways_of_cards.get(pk) in stopped:
@@ -49,7 +50,9 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:
-            yield _decide(chunk, step, standings[pk], on_their_way.get(pk), cases.get(pk))
+            yield _decide(
+                chunk, step, standings[pk], on_their_way.get(pk), cases.get(pk), paused.get(pk)
+            )
 
 
 def _decide(
@@ -58,6 +61,7 @@ def _decide(
     standing: Standing,
     on_its_way: PaymentAttempt | None,
     case: DunningCase | None,
+    paused: str | None,
 ) -> Outcome:
     if not standing.due_minor:
         changed = step.expected.get("due_minor", 0) > 0
@@ -68,6 +72,9 @@ def _decide(
     if case is not None:
         # The end of its schedule holds it.
         return skipped(step, f"in dunning: {case}", saw=standing.facts)
+    if paused is not None:
+        # Who is not charged could not have paid by card; the first close after the pause looks again.
+        return skipped(step, paused, saw=standing.facts)
     if not standing.overdue_minor:
         return _wait_until_due(chunk, step)
     try:

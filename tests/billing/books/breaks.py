@@ -321,6 +321,27 @@ BREAKS = {
         "UPDATE billing_paymentreversal SET owed_minor = owed_minor - 1, lost_minor = 1 WHERE provider_ref = 'return-1'",
         also=frozenset({"reversal_is_booked_with_its_amount"}),
     ),
+    # --- disputes
+    "dispute_clearing_is_what_is_open": Break(
+        f"""UPDATE billing_posting
+               SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'DISPUTE_FEES'")}
+             WHERE entry_id = {one("billing_ledgerentry", "kind = 'DISPUTE_WON'")} AND amount_minor < 0"""
+    ),
+    "dispute_is_booked_with_its_amount_and_fee": Break(
+        f"""UPDATE billing_posting
+               SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'REVENUE' AND currency = 'EUR'")}
+             WHERE ledger_account_id = {one("billing_ledgeraccount", "kind = 'DISPUTE_FEES'")}
+               AND entry_id = {one("billing_ledgerentry", "kind = 'DISPUTE_OPENED'")}"""
+    ),
+    "dispute_won_is_booked": unbooked("DISPUTE_WON"),
+    "dispute_lost_has_its_reversal": Break(
+        """UPDATE billing_paymentreversal SET provider_ref = 'other'
+            WHERE provider_ref = (SELECT provider_ref FROM billing_dispute WHERE state = 'LOST')"""
+    ),
+    "dispute_open_pauses_charging": Break(
+        f"""UPDATE accounts_chargingpause SET resumed_at = now(), resumed_by = 'ann'
+             WHERE account_id = {account("disputes")}"""
+    ),
     # --- providers
     "provider_reversal_is_booked": Break(
         providers="""UPDATE charge SET status = 'REVERSED'
@@ -451,6 +472,8 @@ OTHER_WAYS = [
     ("invoice_is_booked_exactly_when_issued", invented("INVOICE_ISSUED", "invoice:0")),
     ("payment_is_booked", invented("PAYMENT_RECEIVED", "payment:0")),
     ("reversal_is_booked", invented("PAYMENT_REVERSED", "reversal:0")),
+    ("dispute_won_is_booked", invented("DISPUTE_WON", "dispute:0")),
+    ("dispute_is_booked_with_its_amount_and_fee", invented("DISPUTE_OPENED", "dispute:0")),
     ("credit_given_is_booked", invented("CREDIT_GRANTED", "grant:0")),
     ("credit_use_is_booked", invented("CREDIT_APPLIED", "allocation:0")),
     ("credit_expiry_is_booked", invented("CREDIT_EXPIRED", "grant:0")),

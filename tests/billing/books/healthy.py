@@ -11,8 +11,9 @@ from decimal import Decimal
 from django.db import transaction
 
 from accounts.models import Account
-from billing import credits, locks, metering, payments, reversals
+from billing import credits, disputes, locks, metering, payments, reversals
 from billing.close import pipeline, runner, runs
+from billing.gateways import DisputeStatus
 from billing.models import (
     CloseRun,
     CreditGrant,
@@ -22,6 +23,7 @@ from billing.models import (
     UsageEvent,
 )
 from billing.models.usage import Kind
+from tests.billing.dispute_builders import seen_of
 from tests.factories import (
     AccountFactory,
     CardFactory,
@@ -57,6 +59,9 @@ WHO: dict[str, tuple[dict[str, object], str | None, dict[str, object] | None]] =
     "uses what has no price": ({}, None, {"item": "unheard of", "unit": "parsec"}),
     "uses nothing": ({}, None, None),
     "has its money taken back": ({}, None, PRICED),
+    "disputes": ({}, "sandbox_visa", PRICED),
+    "loses a dispute that the bank first asks about": ({}, "sandbox_visa", PRICED),
+    "disputes, and we win": ({}, "sandbox_visa", PRICED),
 }
 
 
@@ -80,6 +85,7 @@ class Month:
         self.use(NOVEMBER, "is held, then given back", usage=WHO["is given back"][2])
         self.close(NOVEMBER, as_of=datetime(2018, 12, 2, 9, 0, tzinfo=UTC))
         self.take_money_back()
+        self.dispute()
         self.use(OCTOBER, "pays")
         self.tally()
         self.leave_december_running()
@@ -219,6 +225,18 @@ class Month:
                     as_of=self.now,
                 )
             self.look()
+
+    def dispute(self) -> None:
+        open_, won, lost = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
+        for name, *statuses in (
+            ("disputes", open_),
+            ("loses a dispute that the bank first asks about", DisputeStatus.INQUIRY, open_, lost),
+            ("disputes, and we win", open_, won),
+        ):
+            for status in statuses:
+                seen = seen_of(self.accounts[name].payments.get(), status, fee_minor=15_00)
+                assert disputes.apply_provider_state("sandbox", seen, as_of=self.now)
+                self.look()
 
     def leave_december_running(self) -> None:
         self.start(DECEMBER, as_of=datetime(2019, 1, 2, 9, 0, tzinfo=UTC))
