@@ -24,8 +24,6 @@ State = Dispute.State
 
 # A dispute only ever goes on in this order, whatever order we hear of it in.
 RANK = {State.INQUIRY: 0, State.NEEDS_RESPONSE: 1, State.WON: 2, State.LOST: 2}
-# While it is open, and for good after it is lost, the money is not ours to give back.
-NOT_OURS = (State.NEEDS_RESPONSE, State.LOST)
 LOST_REASON = "lost in a dispute"
 
 
@@ -86,8 +84,8 @@ def apply_provider_state(gateway: str, seen: DisputeSeen, *, as_of: datetime) ->
 
 
 def disputed_minor(payment: Payment) -> int:
-    """How much of a payment is under dispute, or was lost in one, in minor units."""
-    disputed = Dispute.objects.filter(payment=payment, state__in=NOT_OURS)
+    """How much of a payment is under dispute and not decided, in minor units; what was lost has a reversal."""
+    disputed = Dispute.objects.filter(payment=payment, state=State.NEEDS_RESPONSE)
     return int(disputed.aggregate(total=Sum("amount_minor", default=0))["total"])
 
 

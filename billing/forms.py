@@ -15,7 +15,7 @@ from billing import gateways, periods
 from billing.fakedebit import BEHAVIOURS
 from billing.gateways.sandbox import CARDS
 from billing.models import CloseRun, CreditGrant, IncomingTransfer
-from billing.money import NotWhole, exponent, to_minor
+from billing.money import NotWhole, exponent, to_major, to_minor
 
 # The books keep a bigint of minor units; this is far below it, and far above any invoice.
 LARGEST_MINOR = 10**15
@@ -130,6 +130,31 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=200, help_text="For colleagues: it stands among the account's decisions."
     )
+
+
+class RefundForm(MoneyForm):
+    """How much of a payment to pay back, and why."""
+
+    reason = forms.CharField(
+        max_length=200,
+        help_text="For colleagues. Paid back by hand: say how, such as the transfer's reference.",
+    )
+    field_order = ("amount", "reason", "token")
+
+    def __init__(self, *args: Any, left_minor: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.left_minor = left_minor
+        self.initial.setdefault("amount", to_major(left_minor, self.account.currency))
+
+    def clean_amount(self) -> Decimal:
+        amount = super().clean_amount()
+        currency = self.account.currency
+        if to_minor(amount, currency) > self.left_minor:
+            left = to_major(self.left_minor, currency)
+            raise forms.ValidationError(
+                f"{amount:f} is more than is left of it: enter {left} or less."
+            )
+        return amount
 
 
 class AssignTransferForm(ReasonForm):

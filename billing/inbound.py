@@ -17,7 +17,15 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from accounts.models import Account, PaymentMethod
-from billing import charge_protocol, disputes, doorbell, gateways, payment_methods, payments
+from billing import (
+    charge_protocol,
+    disputes,
+    doorbell,
+    gateways,
+    payment_methods,
+    payments,
+    refunds,
+)
 from billing.gateways import (
     About,
     DisputeSeen,
@@ -25,6 +33,7 @@ from billing.gateways import (
     FinishedSetup,
     Method,
     Observation,
+    RefundSeen,
 )
 from billing.models import PaymentAttempt, ProviderEvent
 
@@ -32,7 +41,7 @@ logger = logging.getLogger(__name__)
 Outcome = ProviderEvent.Outcome
 
 # What the provider says of the object an event is about, or what it raised.
-Answer = Observation | Method | FinishedSetup | DisputeSeen | Exception | None
+Answer = Observation | Method | FinishedSetup | DisputeSeen | RefundSeen | Exception | None
 
 # The longest a process may be at work on an event before another takes it up.
 WORK_WINDOW = timedelta(seconds=60)
@@ -139,6 +148,8 @@ def _answer(question: Question) -> Answer:
                 return gateways.get(name).read_setup(ref)
             case About.DISPUTE:
                 return gateways.get(name).read_dispute(ref)
+            case About.REFUND:
+                return gateways.get(name).read_refund(ref)
             case _:
                 return None
     except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
@@ -157,6 +168,8 @@ def _work(event: ProviderEvent, answer: Answer, *, as_of: datetime) -> Outcome:
             return _add_card(event, answer, as_of=as_of)
         case DisputeSeen():
             return _apply_dispute(event, answer, as_of=as_of)
+        case RefundSeen():
+            return _apply_refund(event, answer, as_of=as_of)
         case _:
             return Outcome.IGNORED
 
@@ -171,6 +184,15 @@ def _apply(event: ProviderEvent, seen: Observation, *, as_of: datetime) -> Outco
         return Outcome.IGNORED
     payments.apply_provider_state({attempt.pk: seen}, as_of=as_of)
     return Outcome.APPLIED
+
+
+def _apply_refund(event: ProviderEvent, seen: RefundSeen, *, as_of: datetime) -> Outcome:
+    """Ours, or made on the provider's own pages of a payment of ours."""
+    if refunds.learn(event.gateway, seen, as_of=as_of):
+        return Outcome.APPLIED
+    if refunds.payment_is_coming(event.gateway, seen):
+        raise NotYet(f"the payment of refund {seen.ref} is not booked yet")
+    return Outcome.FOREIGN
 
 
 def _attempt_of(event: ProviderEvent, seen: Observation) -> PaymentAttempt | None:

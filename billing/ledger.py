@@ -24,6 +24,7 @@ from billing.models import (
     PaymentAttempt,
     PaymentReversal,
     Posting,
+    Refund,
 )
 
 Kind = LedgerAccount.Kind
@@ -286,6 +287,76 @@ def _dispute(
         entity_id=entity_id,
         currency=dispute.currency,
         description=f"{dispute.provider_ref}, of the payment by {dispute.payment}",
+        effective_at=as_of,
+        legs=legs,
+    )
+
+
+def refund_reserved(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
+    """Money is to be paid back: what the payment had left as credit, and beyond that our revenue."""
+    parts = ((Kind.CUSTOMER_CREDIT, refund.credit_minor), (Kind.REFUNDS, refund.cost_minor))
+    return _refund(
+        LedgerEntry.Kind.REFUND_RESERVED,
+        refund,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=[
+            *(Leg(kind, amount_minor) for kind, amount_minor in parts if amount_minor),
+            Leg(Kind.REFUNDS_IN_TRANSIT, -refund.amount_minor, refund.gateway),
+        ],
+    )
+
+
+def refund_sent(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
+    """It has left us."""
+    return _refund(
+        LedgerEntry.Kind.REFUND_SENT,
+        refund,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=(
+            Leg(Kind.REFUNDS_IN_TRANSIT, refund.amount_minor, refund.gateway),
+            Leg(Kind.CASH, -refund.amount_minor, refund.gateway),
+        ),
+    )
+
+
+def refund_undone(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
+    """It never left us: everything is as it was before."""
+    reserved = refund_reserved(refund, entity_id=entity_id, as_of=as_of)
+    return _refund(
+        LedgerEntry.Kind.REFUND_UNDONE,
+        refund,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=[Leg(leg.kind, -leg.amount_minor, leg.gateway) for leg in reserved.legs],
+    )
+
+
+def refund_returned(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
+    """It had left us, and came back: it is the customer's, so we owe it to them."""
+    return _refund(
+        LedgerEntry.Kind.REFUND_RETURNED,
+        refund,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=(
+            Leg(Kind.CASH, refund.amount_minor, refund.gateway),
+            Leg(Kind.CUSTOMER_CREDIT, -refund.amount_minor),
+        ),
+    )
+
+
+def _refund(
+    kind: str, refund: Refund, *, entity_id: int, as_of: datetime, legs: Sequence[Leg]
+) -> Event:
+    return Event(
+        kind=kind,
+        source=f"refund:{refund.pk}",
+        account_id=refund.account_id,
+        entity_id=entity_id,
+        currency=refund.currency,
+        description=f"Refund of the payment by {refund.payment}",
         effective_at=as_of,
         legs=legs,
     )

@@ -1,7 +1,7 @@
 """
 Every row lock in billing, and the one order they are taken in:
 
-    account (by id) → invoices (by id) → payment attempt → number series
+    account (by id) → invoices (by id) → payment attempt or refund → number series
 
 A bank transfer that a person decides about is locked right after the account it may be booked to.
 
@@ -16,7 +16,14 @@ import uuid
 from collections.abc import Iterable
 
 from accounts.models import Account, BillingEntity
-from billing.models import CloseRun, IncomingTransfer, Invoice, NumberSeries, PaymentAttempt
+from billing.models import (
+    CloseRun,
+    IncomingTransfer,
+    Invoice,
+    NumberSeries,
+    PaymentAttempt,
+    Refund,
+)
 
 
 def account_for_update(account_id: int) -> Account:
@@ -54,6 +61,13 @@ def invoices_for_update(invoice_ids: Iterable[int]) -> list[Invoice]:
 def attempt_for_update(attempt_id: uuid.UUID) -> PaymentAttempt:
     """This will lock one attempt; its account must be locked already."""
     return PaymentAttempt.objects.select_for_update().get(pk=attempt_id)
+
+
+def refund_for_update(refund_id: uuid.UUID) -> Refund:
+    """This will lock one refund; its account must be locked already."""
+    return (
+        Refund.objects.select_for_update(of=("self",)).select_related("payment").get(pk=refund_id)
+    )
 
 
 def transfer_for_update(transfer_id: int) -> IncomingTransfer:

@@ -23,7 +23,7 @@ from accounts import timeline
 from accounts.models import Account, Hold, PaymentMethod
 from billing import decisions, ledger, locks
 from billing.ledger import Standing
-from billing.models import Decision, Invoice, Payment, PaymentAttempt, PaymentReversal
+from billing.models import Decision, Invoice, Payment, PaymentAttempt, PaymentReversal, Refund
 from billing.references import reference_of
 from notifications import catalog, outbox
 from notifications.catalog import Cancel, Keep, Rerender, Verdict
@@ -36,6 +36,8 @@ PAYMENT_FAILED = "PAYMENT_FAILED"
 CONFIRMATION_NEEDED = "CONFIRMATION_NEEDED"
 CHARGE_ANNOUNCED = "CHARGE_ANNOUNCED"
 PAYMENT_REVERSED = "PAYMENT_REVERSED"
+REFUND_SENT = "REFUND_SENT"
+REFUND_RETURNED = "REFUND_RETURNED"
 HOLD_PLACED = "HOLD_PLACED"
 HOLD_LIFTED = "HOLD_LIFTED"
 
@@ -61,6 +63,8 @@ def register() -> None:
     catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
     catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
     catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
+    catalog.register(REFUND_SENT)
+    catalog.register(REFUND_RETURNED, recheck=recheck_refund_returned)
     catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
     catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
 
@@ -153,6 +157,22 @@ def payment_reversed(
     """This will tell that a payment went back, and what is owed now."""
     mail = _payment_reversed(reversal, account=account, due_minor=due_minor, as_of=as_of)
     return _tell(f"reversal:{reversal.pk}", mail)
+
+
+def refund_sent(
+    refund: Refund, *, account: Account, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell that money was paid back, and how."""
+    mail = _refund(REFUND_SENT, refund, account=account, due_minor=due_minor, as_of=as_of)
+    return _tell(f"refund:{refund.pk}:sent", mail)
+
+
+def refund_returned(
+    refund: Refund, *, account: Account, due_minor: int, as_of: datetime
+) -> Message | None:
+    """This will tell that a refund came back to us, and is their credit."""
+    mail = _refund(REFUND_RETURNED, refund, account=account, due_minor=due_minor, as_of=as_of)
+    return _tell(f"refund:{refund.pk}:returned", mail)
 
 
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
@@ -284,6 +304,18 @@ def _payment_reversed(
         "paid_on": reader.date(payment.received_at),
     }
     return _mail(PAYMENT_REVERSED, context, account=account, due_minor=due_minor, as_of=as_of)
+
+
+def _refund(
+    kind: str, refund: Refund, *, account: Account, due_minor: int, as_of: datetime
+) -> _Mail:
+    payment, reader = refund.payment, Reader.of(account)
+    context = {
+        "amount": reader.money(refund.amount_minor, refund.currency),
+        "method": payment.method,
+        "paid_on": reader.date(payment.received_at),
+    }
+    return _mail(kind, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
 def _hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
@@ -450,6 +482,19 @@ def recheck_payment_reversed(message: Message, as_of: datetime) -> Verdict:
         standing,
         lambda: _payment_reversed(
             reversal, account=account, due_minor=standing.due_minor, as_of=as_of
+        ),
+    )
+
+
+def recheck_refund_returned(message: Message, as_of: datetime) -> Verdict:
+    """It stays sent back: only the balance may be another."""
+    account, standing = _look(message, as_of=as_of)
+    refund = Refund.objects.select_related("payment").get(pk=uuid.UUID(_subject(message)))
+    return _keep_or_rerender(
+        message,
+        standing,
+        lambda: _refund(
+            REFUND_RETURNED, refund, account=account, due_minor=standing.due_minor, as_of=as_of
         ),
     )
 

@@ -66,6 +66,17 @@ class Provider:
         _next(self._before["find"])
         return self.sandbox.find(spec, since=since)
 
+    def refund(self, spec: gateways.RefundSpec, *, key: str) -> gateways.RefundSeen:
+        return self._call("refund", lambda: self.sandbox.refund(spec, key=key))
+
+    def read_refund(self, ref: str) -> gateways.RefundSeen:
+        return self._call("read_refund", lambda: self.sandbox.read_refund(ref))
+
+    def find_refunds(self, payment_ref: str) -> list[gateways.RefundSeen]:
+        self.calls["find_refunds"] += 1
+        _next(self._before["find_refunds"])
+        return self.sandbox.find_refunds(payment_ref)
+
     def book(self) -> Iterator[Observation]:
         return self.sandbox.book()
 
@@ -91,7 +102,7 @@ class Provider:
     def read_method(self, token: str) -> gateways.Method:
         return self.sandbox.read_method(token)
 
-    def _call(self, name: str, pass_on: Callable[[], Observation]) -> Observation:
+    def _call(self, name: str, pass_on: Callable[[], Any]) -> Any:
         self.calls[name] += 1
         _next(self._before[name])
         observation = pass_on()

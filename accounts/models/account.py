@@ -38,6 +38,7 @@ class Account(models.Model):
             ("grant_credit", "Can grant credit"),
             ("record_payment", "Can record a payment"),
             ("charge_account", "Can charge an account now"),
+            ("refund_payment", "Can pay money back"),
             ("place_hold", "Can place and lift holds by hand"),
             ("pause_charging", "Can pause charging an account, and resume it"),
         ]

@@ -46,6 +46,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
             _cases(account),
             _payments(account),
             _disputes(account),
+            _refunds(account),
             _grants(account),
             _holds(account),
             _cards(account, as_of=as_of),
@@ -309,6 +310,27 @@ def _disputes(account: Account) -> Table:
 
 
 DISPUTE_TONES: dict[str, str] = {"NEEDS_RESPONSE": "bad", "WON": "good", "INQUIRY": "warn"}
+
+
+def _refunds(account: Account) -> Table:
+    return Table(
+        "Refunds",
+        ("Requested", "Amount", "To", "State", "Because", "Reason", "By"),
+        [
+            row(
+                to(refund, instant(refund.requested_at)),
+                money(refund.amount_minor, refund.currency),
+                str(refund.payment),
+                refund.get_state_display(),
+                refund.because or "–",
+                refund.reason,
+                refund.requested_by,
+            )
+            for refund in _newest(account.refunds.select_related("payment"), "-requested_at")
+        ],
+        empty="Nothing was paid back yet.",
+        more_url=_all("billing_refund", account),
+    )
 
 
 def _grants(account: Account) -> Table:

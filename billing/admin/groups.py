@@ -10,12 +10,12 @@ APPS = ("accounts", "billing", "notifications")
 # Everybody on staff sees everything of these apps; the rest is said here.
 MAY = {
     "Support": (
-        "change_account", "grant_credit", "charge_account", "place_hold", "pause_charging",
+        "change_account", "grant_credit", "charge_account", "refund_payment", "place_hold", "pause_charging",
         "add_member", "change_member", "delete_member",
         "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message",
     ),
     "Finance": (
-        "grant_credit", "record_payment", "charge_account", "place_hold", "pause_charging",
+        "grant_credit", "record_payment", "charge_account", "refund_payment", "place_hold", "pause_charging",
         "assign_incomingtransfer", "add_closerun", "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message",
         "run_reconciliation", "settle_break",
         "add_product", "change_product", "add_price", "change_price", "delete_price",

@@ -1,6 +1,8 @@
-"""Payments and the attempts at them, to be looked at, asked about, and taken out of review."""
+"""Payments, the attempts at them and their refunds: looked at, asked about, taken out of review, paid back."""
 
 import uuid
+from contextlib import suppress
+from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -10,27 +12,187 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 
-from accounts.admin import ReadOnlyAdmin
-from billing import payments
+from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
+from billing import payments, refunds
 from billing.admin.books import AllocationRows
-from billing.admin.cells import money
-from billing.forms import ReasonForm
-from billing.models import Dispute, Payment, PaymentAttempt, PaymentReversal
+from billing.admin.cells import instant, money
+from billing.forms import ReasonForm, RefundForm
+from billing.gateways import Misconfigured
+from billing.models import Dispute, Payment, PaymentAttempt, PaymentReversal, Refund
+
+
+class RefundRows(ReadOnlyRows):
+    model = Refund
+    fields = ("requested_at", "paid_back", "state", "because", "requested_by")
+    readonly_fields = fields
+
+    @admin.display(description="amount")
+    def paid_back(self, refund: Refund) -> str:
+        return money(refund.amount_minor, refund.currency)
 
 
 @admin.register(Payment)
 class PaymentAdmin(ReadOnlyAdmin):
+    change_form_template = "admin/billing/payment/change_form.html"
     list_display = ("received_at", "account", "amount", "method", "gateway", "recorded_by")
     list_filter = ("gateway", "currency")
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id", "=provider_ref", "method")
     ordering = ("-pk",)
     readonly_fields = ("amount",)
-    inlines = (AllocationRows,)
+    inlines = (AllocationRows, RefundRows)
 
     @admin.display(description="amount", ordering="amount_minor")
     def amount(self, payment: Payment) -> str:
         return money(payment.amount_minor, payment.currency)
+
+    # --- paying it back
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The payment, with the button for who may use it."""
+        context = {**(extra_context or {}), "may_refund": _may_refund(request)}
+        return super().change_view(request, object_id, form_url, context)
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page behind "Refund…", beside the admin's own."""
+        view = self.admin_site.admin_view(self.refund_page)
+        own = path("<int:payment_id>/refund/", view, name="billing_payment_refund")
+        return [own, *super().get_urls()]
+
+    def refund_page(self, request: HttpRequest, payment_id: int) -> HttpResponse:
+        """Ask how much and why, show what will be true after, then pay it back."""
+        if not _may_refund(request):
+            raise PermissionDenied
+        payment = get_object_or_404(Payment.objects.select_related("account"), pk=payment_id)
+        form = RefundForm(
+            request.POST if request.method == "POST" else None,
+            account=payment.account,
+            as_of=timezone.now(),
+            left_minor=max(refunds.refundable_minor(payment), 0),
+        )
+        if form.is_valid() and "confirmed" in request.POST:
+            self._refund(request, payment, form)
+            return redirect("admin:billing_payment_change", payment.pk)
+        return self._refund_page(request, payment, form)
+
+    def _refund_page(
+        self, request: HttpRequest, payment: Payment, form: RefundForm
+    ) -> HttpResponse:
+        context: dict[str, Any] = {
+            "title": "Refund",
+            "payment": payment,
+            "account": payment.account,
+            "paid": self.amount(payment),
+            "left": money(form.left_minor, payment.currency),
+            "has_left": form.left_minor > 0,
+            "as_of": instant(form.as_of),
+            "form": form,
+            "by_hand": _is_by_hand(payment),
+        }
+        if form.is_valid() and "back" not in request.POST:
+            context |= {
+                "is_checked": True,
+                "amount": money(form.amount_minor, payment.currency),
+                "left_after": money(form.left_minor - form.amount_minor, payment.currency),
+                "reason": form.cleaned_data["reason"],
+            }
+        template = "admin/billing/payment/refund.html"
+        return render(request, template, self.admin_site.each_context(request) | context)
+
+    def _refund(self, request: HttpRequest, payment: Payment, form: RefundForm) -> None:
+        try:
+            made = refunds.refund(
+                payment_id=payment.pk,
+                token=form.cleaned_data["token"],
+                amount_minor=form.amount_minor,
+                reason=form.cleaned_data["reason"],
+                actor=request.user.email,  # type: ignore[union-attr]
+                as_of=form.as_of,
+            )
+        except refunds.AlreadyRequested:
+            self.message_user(request, "The form was sent twice: it is one refund.")
+        except (refunds.CannotRefund, Misconfigured) as refused:
+            self.message_user(request, f"Nothing was paid back: {refused}.", messages.WARNING)
+        else:
+            amount = money(made.amount_minor, made.currency)
+            said = f"{amount}: {made.get_state_display()}. {made.because}"
+            is_well = made.state in {Refund.State.SUCCEEDED, Refund.State.PENDING}
+            self.message_user(request, said, messages.SUCCESS if is_well else messages.WARNING)
+
+
+@admin.register(Refund)
+class RefundAdmin(ReadOnlyAdmin):
+    list_display = (
+        "requested_at", "account", "amount", "payment", "state", "because", "reason", "requested_by",
+    )  # fmt: skip
+    list_filter = ("state", "gateway", "currency")
+    list_select_related = ("account", "payment")
+    search_fields = ("account__name", "account__external_id", "=provider_ref", "reason", "=pk")
+    ordering = ("-requested_at",)
+    readonly_fields = ("amount",)
+    actions = ("resolve_review",)
+
+    @admin.display(description="amount", ordering="amount_minor")
+    def amount(self, refund: Refund) -> str:
+        return money(refund.amount_minor, refund.currency)
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return _may_refund(request)
+
+    @admin.action(description="Resolve the review", permissions=["resolve"])
+    def resolve_review(
+        self, request: HttpRequest, queryset: QuerySet[Refund]
+    ) -> HttpResponse | None:
+        """One at a time, after a look at the provider's own pages."""
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "Choose one refund for this.", messages.WARNING)
+            return None
+        return redirect("admin:billing_refund_resolve", chosen[0].pk)
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page behind "Resolve the review", beside the admin's own."""
+        view = self.admin_site.admin_view(self.resolve_page)
+        own = path("<uuid:refund_id>/resolve/", view, name="billing_refund_resolve")
+        return [own, *super().get_urls()]
+
+    def resolve_page(self, request: HttpRequest, refund_id: uuid.UUID) -> HttpResponse:
+        """Ask for a reason, then resolve it by what the provider says, or by what a person saw there."""
+        if not self.has_resolve_permission(request):
+            raise PermissionDenied
+        refund = get_object_or_404(Refund, pk=refund_id)
+        form = ReasonForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            self._resolve(request, refund, reason=form.cleaned_data["reason"])
+            return redirect("admin:billing_refund_change", refund.pk)
+        context = {
+            "title": "Resolve a refund in review",
+            "refund": refund,
+            "account": refund.account,
+            "amount": self.amount(refund),
+            "form": form,
+        }
+        template = "admin/billing/refund/resolve.html"
+        return render(request, template, self.admin_site.each_context(request) | context)
+
+    def _resolve(self, request: HttpRequest, refund: Refund, *, reason: str) -> None:
+        try:
+            resolved = refunds.resolve_review(
+                refund_id=refund.pk,
+                reason=reason,
+                actor=request.user.email,  # type: ignore[union-attr]
+                as_of=timezone.now(),
+            )
+        except refunds.NotInReview:
+            self.message_user(request, f"{refund} is not in review.", messages.WARNING)
+        else:
+            self.message_user(request, f"{resolved.get_state_display()}. {resolved.because}")
 
 
 @admin.register(PaymentReversal)
@@ -171,3 +333,13 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
         else:
             said = f"{resolved.get_state_display()}. {resolved.because}"
             self.message_user(request, said)
+
+
+def _may_refund(request: HttpRequest) -> bool:
+    return request.user.has_perm("accounts.refund_payment")
+
+
+def _is_by_hand(payment: Payment) -> bool:
+    with suppress(Misconfigured):
+        return refunds.is_by_hand(payment)
+    return False

@@ -14,7 +14,17 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from billing import credits, doorbell, guard, inbound, metering, payments, reconciliation, retries
+from billing import (
+    credits,
+    doorbell,
+    guard,
+    inbound,
+    metering,
+    payments,
+    reconciliation,
+    refunds,
+    retries,
+)
 from billing.close import pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
@@ -34,6 +44,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "leases": lambda: free_expired_leases(as_of=as_of),
         "events": lambda: inbound.process_due(as_of=as_of),
         "attempts": lambda: payments.drive_due(as_of=as_of),
+        "refunds": lambda: refunds.drive_due(as_of=as_of),
         "retries": lambda: retries.retry_due(as_of=as_of),
         "tallied": lambda: metering.tally(as_of=as_of),
         "credits": lambda: credits.expire_due_credits(as_of=as_of),

@@ -158,6 +158,41 @@ class FinishedSetup:
     method: Method | None
 
 
+class RefundStatus(StrEnum):
+    """Where a refund stands at the provider."""
+
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+    REFUSED = "REFUSED"  # it never left, and never will
+    RETURNED = "RETURNED"  # the customer's bank sent it back
+
+
+@dataclass(frozen=True)
+class RefundSpec:
+    """Money to pay back of a charge. `amount_minor` is in ISO 4217 minor units; the gateway converts."""
+
+    own_reference: str
+    account_ref: str
+    payment_ref: str
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class RefundSeen:
+    """What the provider says of one refund, at the moment it was asked."""
+
+    ref: str
+    # The object of `prepare` whose money it is.
+    payment_ref: str
+    # What we wrote on it; empty where it was made on the provider's own pages.
+    own_reference: str
+    status: RefundStatus
+    amount_minor: int
+    currency: str
+    because: str = ""
+
+
 class About(StrEnum):
     """What kind of object an event is about."""
 
@@ -165,6 +200,7 @@ class About(StrEnum):
     METHOD = "METHOD"
     SETUP = "SETUP"
     DISPUTE = "DISPUTE"
+    REFUND = "REFUND"
     OTHER = "OTHER"
 
 
@@ -197,6 +233,12 @@ class Capabilities:
     typical_days: int = 0
     # Days after an object was made in which its money may still go back. reconciliation, how far it looks
     reversible_days: int = 0
+    # Whether it pays back; else a person does, and says so. refunds.is_by_hand
+    takes_refunds: bool = False
+
+
+class RefundRefused(Exception):
+    """The provider will not pay this back: nothing has left, and the same request never will."""
 
 
 class OutcomeUnknown(Exception):
@@ -263,6 +305,22 @@ class Gateway(Protocol):
 
     def cancel(self, ref: str, *, key: str) -> Observation:
         """This will make sure the object never moves money, or say that it already has."""
+        ...
+
+    def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
+        """
+        This will pay money back. Once for a key, as long as the provider remembers it: 12 hours at least.
+
+        :raises RefundRefused: if it will not: more than is left of the charge, or one that is disputed.
+        """
+        ...
+
+    def read_refund(self, ref: str) -> RefundSeen:
+        """What the provider says of a refund now."""
+        ...
+
+    def find_refunds(self, payment_ref: str) -> list[RefundSeen]:
+        """Every refund of a charge, whoever made it: from a consistent list, not from a search."""
         ...
 
     def book(self) -> Iterator[Observation]:

@@ -29,6 +29,9 @@ from billing.gateways.base import (
     NotAuthentic,
     Observation,
     OutcomeUnknown,
+    RefundRefused,
+    RefundSeen,
+    RefundSpec,
     SettlementLine,
     Status,
 )
@@ -126,6 +129,26 @@ class DebitGateway:
         with _in_our_words(), suppress(fakedebit.NotCancellable):
             return _observation(self._provider.cancel_payment(ref))
         return self.read(ref)
+
+    def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
+        """
+        This will refuse: a debit is paid back by bank transfer, by hand.
+
+        :raises RefundRefused: always.
+        """
+        raise RefundRefused("a debit is paid back by bank transfer")
+
+    def read_refund(self, ref: str) -> RefundSeen:
+        """
+        There is none.
+
+        :raises Misconfigured: always.
+        """
+        raise Misconfigured(f"there is no refund {ref!r}: debits are paid back by bank transfer")
+
+    def find_refunds(self, payment_ref: str) -> list[RefundSeen]:
+        """None: debits are paid back by bank transfer."""
+        return []
 
     def book(self) -> Iterator[Observation]:
         """Every payment, in the order they were made."""

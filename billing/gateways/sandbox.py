@@ -28,6 +28,10 @@ from billing.gateways.base import (
     NotAuthentic,
     Observation,
     OutcomeUnknown,
+    RefundRefused,
+    RefundSeen,
+    RefundSpec,
+    RefundStatus,
     SettlementLine,
     Status,
 )
@@ -87,11 +91,28 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS made (ref TEXT PRIMARY KEY, made_at REAL NOT NULL)",
     "CREATE INDEX IF NOT EXISTS charge_own_reference ON charge (own_reference)",
     "CREATE TABLE IF NOT EXISTS idempotency_key (key TEXT PRIMARY KEY, ref TEXT NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS refund (
+    ref TEXT PRIMARY KEY,
+    payment_ref TEXT NOT NULL REFERENCES charge (ref),
+    own_reference TEXT NOT NULL,
+    status TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+    currency TEXT NOT NULL,
+    because TEXT NOT NULL DEFAULT ''
+)""",
 )
 CHARGES = """
 SELECT ref, own_reference, status, amount_minor, currency, decline_code, account_ref, token,
        coalesce(made_at, 0) AS made_at
   FROM charge LEFT JOIN made USING (ref)
+"""
+REFUNDS = """
+SELECT ref, payment_ref, own_reference, status, amount_minor, currency, because FROM refund
+"""
+LEFT_TO_REFUND = """
+SELECT amount_minor - (SELECT coalesce(sum(amount_minor), 0) FROM refund
+                        WHERE payment_ref = charge.ref AND status IN ('PENDING', 'SUCCEEDED'))
+  FROM charge WHERE ref = ? AND status = 'SUCCEEDED'
 """
 # What `newest` shows at once.
 PAGE = 100
@@ -101,7 +122,7 @@ class SandboxGateway:
     """Speaks the Gateway protocol; see the module."""
 
     name = "sandbox"
-    capabilities = Capabilities()
+    capabilities = Capabilities(takes_refunds=True)
 
     def __init__(self, book: Path, *, latency_seconds: float = 0, slow_seconds: float = 2) -> None:
         self._book = book
@@ -190,6 +211,48 @@ class SandboxGateway:
                 [Status.CANCELED, ref, Status.SUCCEEDED],
             )
             return self._observe(book, ref)
+
+    def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
+        """
+        This will note money that went back, at once.
+
+        :raises RefundRefused: if less is left of the charge.
+        """
+        with self._open() as book:
+            known = book.execute("SELECT ref FROM idempotency_key WHERE key = ?", [key]).fetchone()
+            if known:
+                return self._refund(book, known[0])
+            left = book.execute(LEFT_TO_REFUND, [spec.payment_ref]).fetchone()
+            if left is None or spec.amount_minor > left[0]:
+                raise RefundRefused(f"{spec.payment_ref} has less than that left to refund")
+            ref = f"sb_re_{uuid.uuid4().hex}"
+            book.execute(
+                "INSERT INTO refund (ref, payment_ref, own_reference, status, amount_minor, currency)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    ref,
+                    spec.payment_ref,
+                    spec.own_reference,
+                    RefundStatus.SUCCEEDED,
+                    spec.amount_minor,
+                    spec.currency,
+                ],
+            )
+            book.execute("INSERT INTO idempotency_key (key, ref) VALUES (?, ?)", [key, ref])
+            return self._refund(book, ref)
+
+    def read_refund(self, ref: str) -> RefundSeen:
+        """What the book says of a refund."""
+        with self._open() as book:
+            return self._refund(book, ref)
+
+    def find_refunds(self, payment_ref: str) -> list[RefundSeen]:
+        """The refunds of a charge, in the order they were made."""
+        with self._open() as book:
+            rows = book.execute(
+                f"{REFUNDS} WHERE payment_ref = ? ORDER BY rowid", [payment_ref]
+            ).fetchall()
+        return [_refund_seen(row) for row in rows]
 
     def book(self) -> Iterator[Observation]:
         """Every charge, in the order they were made."""
@@ -300,6 +363,13 @@ class SandboxGateway:
         return _observation(row)
 
     @staticmethod
+    def _refund(book: sqlite3.Connection, ref: str) -> RefundSeen:
+        row = book.execute(f"{REFUNDS} WHERE ref = ?", [ref]).fetchone()
+        if row is None:
+            raise Misconfigured(f"the sandbox book has no refund {ref!r}")
+        return _refund_seen(row)
+
+    @staticmethod
     def _card(token: str) -> Card:
         try:
             return CARDS[token]
@@ -321,4 +391,11 @@ def _observation(row: tuple[Any, ...]) -> Observation:
         account_ref=account_ref,
         token=token,
         made_at=datetime.fromtimestamp(at, UTC),
+    )
+
+
+def _refund_seen(row: tuple[Any, ...]) -> RefundSeen:
+    ref, payment_ref, own_reference, status, amount_minor, currency, because = row
+    return RefundSeen(
+        ref, payment_ref, own_reference, RefundStatus(status), amount_minor, currency, because
     )

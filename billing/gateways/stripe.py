@@ -40,6 +40,10 @@ from billing.gateways.base import (
     Observation,
     OutcomeUnknown,
     RateLimited,
+    RefundRefused,
+    RefundSeen,
+    RefundSpec,
+    RefundStatus,
     SettlementLine,
     Status,
 )
@@ -86,6 +90,15 @@ DISPUTE_STATUSES = {
 # Evidence may still be handed in.
 DISPUTE_WAITS = {"needs_response", "warning_needs_response"}
 DISPUTE_IS_OVER = {"won", "lost", "warning_closed", "prevented"}
+REFUND_STATUSES = {
+    "pending": RefundStatus.PENDING,
+    "requires_action": RefundStatus.PENDING,
+    "succeeded": RefundStatus.SUCCEEDED,
+    "failed": RefundStatus.RETURNED,
+    "canceled": RefundStatus.REFUSED,
+}
+# Nothing is left of the charge, or its holder's bank is taking it back.
+UNREFUNDABLE = frozenset(("charge_already_refunded", "charge_disputed"))
 # Refused only until its holder confirms: the same intent is kept for that.
 ASKS_CUSTOMER = "authentication_required"
 # The intent has no card and was never refused: nothing can come of it.
@@ -100,6 +113,7 @@ ABOUT = {
     "setup_intent": About.SETUP,
     "payment_method": About.METHOD,
     "charge": About.DISPUTE,  # of a charge, only its disputes are heeded
+    "refund": About.REFUND,
 }
 # Types of event that say something we act on; the others are kept and left alone.
 HEEDED = frozenset(
@@ -118,6 +132,9 @@ HEEDED = frozenset(
         "charge.dispute.funds_withdrawn",
         "charge.dispute.funds_reinstated",
         "charge.dispute.closed",
+        "refund.created",
+        "refund.updated",
+        "refund.failed",
     )
 )
 
@@ -138,7 +155,7 @@ class StripeGateway:
     """Speaks the Gateway protocol; see the module."""
 
     name = "stripe"
-    capabilities = Capabilities(minimum_minor=stripe_currencies.MINIMUM_MINOR)
+    capabilities = Capabilities(minimum_minor=stripe_currencies.MINIMUM_MINOR, takes_refunds=True)
 
     def __init__(self) -> None:
         """
@@ -271,6 +288,47 @@ class StripeGateway:
                     raise
                 return self.read(ref)
         return self._observe(intent.to_dict())
+
+    def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
+        """
+        This will pay money of an intent's charge back.
+
+        :raises RefundRefused: if less is left of it, or it is disputed.
+        :raises Misconfigured: if Stripe cannot pay back this amount.
+        """
+        try:
+            amount = to_provider(spec.amount_minor, spec.currency)
+        except NotChargeable as error:
+            raise Misconfigured(str(error)) from error
+        with _in_our_words():
+            try:
+                refund = self._client.v1.refunds.create(
+                    {
+                        "payment_intent": spec.payment_ref,
+                        "amount": amount,
+                        "metadata": {
+                            "refund_id": spec.own_reference,
+                            **_whose(spec.account_ref),
+                        },
+                    },
+                    {"idempotency_key": key},
+                )
+            except stripe.InvalidRequestError as refused:
+                if refused.code in UNREFUNDABLE or refused.param == "amount":
+                    raise RefundRefused(_said(refused)) from refused
+                raise
+        return _refund_seen(refund.to_dict())
+
+    def read_refund(self, ref: str) -> RefundSeen:
+        """The refund as it is now."""
+        with _in_our_words():
+            return _refund_seen(self._client.v1.refunds.retrieve(ref).to_dict())
+
+    def find_refunds(self, payment_ref: str) -> list[RefundSeen]:
+        """The refunds of an intent's charge, newest first."""
+        with _in_our_words():
+            refunds = self._client.v1.refunds.list({"payment_intent": payment_ref, "limit": PAGE})
+            return [_refund_seen(refund) for refund in map(_plain, refunds.auto_paging_iter())]
 
     def book(self) -> Iterator[Observation]:
         """Every intent of this installation. Those of others in the same Stripe account are not ours to judge."""
@@ -558,7 +616,7 @@ def _in_our_words() -> Iterator[None]:
 
 def _translated(error: stripe.StripeError) -> Exception:
     code = _error(error).get("code")
-    said = " ".join(str(error.user_message or type(error).__name__).split())
+    said = _said(error)
     if isinstance(error, stripe.RateLimitError) or code == "lock_timeout":
         return RateLimited(_retry_after_seconds(error))
     if isinstance(error, stripe.APIConnectionError) and _never_left(error):
@@ -568,6 +626,10 @@ def _translated(error: stripe.StripeError) -> Exception:
     ):
         return Misconfigured(said)
     return OutcomeUnknown(said)
+
+
+def _said(error: stripe.StripeError) -> str:
+    return " ".join(str(error.user_message or type(error).__name__).split())
 
 
 def _error(error: stripe.StripeError) -> Object:
@@ -655,6 +717,21 @@ def _settlement(line: Object, payout: Object) -> SettlementLine:
         net_minor=net_minor,
         settled_currency=line["currency"].upper(),
         exchange_rate=Decimal(str(line["exchange_rate"])) if line.get("exchange_rate") else None,
+    )
+
+
+def _refund_seen(refund: Object) -> RefundSeen:
+    status = REFUND_STATUSES.get(refund["status"])
+    if status is None:
+        raise OutcomeUnknown(f"{refund['id']} is {refund['status']}, which we have no word for")
+    return RefundSeen(
+        ref=refund["id"],
+        payment_ref=refund.get("payment_intent") or "",
+        own_reference=_ours(refund).get("refund_id", ""),
+        status=status,
+        amount_minor=from_provider(refund["amount"], refund["currency"]),
+        currency=refund["currency"].upper(),
+        because=refund.get("failure_reason") or "",
     )
 
 

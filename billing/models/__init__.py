@@ -14,6 +14,7 @@ from billing.models.payment_reversal import PaymentReversal
 from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
+from billing.models.refund import Refund
 from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ProviderRecord",
     "Reconciliation",
     "ReconciliationBreak",
+    "Refund",
     "Step",
     "UsageBatch",
     "UsageEvent",

@@ -17,6 +17,7 @@ class CreditGrant(models.Model):
         PROMOTIONAL = "PROMOTIONAL", "Promotional"
         GOODWILL = "GOODWILL", "Goodwill"
         SURPLUS = "SURPLUS", "Paid too much"  # real money: never expires
+        RETURNED = "RETURNED", "Refund sent back"  # real money too
         INVOICE = "INVOICE", "Invoiced credit"  # an invoice whose total was negative
 
     account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="grants")

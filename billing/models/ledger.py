@@ -24,6 +24,7 @@ class LedgerAccount(models.Model):
         DISPUTE_FEES = "DISPUTE_FEES", "Dispute fees"
         PROMOTIONS = "PROMOTIONS", "Promotions"  # what credits given away cost us
         REFUNDS = "REFUNDS", "Refunds"  # what was paid back without being owed: less revenue
+        REFUNDS_IN_TRANSIT = "REFUNDS_IN_TRANSIT", "Refunds in transit"  # on their way, per gateway
 
     CUSTOMER_SIDE = (Kind.RECEIVABLE, Kind.CUSTOMER_CREDIT)
 
@@ -80,6 +81,10 @@ class LedgerEntry(models.Model):
         PAYMENT_REVERSED = "PAYMENT_REVERSED", "Payment reversed"
         DISPUTE_OPENED = "DISPUTE_OPENED", "Dispute opened"
         DISPUTE_WON = "DISPUTE_WON", "Dispute won"
+        REFUND_RESERVED = "REFUND_RESERVED", "Refund reserved"
+        REFUND_SENT = "REFUND_SENT", "Refund sent"
+        REFUND_UNDONE = "REFUND_UNDONE", "Refund undone"
+        REFUND_RETURNED = "REFUND_RETURNED", "Refund returned"
 
     kind = models.CharField(max_length=30, choices=Kind)
     # What it books: "invoice:17", "payment:4", "grant:2", "allocation:9".

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts.models import Account
-from billing import credits, disputes, invoicing, ledger, locks, payments, reversals
+from billing import credits, disputes, invoicing, ledger, locks, payments, refunds, reversals
 from billing.gateways import DisputeSeen, DisputeStatus
 from billing.models import CreditGrant, Invoice, LedgerAccount, Payment, Posting
 from tests.billing.dispute_builders import seen_of
@@ -50,6 +50,7 @@ class Books:
             "token": uuid.uuid4,
             "credits": credits,
             "payments": payments,
+            "refunds": refunds,
             "reversals": reversals,
             "disputes": disputes,
             "disputed": disputed,

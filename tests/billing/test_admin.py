@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod, TimelineEvent
-from billing import credits, dunning, ledger, payments
+from billing import credits, dunning, gateways, ledger, payments, refunds
 from billing.admin import groups
 from billing.close import pipeline, runner, runs
 from billing.models import (
@@ -24,7 +24,9 @@ from billing.models import (
     Invoice,
     Payment,
     PaymentAttempt,
+    PaymentReversal,
     Price,
+    Refund,
     Step,
     UsageBatch,
 )
@@ -1100,3 +1102,74 @@ class TestReviews:
         page = self.resolve(signed_in(user), reviewed, reason="x")
 
         assert page.status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRefund:
+    @pytest.fixture
+    def payment(self):
+        return pay(invoiced("12.34"), 1234)
+
+    def page(self, payment):
+        return f"/admin/billing/payment/{payment.pk}/refund/"
+
+    def form(self, **fields):
+        return {"amount": "5.00", "reason": "Reference 4711", "token": uuid.uuid4(), **fields}
+
+    def test_offers_all_that_is_left_then_asks_then_pays_back_once(self, payment):
+        support = staff("Support")
+        assert 'value="12.34"' in text(support.get(self.page(payment)))
+        form = self.form()
+
+        asked = text(support.post(self.page(payment), form))
+        assert "Refund €5.00" in " ".join(asked.split()).replace("\xa0", "")
+        assert not Refund.objects.exists()
+        for _ in range(2):
+            done = support.post(self.page(payment), {**form, "confirmed": "yes"}, follow=True)
+
+        assert "The form was sent twice: it is one refund." in text(done)
+        made = Refund.objects.get()
+        assert (made.amount_minor, made.state, made.reason) == (500, "SUCCEEDED", "Reference 4711")
+        assert made.requested_by.startswith("person")
+
+    @pytest.mark.parametrize("amount", ["12.35", "0", "-1", "0.001", "x"])
+    def test_refuses_an_amount_that_cannot_be(self, payment, amount):
+        form = self.form(amount=amount, confirmed="yes")
+
+        page = text(staff("Support").post(self.page(payment), form))
+
+        assert "errorlist" in page
+        assert not Refund.objects.exists()
+
+    def test_says_so_when_it_cannot_be_done(self, payment):
+        PaymentReversal.objects.create(
+            account=payment.account, payment=payment, gateway="manual", provider_ref="1",
+            amount_minor=1234, credit_minor=0, owed_minor=0, lost_minor=1234, reversed_at=AS_OF,
+        )  # fmt: skip
+
+        page = text(staff("Support").get(self.page(payment)))
+
+        assert "Look at what will be true" not in page
+
+    def test_is_not_for_everybody(self, payment):
+        assert staff().get(self.page(payment)).status_code == 403
+
+    def test_in_review_is_ended_with_a_reason(self, provider):
+        account = invoiced("12.34")
+        payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        provider.before("refund", gateways.Misconfigured("wrong key"))
+        made = refunds.refund(
+            payment_id=account.payments.get().pk, token=uuid.uuid4(), amount_minor=100,
+            reason="", actor="ann@example.com", as_of=timezone.now(),
+        )  # fmt: skip
+        assert made.state == Refund.State.REVIEW
+        support = staff("Support")
+        chosen = {"action": "resolve_review", "_selected_action": [made.pk]}
+
+        to = support.post("/admin/billing/refund/", chosen).url
+        assert "wrong key" in text(support.get(to))
+        said = text(support.post(to, {"reason": "not there"}, follow=True))
+
+        assert "Failed. released by" in said
+        again = text(support.post(to, {"reason": "not there"}, follow=True))
+        assert "is not in review" in again

@@ -145,7 +145,7 @@ class TestADispute:
         with pytest.raises(payments.ChargingPaused):
             collect(account, kind=Kind.AUTO, as_of=LATER)
         assert account.attempts.count() == 1
-        assert disputes.disputed_minor(payment) == 1234
+        assert disputes.disputed_minor(payment) == 0
 
     def test_that_is_only_asked_about_books_nothing_until_the_money_is_withdrawn(self):
         payment = paid()

@@ -81,6 +81,9 @@ def invoice(of: str, month: str = "2018-10-01") -> str:
 MANUAL_CASH = one("billing_ledgeraccount", "kind = 'CASH' AND gateway = 'manual'")
 LAST_INVOICE = "(SELECT id FROM billing_invoice ORDER BY sequence DESC LIMIT 1)"
 DECEMBER_RUN = "(SELECT id FROM billing_closerun WHERE state = 'RUNNING')"
+TAKEN_BACK = (
+    f"(SELECT id FROM billing_payment WHERE account_id = {account('has its money taken back')})"
+)
 UNTALLIED = "(SELECT id FROM billing_usagebatch WHERE tallied_at IS NULL)"
 EVENT_COLUMNS = "account_id, source, kind, item, unit, quantity, unit_price, amount, starts_at, ends_at, description, attributes"
 LINE_COLUMNS = "kind, product_id, price_id, description, quantity, free_quantity, unit, unit_price, starts_at, ends_at"
@@ -342,6 +345,33 @@ BREAKS = {
         f"""UPDATE accounts_chargingpause SET resumed_at = now(), resumed_by = 'ann'
              WHERE account_id = {account("disputes")}"""
     ),
+    # --- refunds
+    "refund_is_booked": unbooked("REFUND_RESERVED"),
+    "refund_is_booked_with_its_amount": Break(
+        f"""UPDATE billing_posting SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway = 'sandbox'")}
+             WHERE ledger_account_id = {MANUAL_CASH}
+               AND entry_id = {one("billing_ledgerentry", "kind = 'REFUND_SENT'")}"""
+    ),
+    "refund_in_transit_is_on_its_way": Break(
+        correction(
+            "(SELECT id FROM billing_ledgeraccount WHERE kind = 'REFUNDS_IN_TRANSIT' AND gateway = 'sandbox'), -1,"
+            " NULL::bigint, NULL::bigint",
+            company_side(1),
+        )
+    ),
+    "refund_is_never_more_than_the_payment": Break(
+        f"""UPDATE billing_refund SET requested_at = now(), payment_id = {TAKEN_BACK}
+             WHERE account_id = {account("overpays")}""",
+        also=frozenset({"refund_is_booked_with_its_amount", "refund_takes_its_credit"}),
+    ),
+    "refund_takes_its_credit": Break(
+        f"""UPDATE billing_creditgrant SET refunded_minor = refunded_minor - 1, expired_minor = expired_minor + 1
+             WHERE account_id = {account("overpays")}""",
+        also=frozenset({"credit_expiry_is_booked"}),
+    ),
+    "refund_sent_back_is_credit": Break(
+        "UPDATE billing_creditgrant SET kind = 'OTHER' WHERE kind = 'RETURNED'"
+    ),
     # --- providers
     "provider_reversal_is_booked": Break(
         providers="""UPDATE charge SET status = 'REVERSED'
@@ -474,6 +504,7 @@ OTHER_WAYS = [
     ("reversal_is_booked", invented("PAYMENT_REVERSED", "reversal:0")),
     ("dispute_won_is_booked", invented("DISPUTE_WON", "dispute:0")),
     ("dispute_is_booked_with_its_amount_and_fee", invented("DISPUTE_OPENED", "dispute:0")),
+    ("refund_is_booked", invented("REFUND_SENT", "refund:0")),
     ("credit_given_is_booked", invented("CREDIT_GRANTED", "grant:0")),
     ("credit_use_is_booked", invented("CREDIT_APPLIED", "allocation:0")),
     ("credit_expiry_is_booked", invented("CREDIT_EXPIRED", "grant:0")),
@@ -501,6 +532,7 @@ OTHER_WAYS = [
         Break(
             """UPDATE billing_payment SET gateway = 'transfer' WHERE gateway = 'manual';
                UPDATE billing_paymentreversal SET gateway = 'transfer' WHERE gateway = 'manual';
+               UPDATE billing_refund SET gateway = 'transfer' WHERE gateway = 'manual';
                UPDATE billing_ledgeraccount SET gateway = 'transfer' WHERE gateway = 'manual'"""
         ),
     ),

@@ -5,19 +5,21 @@ Who is in them stands in WHO. Each is named for what sets it apart.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from django.db import transaction
 
 from accounts.models import Account
-from billing import credits, disputes, locks, metering, payments, reversals
+from billing import credits, disputes, gateways, locks, metering, payments, refunds, reversals
 from billing.close import pipeline, runner, runs
-from billing.gateways import DisputeStatus
+from billing.gateways import DisputeStatus, RefundStatus
 from billing.models import (
     CloseRun,
     CreditGrant,
     PaymentAttempt,
+    Refund,
     Step,
     UsageBatch,
     UsageEvent,
@@ -86,6 +88,7 @@ class Month:
         self.close(NOVEMBER, as_of=datetime(2018, 12, 2, 9, 0, tzinfo=UTC))
         self.take_money_back()
         self.dispute()
+        self.pay_money_back()
         self.use(OCTOBER, "pays")
         self.tally()
         self.leave_december_running()
@@ -237,6 +240,29 @@ class Month:
                 seen = seen_of(self.accounts[name].payments.get(), status, fee_minor=15_00)
                 assert disputes.apply_provider_state("sandbox", seen, as_of=self.now)
                 self.look()
+
+    def pay_money_back(self) -> None:
+        """Of credit first, then at our cost; one that the bank sent back."""
+        self.refund("overpays", 1_00)
+        self.refund("is in Budapest", 2)
+        sent_back = self.refund("is in Budapest", 1)
+        gateway = gateways.get("sandbox")
+        seen = gateway.read_refund(sent_back.provider_ref or "")
+        returned = replace(seen, status=RefundStatus.RETURNED)
+        refunds.apply_provider_state(sent_back.pk, returned, as_of=self.now)
+        self.look()
+
+    def refund(self, name: str, amount_minor: int) -> Refund:
+        made = refunds.refund(
+            payment_id=self.accounts[name].payments.earliest("pk").pk,
+            token=token(),
+            amount_minor=amount_minor,
+            reason="Sorry for the outage",
+            actor="ann@example.com",
+            as_of=self.now,
+        )
+        self.look()
+        return made
 
     def leave_december_running(self) -> None:
         self.start(DECEMBER, as_of=datetime(2019, 1, 2, 9, 0, tzinfo=UTC))

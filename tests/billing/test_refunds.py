@@ -1,0 +1,457 @@
+"""Money that is paid back on purpose: exactly once, however often it is asked for and whoever dies."""
+
+from datetime import timedelta
+
+import pytest
+
+from billing import disputes, gateways, refunds
+from billing.close import sweeper
+from billing.gateways import DisputeStatus, OutcomeUnknown, RefundSpec, RefundStatus
+from billing.models import CreditGrant, Decision, GatewayGuard, LedgerEntry, Payment, Refund
+from notifications.models import Message
+from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
+from tests.billing.dispute_builders import seen_of
+from tests.billing.stripe_builders import event, told
+from tests.billing.stripe_builders import owing as owing_at_stripe
+from tests.billing.test_invoicing import NOVEMBER, using
+from tests.closing import assert_books_hold
+from tests.factories import AS_OF, token
+from tests.provider import Killed
+from tests.stripe_provider import new_key
+from tests.workers import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+State = Refund.State
+SOON = AS_OF + timedelta(minutes=2)
+
+
+def paid(amount: str = "12.34", **facts: object) -> Payment:
+    account = owing(amount, **facts)
+    collect(account)
+    return account.payments.get()
+
+
+def refund(payment: Payment, amount_minor: int, **facts: object) -> Refund:
+    return refunds.refund(
+        **{
+            "payment_id": payment.pk,
+            "token": token(),
+            "amount_minor": amount_minor,
+            "reason": "Not what they wanted",
+            "actor": "ann@example.com",
+            "as_of": AS_OF,
+            **facts,
+        }
+    )
+
+
+def booked(*kinds: str) -> list[dict[str, int]]:
+    entries = LedgerEntry.objects.filter(kind__startswith="REFUND").order_by("pk")
+    assert [entry.kind for entry in entries] == list(kinds)
+    return [
+        {p.ledger_account.kind: p.amount_minor for p in entry.postings.all()} for entry in entries
+    ]
+
+
+def at_the_provider(sandbox, payment: Payment) -> list[int]:
+    return [seen.amount_minor for seen in sandbox.find_refunds(payment.provider_ref)]
+
+
+class TestPaysBack:
+    def test_of_what_was_settled_at_our_cost_and_the_invoice_stays_paid(self, sandbox):
+        payment = paid()
+
+        made = refund(payment, 500)
+
+        assert (made.state, made.credit_minor, made.cost_minor) == (State.SUCCEEDED, 0, 500)
+        assert at_the_provider(sandbox, payment) == [500]
+        assert booked("REFUND_RESERVED", "REFUND_SENT") == [
+            {"REFUNDS": 500, "REFUNDS_IN_TRANSIT": -500},
+            {"REFUNDS_IN_TRANSIT": 500, "CASH": -500},
+        ]
+        assert due(payment.account) == 0
+        assert refunds.refundable_minor(payment) == 734
+        assert_books_hold()
+
+    def test_of_unused_credit_first(self):
+        payment = pay_by_hand(owing("10.00", card=None), 1500)
+
+        made = refund(payment, 700)
+
+        assert (made.credit_minor, made.cost_minor) == (500, 200)
+        assert credit(payment.account) == 0
+        assert CreditGrant.objects.get().refunded_minor == 500
+        assert_books_hold()
+
+    def test_by_hand_where_no_gateway_took_it(self, provider):
+        payment = pay_by_hand(owing("10.00", card=None), 1000)
+
+        made = refund(payment, 1000, reason="Transferred, reference 4711")
+
+        assert made.state == State.SUCCEEDED
+        assert made.next_action_at is None
+        assert not provider.calls
+        assert_books_hold()
+
+    def test_and_tells_the_customer_and_support(self):
+        payment = paid()
+
+        refund(payment, 500)
+
+        message = Message.objects.get(kind="REFUND_SENT")
+        assert message.subject == "Your refund of €5.00"
+        assert "of your payment of 2 November 2018" in message.body_text
+        decision = Decision.objects.get(act="REFUND")
+        assert decision.because.endswith("to be paid back: Not what they wanted")
+        assert (decision.actor, decision.attempt) == ("ann@example.com", payment.attempt)
+        assert payment.account.timeline.filter(kind="payment.refund").count() == 1
+
+    def test_in_hungarian(self):
+        refund(paid(language="hu"), 500)
+
+        subject = Message.objects.get(kind="REFUND_SENT").subject
+        assert subject.endswith("összegű visszatérítése")
+
+
+class TestRefuses:
+    @pytest.mark.parametrize("amount_minor", [0, -1, 735, 10**12])
+    def test_more_than_is_left_and_says_what_is(self, sandbox, amount_minor):
+        payment = paid()
+        refund(payment, 500)
+
+        with pytest.raises(refunds.RefundTooMuch, match=r"of which €\s7\.34 is left"):
+            refund(payment, amount_minor)
+
+        assert at_the_provider(sandbox, payment) == [500]
+        assert_books_hold()
+
+    def test_the_same_form_sent_twice(self, sandbox):
+        payment, form = paid(), token()
+        refund(payment, 500, token=form)
+
+        with pytest.raises(refunds.AlreadyRequested):
+            refund(payment, 500, token=form)
+
+        assert at_the_provider(sandbox, payment) == [500]
+
+    def test_a_second_as_long_as_one_is_on_its_way(self, provider):
+        payment = paid()
+        provider.after("refund", OutcomeUnknown("lost"))
+        refund(payment, 500)
+
+        with pytest.raises(refunds.RefundInFlight):
+            refund(payment, 100)
+
+    def test_all_but_one_of_two_at_once(self, sandbox):
+        payment = paid()
+
+        results = at_once(lambda: refund(payment, 1234), lambda: refund(payment, 1234))
+
+        assert sorted(isinstance(result, Refund) for result in results) == [False, True]
+        assert at_the_provider(sandbox, payment) == [1234]
+        assert_books_hold()
+
+    def test_what_is_disputed(self, sandbox):
+        payment = paid()
+        seen = seen_of(payment, DisputeStatus.OPEN)
+        disputes.apply_provider_state("sandbox", seen, as_of=AS_OF)
+
+        with pytest.raises(refunds.RefundTooMuch, match=r"of which €\s0\.00 is left"):
+            refund(payment, 100)
+
+        assert at_the_provider(sandbox, payment) == []
+        assert_books_hold()
+
+    def test_while_the_gateway_is_closed(self, sandbox):
+        payment = paid()
+        GatewayGuard.objects.update(paused_at=AS_OF, paused_because="restored", list_from=AS_OF)
+
+        with pytest.raises(refunds.RefundsStopped, match="restored"):
+            refund(payment, 500)
+
+        assert not Refund.objects.exists()
+
+    def test_what_the_provider_refuses_and_everything_is_as_before(self, provider):
+        payment = paid("3.00")
+        provider.before("refund", gateways.RefundRefused("disputed"))
+
+        made = refund(payment, 300)
+
+        assert (made.state, made.because) == (State.FAILED, "refused: disputed")
+        assert refunds.refundable_minor(payment) == 300
+        assert booked("REFUND_RESERVED", "REFUND_UNDONE")[1] == {
+            "REFUNDS": -300,
+            "REFUNDS_IN_TRANSIT": 300,
+        }
+        assert not Message.objects.filter(kind="REFUND_SENT").exists()
+        assert_books_hold()
+
+
+class TestIsPaidBackOnce:
+    @pytest.mark.parametrize(
+        ("call", "when"),
+        [("find_refunds", "before"), ("refund", "before"), ("refund", "after")],
+    )
+    def test_killed_anywhere(self, provider, sandbox, call, when):
+        payment = paid()
+        getattr(provider, when)(call, Killed())
+        with pytest.raises(Killed):
+            refund(payment, 500)
+        assert_books_hold()
+
+        sweeper.sweep(as_of=SOON)
+
+        assert Refund.objects.get().state == State.SUCCEEDED
+        assert at_the_provider(sandbox, payment) == [500]
+        assert_books_hold(as_of=SOON)
+
+    def test_killed_before_it_is_written_down(self, provider, sandbox, monkeypatch):
+        payment = paid()
+        with monkeypatch.context() as patch:
+            patch.setattr(refunds, "apply_provider_state", _killed)
+            with pytest.raises(Killed):
+                refund(payment, 500)
+
+        refunds.drive_due(as_of=SOON)
+
+        assert provider.calls["refund"] == 1
+        assert Refund.objects.get().state == State.SUCCEEDED
+        assert_books_hold(as_of=SOON)
+
+    def test_after_a_lost_reply(self, provider, sandbox):
+        payment = paid()
+        provider.after("refund", OutcomeUnknown("lost"))
+        assert refund(payment, 500).state == State.SUBMITTED
+
+        refunds.drive_due(as_of=SOON)
+
+        assert (provider.calls["refund"], at_the_provider(sandbox, payment)) == (1, [500])
+        assert Refund.objects.get().state == State.SUCCEEDED
+        assert_books_hold(as_of=SOON)
+
+    def test_by_the_same_key_where_the_provider_has_none(self, provider, sandbox):
+        payment = paid()
+        provider.before("refund", OutcomeUnknown("500"))
+        refund(payment, 500)
+
+        refunds.drive_due(as_of=SOON)
+
+        assert (provider.calls["refund"], at_the_provider(sandbox, payment)) == (2, [500])
+        assert_books_hold(as_of=SOON)
+
+    def test_two_drivers_at_once(self, provider, sandbox):
+        payment = paid()
+        provider.before("refund", OutcomeUnknown("500"))
+        refund(payment, 500)
+
+        at_once(*[lambda: refunds.drive_due(as_of=SOON)] * 2)
+
+        assert at_the_provider(sandbox, payment) == [500]
+        assert_books_hold(as_of=SOON)
+
+    def test_not_sent_at_all_if_nobody_answers_for_half_a_day(self, provider):
+        payment = paid()
+        for hours in (0, 1, 13):
+            provider.before("find_refunds", OutcomeUnknown("down"))
+            if not hours:
+                refund(payment, 500)
+            refunds.drive_due(as_of=AS_OF + timedelta(hours=hours))
+
+        assert Refund.objects.get().state == State.FAILED
+        assert not provider.calls["refund"]
+        assert_books_hold(as_of=AS_OF + timedelta(hours=13))
+
+
+class TestReview:
+    LATE = AS_OF + timedelta(hours=13)
+
+    @pytest.fixture
+    def in_review(self, provider) -> Refund:
+        payment = paid()
+        provider.before("refund", OutcomeUnknown("500"))
+        made = refund(payment, 500)
+        refunds.drive_due(as_of=self.LATE)
+        made.refresh_from_db()
+        assert made.state == State.REVIEW
+        return made
+
+    def test_never_sends_again(self, provider, in_review):
+        refunds.drive_due(as_of=self.LATE + timedelta(hours=2))
+
+        assert provider.calls["refund"] == 1
+        assert Decision.objects.filter(act="REFUND", did=Decision.Did.BLOCKED).count() == 1
+        assert_books_hold(as_of=self.LATE)
+
+    def test_ends_by_what_a_person_saw(self, in_review):
+        ended = refunds.resolve_review(
+            refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
+        )
+
+        assert (ended.state, ended.because) == (
+            State.FAILED,
+            "released by ann@example.com: not there",
+        )
+        with pytest.raises(refunds.NotInReview):
+            refunds.resolve_review(
+                refund_id=in_review.pk, reason="", actor="bob@example.com", as_of=self.LATE
+            )
+        assert_books_hold(as_of=self.LATE)
+
+    def test_what_comes_to_light_after_that_is_booked_all_the_same(self, sandbox, in_review):
+        refunds.resolve_review(
+            refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
+        )
+        late = sandbox.refund(refunds._spec(in_review), key=refunds._key(in_review))
+
+        assert refunds.learn("sandbox", late, as_of=self.LATE)
+
+        theirs = Refund.objects.exclude(pk=in_review.pk).get()
+        assert (theirs.state, theirs.requested_by) == (State.SUCCEEDED, "provider")
+        assert_books_hold(as_of=self.LATE)
+
+
+class TestSentBack:
+    @pytest.mark.parametrize("first", [RefundStatus.PENDING, RefundStatus.SUCCEEDED])
+    def test_all_of_it_is_the_customers_credit(self, provider, first):
+        payment = paid()
+        provider.says("refund", status=first)
+        assert refund(payment, 500).state == first.value
+        provider.says("read_refund", status=RefundStatus.RETURNED, because="account_closed")
+        later = AS_OF + timedelta(days=5)
+
+        refunds.drive_due(as_of=later)
+        refunds.drive_due(as_of=later + timedelta(days=5))
+
+        assert Refund.objects.get().state == State.RETURNED
+        assert credit(payment.account, as_of=later) == 500
+        assert refunds.refundable_minor(payment) == 1234
+        message = Message.objects.get(kind="REFUND_RETURNED")
+        assert message.subject == "Your refund of €5.00 came back to us"
+        assert_books_hold(as_of=later)
+
+    def test_it_pays_what_is_open(self, provider):
+        payment = paid()
+        refund(payment, 500)
+        using(payment.account, "15.00", month=NOVEMBER)
+        bill(payment.account, month=NOVEMBER)
+        provider.says("read_refund", status=RefundStatus.RETURNED)
+
+        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+
+        assert (due(payment.account), credit(payment.account)) == (1000, 0)
+        assert_books_hold(as_of=AS_OF + timedelta(days=5))
+
+    def test_of_a_succeeded_one_we_ask_for_a_month(self, provider):
+        refund(paid(), 500)
+        for day in range(0, 60, 5):
+            refunds.drive_due(as_of=AS_OF + timedelta(days=day))
+
+        assert provider.calls["read_refund"] == 6
+        assert Refund.objects.get().next_action_at is None
+
+
+class TestMadeAtTheProvider:
+    def theirs(self, sandbox, payment: Payment, amount_minor: int = 400, **facts: object):
+        spec = RefundSpec("", "acme", payment.provider_ref, amount_minor, "EUR")
+        return sandbox.refund(spec, key=str(token()))
+
+    def test_is_booked_once(self, sandbox):
+        payment = paid()
+        seen = self.theirs(sandbox, payment)
+
+        for _ in range(2):
+            assert refunds.learn("sandbox", seen, as_of=AS_OF)
+
+        made = Refund.objects.get()
+        assert (made.state, made.requested_by, made.token) == (State.SUCCEEDED, "provider", None)
+        assert Message.objects.filter(kind="REFUND_SENT").count() == 1
+        assert_books_hold()
+
+    def test_is_found_before_we_send_one_of_our_own(self, sandbox):
+        payment = paid()
+        self.theirs(sandbox, payment, 1000)
+
+        made = refund(payment, 500)
+
+        assert (made.state, made.because) == (State.FAILED, "less is left meanwhile")
+        assert at_the_provider(sandbox, payment) == [1000]
+        assert_books_hold()
+
+    def test_of_nobodys_payment_is_not_ours(self, sandbox):
+        seen = self.theirs(sandbox, paid())
+
+        assert not refunds.learn("stripe", seen, as_of=AS_OF)
+
+
+class TestAtStripe:
+    def paid(self, stripe, card: str = "visa") -> Payment:
+        account = owing_at_stripe(stripe, card=card)
+        collect(account)
+        return account.payments.get()
+
+    def refunds_of(self, payment: Payment) -> list[int]:
+        found = gateways.get("stripe").find_refunds(payment.provider_ref)
+        return [seen.amount_minor for seen in found]
+
+    def test_pays_back(self, stripe):
+        payment = self.paid(stripe)
+
+        made = refund(payment, 500)
+
+        assert made.state == State.SUCCEEDED
+        [seen] = gateways.get("stripe").find_refunds(payment.provider_ref)
+        assert (seen.ref, seen.own_reference) == (made.provider_ref, str(made.pk))
+        assert_books_hold()
+
+    def test_refuses_what_is_too_much_there(self, stripe):
+        payment = self.paid(stripe)
+        spec = RefundSpec("x", "acme", payment.provider_ref, 9999, "EUR")
+
+        with pytest.raises(gateways.RefundRefused, match="greater than unrefunded"):
+            gateways.get("stripe").refund(spec, key=new_key())
+
+    @pytest.mark.parametrize("fault", ["execute_then_drop", "drop_before", "execute_then_500"])
+    def test_exactly_once_on_a_bad_line(self, stripe, fault):
+        payment = self.paid(stripe)
+        stripe.fault(fault, "/v1/refunds")
+        assert refund(payment, 500).state == State.SUBMITTED
+
+        refunds.drive_due(as_of=SOON)
+
+        assert Refund.objects.get().state == State.SUCCEEDED
+        assert self.refunds_of(payment) == [500]
+        assert_books_hold(as_of=SOON)
+
+    def test_sent_back_later_it_is_told_by_an_event(self, stripe):
+        made = refund(self.paid(stripe, "refundFail"), 500)
+        assert made.state == State.SUCCEEDED
+        stripe.control("refunds", {"refund": made.provider_ref, "status": "failed"})
+
+        happened = event("refund.failed", made.provider_ref)
+        assert told(happened) == ["APPLIED"]
+
+        made.refresh_from_db()
+        assert (made.state, made.because) == (State.RETURNED, "expired_or_canceled_card")
+        assert_books_hold()
+
+    def test_made_in_the_dashboard_it_is_booked_once(self, stripe):
+        payment = self.paid(stripe)
+        theirs = stripe.post("refunds", payment_intent=payment.provider_ref, amount=400)["id"]
+
+        outcomes = told(event("refund.created", theirs), event("refund.updated", theirs))
+
+        assert outcomes == ["APPLIED", "APPLIED"]
+        assert Refund.objects.get().requested_by == "provider"
+        assert_books_hold()
+
+    def test_of_another_installation_it_is_not_ours(self, stripe):
+        ref = stripe.prepared()
+        gateways.get("stripe").submit(ref, key=new_key())
+        theirs = stripe.post("refunds", payment_intent=ref)["id"]
+
+        assert told(event("refund.created", theirs)) == ["FOREIGN"]
+
+
+def _killed(*_args: object, **_facts: object) -> None:
+    raise Killed
