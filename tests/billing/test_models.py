@@ -10,7 +10,7 @@ from django.apps import apps
 from django.db import IntegrityError, connection, models, transaction
 
 from accounts import timeline
-from accounts.models import Hold, TimelineEvent
+from accounts.models import ChargingPause, Hold, TimelineEvent
 from billing import decisions, reversals
 from billing.models import (
     Allocation,
@@ -18,6 +18,7 @@ from billing.models import (
     CloseRun,
     CreditGrant,
     Decision,
+    Dispute,
     DunningCase,
     GatewayGuard,
     IncomingTransfer,
@@ -36,6 +37,7 @@ from billing.models import (
     ProviderRecord,
     Reconciliation,
     ReconciliationBreak,
+    Refund,
     Step,
     UsageBatch,
     UsageEvent,
@@ -123,6 +125,43 @@ def reversed_payment(amount_minor: int) -> PaymentReversal:
         reason="returned by the bank",
         as_of=AS_OF,
     )
+
+
+def refund(payment: Payment, **facts: object) -> Refund:
+    return Refund(
+        **{
+            "account": payment.account,
+            "payment": payment,
+            "gateway": "sandbox",
+            "currency": "EUR",
+            "amount_minor": 50,
+            "credit_minor": 20,
+            "cost_minor": 30,
+            "token": uuid.uuid4(),
+            "requested_at": AS_OF,
+            **facts,
+        }
+    )
+
+
+def dispute(**facts: object) -> Dispute:
+    payment = pay_by_hand(AccountFactory(), 100)
+    return Dispute(
+        **{
+            "account": payment.account,
+            "payment": payment,
+            "gateway": "sandbox",
+            "provider_ref": "du_1",
+            "currency": "EUR",
+            "amount_minor": 100,
+            "opened_at": AS_OF,
+            **facts,
+        }
+    )
+
+
+def pause(**facts: object) -> ChargingPause:
+    return ChargingPause(**{"reason": "MANUAL", "because": "asked", "paused_at": AS_OF, **facts})
 
 
 def incoming_transfer(**facts: object) -> IncomingTransfer:
@@ -401,6 +440,50 @@ class TestPayments:
     @breaks("reversal_is_the_sum_of_its_parts")
     def test_a_reversal_is_its_parts(self):
         return again(reversed_payment(50), provider_ref="other", owed_minor=1)
+
+    @breaks("dispute_is_booked_once")
+    def test_a_dispute_is_booked_once(self):
+        dispute().save()
+        return dispute().save
+
+    @breaks("dispute_is_positive")
+    def test_a_dispute_is_positive(self):
+        return dispute(amount_minor=0).save
+
+    @breaks("dispute_is_closed_exactly_when_decided")
+    def test_a_decided_dispute_says_when(self):
+        return dispute(state="WON").save
+
+    @breaks("one_open_pause_per_account_and_reason")
+    def test_charging_is_paused_once_for_a_reason(self):
+        account = AccountFactory()
+        pause(account=account).save()
+        return pause(account=account).save
+
+    @breaks("pause_is_resumed_by_somebody")
+    def test_charging_is_resumed_by_somebody(self):
+        return pause(account=AccountFactory(), resumed_at=AS_OF).save
+
+    @breaks("refund_is_the_sum_of_its_parts")
+    def test_a_refund_is_its_parts(self):
+        return refund(pay_by_hand(AccountFactory(), 100), cost_minor=31).save
+
+    @breaks("refund_at_the_provider_has_its_ref")
+    def test_a_refund_that_was_sent_has_its_ref(self):
+        return refund(pay_by_hand(AccountFactory(), 100), state="SUCCEEDED").save
+
+    @breaks("provider_refund_is_booked_once")
+    def test_a_refund_of_the_provider_is_booked_once(self):
+        payment = pay_by_hand(AccountFactory(), 100)
+        refund(payment, state="SUCCEEDED", provider_ref="re_1").save()
+        return refund(payment, state="SUCCEEDED", provider_ref="re_1").save
+
+    @breaks("one_refund_in_flight_per_payment")
+    def test_one_refund_of_a_payment_is_on_its_way(self):
+        payment = pay_by_hand(AccountFactory(), 100)
+        refund(payment).save()
+        refund(payment, token=None).save()
+        return refund(payment, state="REVIEW").save
 
     @breaks("incoming_transfer_is_positive")
     def test_a_transfer_came_in(self):
