@@ -48,6 +48,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
     as_of = timezone.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     owed = standing.due_minor > 0
+    is_paused = bool(pauses.because_of([seat.account.pk]))
     context = {
         "tab": "overview",
         "as_of": seat.reader.instant(as_of),
@@ -57,8 +58,9 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "credit": _if_any(seat, standing.credit_minor),
         "in_flight": _in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
-        "dunning": _dunning(seat),
-        "is_paused": bool(pauses.because_of([seat.account.pk])),
+        # While charging is paused nothing is tried again, and nobody is held for it.
+        "dunning": None if is_paused else _dunning(seat),
+        "is_paused": is_paused,
         "card": _card(seat, as_of=as_of),
         "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
         "owed": owed,

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts.models import Account, BillingEntity
 from billing import payments, settlement
-from billing.models import Invoice, Payment, PaymentAttempt
+from billing.models import Dispute, Invoice, Payment, PaymentAttempt
 from billing.references import reference_of
 from billing.views.access import Seat
 
@@ -76,14 +76,20 @@ def _state(invoice: Invoice, *, as_of: datetime) -> dict[str, str]:
     return {"state": _("Due"), "tone": "warn"}
 
 
-def payment_rows(seat: Seat, *, limit: int) -> list[dict[str, str]]:
+def payment_rows(seat: Seat, *, limit: int) -> list[dict[str, Any]]:
     """The account's payments, newest first."""
-    newest = Payment.objects.filter(account=seat.account).order_by("-pk")[:limit]
+    disputes = Dispute.objects.filter(payment=OuterRef("pk"), closed_at=None)
+    newest = (
+        Payment.objects.filter(account=seat.account)
+        .annotate(is_disputed=Exists(disputes))
+        .order_by("-pk")[:limit]
+    )
     return [
         {
             "date": seat.reader.date(payment.received_at),
             "method": payment.method,
             "amount": seat.reader.money(payment.amount_minor, payment.currency),
+            "is_disputed": payment.is_disputed,
         }
         for payment in newest
     ]

@@ -19,7 +19,7 @@ from accounts.models import Account, User
 from billing import guard
 from billing.close import runs
 from billing.forms import StartCloseForm
-from billing.models import CloseRun, Decision, ReconciliationBreak, Step
+from billing.models import CloseRun, Decision, Dispute, ReconciliationBreak, Step
 from billing.progress import duration
 from billing.reports import csv_cells, finance, lines, pace, progress
 from billing.views.staff import staff_only
@@ -43,6 +43,7 @@ def listed(request: HttpRequest) -> HttpResponse:
         "breaks_open": ReconciliationBreak.objects.filter(
             state=ReconciliationBreak.State.OPEN
         ).count(),
+        "disputes_open": Dispute.objects.filter(state=Dispute.State.NEEDS_RESPONSE).count(),
     }
     return render(request, "billing/runs.html", context)
 

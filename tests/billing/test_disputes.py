@@ -33,7 +33,7 @@ from tests.closing import (
     step_of,
     work,
 )
-from tests.factories import AS_OF, UserFactory
+from tests.factories import AS_OF, MemberFactory, UserFactory
 from tests.provider import Killed
 from tests.workers import at_once
 
@@ -379,6 +379,30 @@ class TestInTheAdmin:
 
         url = f"/admin/accounts/account/{owing().pk}/pause/"
         assert client.post(url, {"reason": "x"}).status_code == 403
+
+
+class TestIsSeen:
+    def test_by_the_customer_without_alarm(self):
+        payment = paid()
+        see(payment)
+        account = payment.account
+        client = Client()
+        client.force_login(MemberFactory(account=account).user)
+
+        for language, words in (
+            ("en", ["under dispute", "is not charged automatically at the moment"]),
+            ("hu", ["vitatott", "Jelenleg nem vonunk le automatikusan"]),
+        ):
+            Account.objects.update(language=language)
+            page = client.get(f"/accounts/{account.pk}/").content.decode()
+            assert [word for word in words if word in page] == words
+
+    def test_by_staff_on_their_first_page(self):
+        see(paid())
+        client = Client()
+        client.force_login(UserFactory(is_staff=True, is_superuser=True))
+
+        assert "1 dispute</a> is open." in client.get("/runs/").content.decode()
 
 
 class TestAtStripe:
