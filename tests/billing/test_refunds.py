@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from billing import disputes, gateways, refunds
+from billing import disputes, gateways, payments, refunds
 from billing.close import sweeper
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundSpec, RefundStatus
 from billing.models import CreditGrant, Decision, GatewayGuard, LedgerEntry, Payment, Refund
@@ -93,6 +93,14 @@ class TestPaysBack:
         assert made.next_action_at is None
         assert not provider.calls
         assert_books_hold()
+
+    def test_by_hand_what_came_by_direct_debit(self, debit):
+        account = owing(card=None)
+        payment = pay_by_hand(account, 1234)
+        by_debit = Payment(account=account, gateway="debit", currency="EUR", amount_minor=1234)
+
+        assert refunds.is_by_hand(payment)
+        assert refunds.is_by_hand(by_debit)
 
     def test_and_tells_the_customer_and_support(self):
         payment = paid()
@@ -410,6 +418,40 @@ class TestAtStripe:
 
         with pytest.raises(gateways.RefundRefused, match="greater than unrefunded"):
             gateways.get("stripe").refund(spec, key=new_key())
+
+    def test_refuses_what_is_finer_than_it_counts(self, stripe):
+        account = owing_at_stripe(stripe, "12.340", currency="KWD")
+        collect(account)
+
+        with pytest.raises(refunds.RefundTooFine, match="finer than stripe counts"):
+            refund(account.payments.get(), 1001)
+
+    def test_of_a_payment_that_is_not_booked_yet_is_waited_for(self, stripe):
+        stripe.fault("execute_then_drop", "/confirm$")
+        attempt = collect(owing_at_stripe(stripe))
+        theirs = stripe.post("refunds", payment_intent=attempt.provider_ref, amount=400)["id"]
+
+        assert told(event("refund.created", theirs)) == ["WAITING"]
+        payments.drive_due(as_of=SOON)
+
+        assert told(as_of=SOON) == ["APPLIED"]
+        assert Refund.objects.get().amount_minor == 400
+        assert_books_hold(as_of=SOON)
+
+    @pytest.mark.parametrize(
+        ("card", "ends"),
+        [("pendingRefund", State.SUCCEEDED), ("pendingRefundFail", State.RETURNED)],
+    )
+    def test_on_its_way_for_a_while_it_is_asked_about(self, stripe, card, ends):
+        made = refund(self.paid(stripe, card), 500)
+        assert made.state == State.PENDING
+        assert_books_hold()
+
+        with stripe.in_days(1):
+            refunds.drive_due(as_of=AS_OF + timedelta(days=1))
+
+        assert Refund.objects.get().state == ends
+        assert_books_hold(as_of=AS_OF + timedelta(days=1))
 
     @pytest.mark.parametrize("fault", ["execute_then_drop", "drop_before", "execute_then_500"])
     def test_exactly_once_on_a_bad_line(self, stripe, fault):

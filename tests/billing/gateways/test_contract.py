@@ -8,7 +8,14 @@ from datetime import UTC, date, datetime
 import pytest
 
 from billing import gateways
-from billing.gateways import AttemptSpec, Gateway, Misconfigured, OutcomeUnknown
+from billing.gateways import (
+    AttemptSpec,
+    Gateway,
+    Misconfigured,
+    OutcomeUnknown,
+    RefundRefused,
+    RefundSpec,
+)
 from tests.factories import AS_OF
 from tests.workers import at_once
 
@@ -216,3 +223,42 @@ class TestMethods:
 
     def test_can_be_charged_to_the_last_minor_unit(self, subject):
         assert subject.gateway.chargeable_minor(1, "ISK") == 1
+
+
+class TestRefund:
+    def spec(self, charge, amount_minor: int = 500) -> RefundSpec:
+        return RefundSpec("refund 1", "acme", charge.ref, amount_minor, "EUR")
+
+    def paid(self, subject):
+        charge = prepared(subject)
+        subject.gateway.submit(charge.ref, key="2")
+        subject.time_passes()
+        return charge
+
+    def test_is_made_once_by_a_key_or_never_where_there_are_none(self, subject):
+        charge = self.paid(subject)
+        if not subject.gateway.capabilities.takes_refunds:
+            with pytest.raises(RefundRefused, match="by bank transfer"):
+                subject.gateway.refund(self.spec(charge), key="3")
+            with pytest.raises(Misconfigured):
+                subject.gateway.read_refund("any")
+            assert subject.gateway.find_refunds(charge.ref) == []
+            return
+
+        made = [subject.gateway.refund(self.spec(charge), key="3") for _ in range(2)]
+
+        assert made[0] == made[1] == subject.gateway.read_refund(made[0].ref)
+        assert subject.gateway.find_refunds(charge.ref) == made[:1]
+
+    @pytest.mark.parametrize("amount_minor", [735, 10**9])
+    def test_of_more_than_is_left_is_refused(self, subject, amount_minor):
+        charge = self.paid(subject)
+        if subject.gateway.capabilities.takes_refunds:
+            subject.gateway.refund(self.spec(charge), key="3")
+
+        with pytest.raises(RefundRefused):
+            subject.gateway.refund(self.spec(charge, amount_minor), key="4")
+
+    def test_that_is_unknown_is_a_fault_of_ours(self, subject):
+        with pytest.raises(Misconfigured):
+            subject.gateway.read_refund("unheard of")
