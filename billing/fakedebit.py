@@ -385,7 +385,7 @@ def _event(row: sqlite3.Row) -> Object:
     }
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover - a process of its own, and tested as one
     book, days = sys.argv[1:]
     for event in DirectDebit(Path(book)).advance(int(days)):
         sys.stdout.write(json.dumps(event) + "\n")

@@ -31,6 +31,7 @@ def page(member, name: str, *ids) -> str:
 class TestSettingUp:
     def test_stores_a_mandate_of_the_accounts_own(self, member, account):
         assert "Set up a direct debit" in page(member, "cards", account.pk)
+        assert 'value="debit_pays"' in page(member, "mandate-add", account.pk)
         form = {"mandate": "debit_pays", "make_default": "on"}
 
         for _ in range(2):

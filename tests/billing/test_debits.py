@@ -1,6 +1,8 @@
 """Money that takes days: announced, collected on its day, decided by the bank days after."""
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
@@ -93,6 +95,8 @@ class TestTheDay:
         sweep(as_of=CHARGE_DAY)
         attempt = PaymentAttempt.objects.get()
         assert (attempt.state, attempt.submitted_at) == (State.PROCESSING, CHARGE_DAY)
+        said = payments.on_its_way(attempt, as_of=CHARGE_DAY)
+        assert said == "on its way: the bank takes about 2 days"
         with pytest.raises(AttemptInFlight):
             collect(account, as_of=CHARGE_DAY)
 
@@ -100,7 +104,18 @@ class TestTheDay:
         sweep(as_of=CHARGE_DAY + timedelta(days=2))
         attempt.refresh_from_db()
         assert attempt.state == State.SUCCEEDED
+        assert payments.on_its_way(attempt, as_of=CHARGE_DAY) == ""
         assert due(account) == 0
+
+    def test_that_has_come_is_not_announced_any_more(self, debit):
+        account = owing()
+        collect(account)
+        sweep(as_of=CHARGE_DAY)
+
+        deliver(as_of=CHARGE_DAY)
+
+        message = announced(account)
+        assert (message.state, message.because) == ("CANCELLED", "collected already")
 
     def test_without_notice_is_today(self, debit, settings):
         settings.DEBIT_NOTICE_DAYS = 0
@@ -413,3 +428,13 @@ class TestKilled:
         assert Payment.objects.count() == 1
         assert due(account) == 0
         assert Message.objects.filter(account=account, kind="CHARGE_ANNOUNCED").count() == 1
+
+
+def test_days_pass_by_command(debit, settings):
+    collect(owing())
+    command = [sys.executable, "-m", "billing.fakedebit", str(settings.DEBIT_BOOK), "1"]
+
+    said = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, check=True).stdout
+
+    told = [json.loads(line) for line in said.splitlines()]
+    assert [event["resource_type"] for event in told] == ["mandates"]

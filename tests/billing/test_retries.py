@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.urls import reverse
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod
 from billing import payment_methods, payments, retries
@@ -517,3 +518,21 @@ class TestTheClose:
         case = case_of(account)
         assert (case.retries_made, case.next_try_at, case.ends_at) == (1, day(5), day(14))
         assert mails(account) == ["PAYMENT_FAILED"]
+
+
+class TestStaff:
+    def test_see_on_the_account_why_and_until_when(self, admin_client):
+        soft, stopped = declined(), declined("sandbox_declined")
+        PaymentMethod.objects.filter(account=stopped).update(
+            state=PaymentMethod.State.BLOCKED,
+            is_default=False,
+            blocked_at=AS_OF,
+            blocked_because="stolen_card",
+        )
+
+        def page(account: Account) -> str:
+            url = reverse("admin:accounts_account_change", args=[account.pk])
+            return admin_client.get(url).content.decode()
+
+        assert "insufficient_funds" in page(soft)
+        assert "Blocked" in page(stopped)

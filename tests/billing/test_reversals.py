@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import transaction
+from django.urls import reverse
 
 from billing import locks, messages, reversals
 from billing.ledger import Kind
@@ -198,3 +199,11 @@ def test_a_surplus_knows_its_payment():
     payment = paid(amount_minor=1500)
 
     assert CreditGrant.objects.get().payment == payment
+
+
+def test_staff_sees_what_went_back_and_what_is_owed_again(admin_client):
+    go_back(paid(), 1000)
+
+    page = admin_client.get(reverse("admin:billing_paymentreversal_changelist")).content.decode()
+
+    assert page.count("€10.00") == 2

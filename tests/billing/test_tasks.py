@@ -4,13 +4,13 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from billing import inbound, tasks
+from billing import inbound, reconciliation, tasks
 from billing.models import CloseRun
 from config.schedules import SCHEDULES
 from notifications import delivery
 from notifications.delivery import Delivered
 from notifications.models import Message
-from tests.billing.builders import owing, pay_by_hand
+from tests.billing.builders import collect, owing, pay_by_hand
 from tests.closing import start_close, states
 from tests.factories import AccountFactory, account_using
 
@@ -67,6 +67,13 @@ class TestDrain:
 
         assert not said
 
+    def test_rings_again_for_a_provider_that_is_not_listed_to_its_end(self, monkeypatch):
+        monkeypatch.setattr(reconciliation, "work_all", lambda **_: True)
+
+        tasks.drain("default")
+
+        assert OrmQ.objects.count() == 1
+
 
 class TestScheduledTasks:
     def test_stand_in_the_schedules(self):
@@ -80,6 +87,12 @@ class TestScheduledTasks:
         assert tasks.start_due_closes() == 1
         assert tasks.start_due_closes() == 0
         assert CloseRun.objects.get().started_by == "schedule"
+
+    def test_start_the_nightly_reconciliations_once(self, sandbox):
+        collect(owing("12.00"))
+
+        assert tasks.start_due_reconciliations() == 1
+        assert tasks.start_due_reconciliations() == 0
 
     def test_sweep_says_what_it_healed(self):
         CloseRun.objects.all().delete()

@@ -220,6 +220,8 @@ class TestMethods:
         assert customer == "acme"
         assert begun.url == ""
         assert gateway.read_setup(begun.ref).method is None
+        back = "https://us.example/"
+        assert gateway.begin_authentication("any", return_url=back) == back
 
     def test_can_be_charged_to_the_last_minor_unit(self, subject):
         assert subject.gateway.chargeable_minor(1, "ISK") == 1
