@@ -109,8 +109,7 @@ def _note(dispute: Dispute, seen: DisputeSeen, *, as_of: datetime) -> None:
 def _open(dispute: Dispute, seen: DisputeSeen, *, account: Account, as_of: datetime) -> None:
     """The money is gone, and a fee with it."""
     payment = dispute.payment
-    open_minor = sum(d.amount_minor for d in payment.disputes.filter(state=State.NEEDS_RESPONSE))
-    left_minor = payment.amount_minor - reversals.reversed_minor(payment) - open_minor
+    left_minor = payment.amount_minor - reversals.reversed_minor(payment) - disputed_minor(payment)
     if seen.amount_minor > left_minor:
         raise reversals.MoreThanThePayment(
             f"{seen.ref} disputes {money(seen.amount_minor, seen.currency)} of {payment},"

@@ -24,6 +24,7 @@ from tests.billing.dispute_builders import EVIDENCE_DUE_AT, seen_of
 from tests.billing.stripe_builders import event, outcomes, told
 from tests.billing.stripe_builders import owing as owing_at_stripe
 from tests.billing.test_invoicing import NOVEMBER, using
+from tests.billing.test_refunds import refund
 from tests.billing.test_retries import declined
 from tests.closing import (
     assert_books_hold,
@@ -215,6 +216,14 @@ class TestADispute:
             see(payment, ref="du_other", amount_minor=235)
 
         assert see(payment, ref="du_other", amount_minor=234) is not None
+
+    def test_lost_after_a_part_was_paid_back_leaves_the_books_whole(self):
+        payment = paid()
+        refund(payment, 500)
+
+        see(payment, LOST)
+
+        assert PaymentReversal.objects.get().amount_minor == 1234
 
     @pytest.mark.parametrize("facts", [{"currency": "USD"}, {"charge_ref": "pi_theirs"}])
     def test_of_what_is_not_ours_is_not_booked(self, facts):
