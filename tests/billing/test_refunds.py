@@ -1,5 +1,6 @@
 """Money that is paid back on purpose: exactly once, however often it is asked for and whoever dies."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from tests.billing.dispute_builders import seen_of
 from tests.billing.stripe_builders import event, told
 from tests.billing.stripe_builders import owing as owing_at_stripe
 from tests.billing.test_invoicing import NOVEMBER, using
-from tests.closing import assert_books_hold
+from tests.closing import assert_books_hold, in_a_thread_of_the_provider
 from tests.factories import AS_OF, token
 from tests.provider import Killed
 from tests.stripe_provider import new_key
@@ -271,6 +272,81 @@ class TestIsPaidBackOnce:
         assert_books_hold(as_of=AS_OF + timedelta(hours=13))
 
 
+class TestAnswers:
+    def pending(self, provider) -> Refund:
+        provider.says("refund", status=RefundStatus.PENDING)
+        return refund(paid(), 500)
+
+    def test_that_refuse_bring_the_credit_back(self, provider):
+        account = owing()
+        pays = in_a_thread_of_the_provider(lambda: pay_by_hand(account, 1000))
+        provider.before("submit", pays)
+        collect(account)
+        provider.before("refund", gateways.RefundRefused("disputed"))
+
+        made = refund(account.payments.get(gateway="sandbox"), 1100)
+
+        assert (made.state, made.credit_minor) == (State.FAILED, 1000)
+        assert credit(account) == 1000
+        assert_books_hold()
+
+    def test_that_ask_us_to_come_later(self, provider):
+        provider.before("find_refunds", gateways.RateLimited(7))
+
+        made = refund(paid(), 500)
+
+        assert (made.state, made.next_action_at) == (State.RESERVED, AS_OF + timedelta(seconds=7))
+
+    def test_that_nothing_is_set_up_before_it_is_sent_undo_it(self, provider):
+        provider.before("find_refunds", gateways.Misconfigured("wrong key"))
+
+        made = refund(paid(), 500)
+
+        assert (made.state, made.because) == (State.FAILED, "never sent: Misconfigured: wrong key")
+        assert_books_hold()
+
+    def test_that_nothing_is_set_up_when_it_is_sent_are_for_a_person(self, provider):
+        provider.before("refund", gateways.Misconfigured("wrong key"))
+
+        assert refund(paid(), 500).state == State.REVIEW
+        assert_books_hold()
+
+    def test_that_it_is_still_on_its_way_or_none_change_nothing(self, provider):
+        made = self.pending(provider)
+        provider.says("read_refund", status=RefundStatus.PENDING)
+        for hours in (1, 2):
+            refunds.drive_due(as_of=AS_OF + timedelta(hours=hours))
+            provider.before("read_refund", OutcomeUnknown("down"))
+
+        made.refresh_from_db()
+        assert (made.state, made.because) == (State.PENDING, "")
+
+    def test_that_it_was_given_up_on_its_way_undo_it(self, provider):
+        made = self.pending(provider)
+        provider.says("read_refund", status=RefundStatus.REFUSED)
+
+        refunds.drive_due(as_of=AS_OF + timedelta(hours=1))
+
+        made.refresh_from_db()
+        assert (made.state, made.because) == (
+            State.FAILED,
+            "refused: the provider gave it up",
+        )
+        assert_books_hold()
+
+    def test_that_refuse_what_another_driver_has_settled_change_nothing(self, provider, sandbox):
+        def settled_by_another() -> None:
+            [made] = Refund.objects.all()
+            seen = sandbox.refund(refunds._spec(made), key=refunds._key(made))
+            refunds.learn("sandbox", seen, as_of=AS_OF)
+            raise gateways.RefundRefused("nothing is left")
+
+        provider.before("refund", settled_by_another)
+
+        assert refund(paid(), 1234).state == State.SUCCEEDED
+        assert_books_hold()
+
+
 class TestReview:
     LATE = AS_OF + timedelta(hours=13)
 
@@ -304,6 +380,16 @@ class TestReview:
             refunds.resolve_review(
                 refund_id=in_review.pk, reason="", actor="bob@example.com", as_of=self.LATE
             )
+        assert_books_hold(as_of=self.LATE)
+
+    def test_ends_by_what_the_provider_says_if_it_has_it(self, sandbox, in_review):
+        sandbox.refund(refunds._spec(in_review), key=refunds._key(in_review))
+
+        ended = refunds.resolve_review(
+            refund_id=in_review.pk, reason="?", actor="ann@example.com", as_of=self.LATE
+        )
+
+        assert ended.state == State.SUCCEEDED
         assert_books_hold(as_of=self.LATE)
 
     def test_what_comes_to_light_after_that_is_booked_all_the_same(self, sandbox, in_review):
@@ -375,6 +461,23 @@ class TestMadeAtTheProvider:
         assert (made.state, made.requested_by, made.token) == (State.SUCCEEDED, "provider", None)
         assert Message.objects.filter(kind="REFUND_SENT").count() == 1
         assert_books_hold()
+
+    def test_learnt_by_two_at_once_it_is_booked_once(self, sandbox, monkeypatch):
+        seen = self.theirs(sandbox, paid())
+        refunds.learn("sandbox", seen, as_of=AS_OF)
+        looks = iter([None, refunds._known("sandbox", seen)])
+        monkeypatch.setattr(refunds, "_known", lambda *_: next(looks))
+
+        assert refunds.learn("sandbox", seen, as_of=AS_OF)
+
+        assert Refund.objects.count() == 1
+
+    def test_that_came_to_nothing_before_we_heard_of_it_is_not_booked(self, sandbox):
+        seen = replace(self.theirs(sandbox, paid()), status=RefundStatus.REFUSED)
+
+        assert refunds.learn("sandbox", seen, as_of=AS_OF)
+
+        assert not Refund.objects.exists()
 
     def test_is_found_before_we_send_one_of_our_own(self, sandbox):
         payment = paid()
