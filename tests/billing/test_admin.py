@@ -1154,6 +1154,45 @@ class TestRefund:
     def test_is_not_for_everybody(self, payment):
         assert staff().get(self.page(payment)).status_code == 403
 
+    def test_says_why_nothing_was_paid_back(self, provider):
+        account = invoiced("12.34")
+        payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        payment, support = account.payments.get(), staff("Support")
+        provider.after("refund", gateways.OutcomeUnknown("lost"))
+
+        said = [
+            text(
+                support.post(
+                    self.page(payment), self.form(amount="1.00", confirmed="yes"), follow=True
+                )
+            )
+            for _ in range(2)
+        ]
+
+        assert "Submitted. OutcomeUnknown: lost" in said[0]
+        assert "Nothing was paid back: another refund" in said[1]
+
+    def test_through_a_gateway_that_is_gone_says_so(self, payment):
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE billing_payment DISABLE TRIGGER USER")
+            cursor.execute("UPDATE billing_payment SET gateway = 'gone'")
+            cursor.execute("ALTER TABLE billing_payment ENABLE TRIGGER USER")
+        support, form = staff("Support"), self.form(confirmed="yes")
+        assert support.get(self.page(payment)).status_code == 200
+
+        said = text(support.post(self.page(payment), form, follow=True))
+
+        assert "is not one of" in said
+
+    def test_review_is_resolved_one_at_a_time_and_not_by_everybody(self):
+        chosen = {"action": "resolve_review", "_selected_action": [uuid.uuid4(), uuid.uuid4()]}
+
+        said = text(staff("Support").post("/admin/billing/refund/", chosen, follow=True))
+
+        assert "Choose one refund for this." in said
+        page = f"/admin/billing/refund/{uuid.uuid4()}/resolve/"
+        assert staff().get(page).status_code == 403
+
     def test_in_review_is_ended_with_a_reason(self, provider):
         account = invoiced("12.34")
         payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
