@@ -93,6 +93,9 @@ class Provider:
     def settlements(self, **which: Any) -> Iterator[gateways.SettlementLine]:
         return self.sandbox.settlements(**which)
 
+    def refunds(self, **which: Any) -> Iterator[gateways.RefundSeen]:
+        return self.sandbox.refunds(**which)
+
     def disputes(self, **which: Any) -> Iterator[gateways.DisputeSeen]:
         return self.sandbox.disputes(**which)
 

@@ -323,6 +323,10 @@ class Gateway(Protocol):
         """Every refund of a charge, whoever made it: from a consistent list, not from a search."""
         ...
 
+    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen]:
+        """The refunds made since then, of anybody's charges; None: no bound."""
+        ...
+
     def book(self) -> Iterator[Observation]:
         """Every object of ours in the provider's own book, for check_books."""
         ...

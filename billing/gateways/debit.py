@@ -181,6 +181,10 @@ class DebitGateway:
         """
         raise Misconfigured(f"the direct debit provider knows no dispute {ref!r}")
 
+    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen]:
+        """There are none."""
+        return iter(())
+
     def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
         """There are none."""
         return iter(())

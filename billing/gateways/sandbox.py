@@ -254,6 +254,12 @@ class SandboxGateway:
             ).fetchall()
         return [_refund_seen(row) for row in rows]
 
+    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen]:
+        """All of them; the book is never so long that `since` would matter."""
+        with self._open() as book:
+            rows = book.execute(f"{REFUNDS} ORDER BY rowid").fetchall()
+        return (_refund_seen(row) for row in rows)
+
     def book(self) -> Iterator[Observation]:
         """Every charge, in the order they were made."""
         with self._open() as book:

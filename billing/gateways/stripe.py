@@ -330,6 +330,14 @@ class StripeGateway:
             refunds = self._client.v1.refunds.list({"payment_intent": payment_ref, "limit": PAGE})
             return [_refund_seen(refund) for refund in map(_plain, refunds.auto_paging_iter())]
 
+    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen]:
+        """Those of the whole Stripe account, newest first: which are of our payments, our rows know."""
+        asked = {"limit": PAGE, **_between(since, None)}
+        with _in_our_words():
+            found = self._client.v1.refunds.list(cast("stripe.params.RefundListParams", asked))
+            for refund in map(_plain, found.auto_paging_iter()):
+                yield _refund_seen(refund)
+
     def book(self) -> Iterator[Observation]:
         """Every intent of this installation. Those of others in the same Stripe account are not ours to judge."""
         return (seen for seen in self.objects() if isinstance(seen, Observation))

@@ -8,7 +8,7 @@ Hold a provider's book against ours, and book what we have lost.
     cancel    objects that nobody will ever submit
     compare   what is left are breaks: rows that a person looks at, or that resolve themselves
     payouts   what the provider paid out, line by line, against what we booked
-    disputes  applied as if their events had just come
+    aftermath refunds and disputes, applied as if their events had just come
 
 Every part may stop anywhere, in any process, and be done again: what was done is no longer to do.
 Nothing is open while a provider is asked.

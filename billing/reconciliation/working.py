@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from billing import doorbell, gateways, guard
 from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
-from billing.reconciliation import breaks, disputing, finding, listing, payouts
+from billing.reconciliation import aftermath, breaks, finding, listing, payouts
 
 logger = logging.getLogger(__name__)
 State = Reconciliation.State
@@ -158,7 +158,7 @@ def _batches(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int
     yield from breaks.compare(reconciliation, as_of=as_of)
     if reconciliation.compares_payouts:
         yield from payouts.compare(reconciliation, as_of=as_of)
-    yield from disputing.apply_disputes(reconciliation, as_of=as_of)
+    yield from aftermath.apply(reconciliation, as_of=as_of)
 
 
 def _lease(reconciliation: Reconciliation) -> None:

@@ -1,11 +1,11 @@
 """Money that is paid back on purpose: exactly once, however often it is asked for and whoever dies."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from billing import disputes, gateways, payments, refunds
+from billing import disputes, gateways, payments, reconciliation, refunds
 from billing.close import sweeper
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundSpec, RefundStatus
 from billing.models import CreditGrant, Decision, GatewayGuard, LedgerEntry, Payment, Refund
@@ -589,6 +589,20 @@ class TestAtStripe:
         assert outcomes == ["APPLIED", "APPLIED"]
         assert Refund.objects.get().requested_by == "provider"
         assert_books_hold()
+
+    def test_whose_event_was_lost_is_found_by_reconciliation_once(self, stripe):
+        payment = self.paid(stripe)
+        stripe.post("refunds", payment_intent=payment.provider_ref, amount=400)
+        now = datetime.now(UTC)
+
+        for _ in range(2):
+            one = reconciliation.start(gateway="stripe", started_by="test", as_of=now)
+            assert reconciliation.work(one, as_of=now)
+            one.refresh_from_db()
+            assert one.counts["refunds"] == 1
+
+        assert (Refund.objects.get().amount_minor, Refund.objects.get().state) == (400, "SUCCEEDED")
+        assert_books_hold(as_of=now)
 
     def test_of_another_installation_it_is_not_ours(self, stripe):
         ref = stripe.prepared()

@@ -1,0 +1,76 @@
+"""Refunds and disputes whose event was lost, or that our database has lost: found in the provider's lists."""
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import TypeVar
+
+from django.db.models import Min
+
+from billing import disputes, gateways, refunds
+from billing.gateways import DisputeSeen, Misconfigured, RefundSeen
+from billing.models import Dispute, Reconciliation
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+Seen = TypeVar("Seen", RefundSeen, DisputeSeen)
+
+
+def apply(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
+    """
+    This will apply every refund of its time, and every dispute since the one that is open longest.
+
+    Yields after each batch. A key that may not see them is noted, and everything else is as finished as
+    it would be.
+    """
+    gateway, since = gateways.get(reconciliation.gateway), reconciliation.since
+
+    def refund_is_ours(seen: RefundSeen) -> bool:
+        return refunds.learn(reconciliation.gateway, seen, as_of=as_of)
+
+    def dispute_is_ours(seen: DisputeSeen) -> bool:
+        return disputes.apply_provider_state(reconciliation.gateway, seen, as_of=as_of) is not None
+
+    yield from _each(reconciliation, "refunds", gateway.refunds(since=since), refund_is_ours)
+    listed = gateway.disputes(since=_undecided_since(reconciliation))
+    yield from _each(reconciliation, "disputes", listed, dispute_is_ours)
+
+
+def _each(
+    reconciliation: Reconciliation,
+    name: str,
+    listed: Iterator[Seen],
+    is_ours: Callable[[Seen], bool],
+) -> Iterator[int]:
+    ours = 0
+    try:
+        while batch := list(islice(listed, BATCH)):
+            ours += sum(_applied(seen, is_ours) for seen in batch)
+            yield 0
+    except Misconfigured as error:
+        said = f"{reconciliation.error} {name.capitalize()} are not listed: {error}"
+        reconciliation.error = said.strip()[:300]
+    if ours:
+        reconciliation.counts[name] = ours
+    reconciliation.save(update_fields=["counts", "error"])
+
+
+def _undecided_since(reconciliation: Reconciliation) -> datetime | None:
+    """How far back: a bank takes months to decide, so as far as what is not decided."""
+    if reconciliation.since is None:
+        return None
+    open_since: datetime | None = Dispute.objects.filter(
+        gateway=reconciliation.gateway, closed_at=None
+    ).aggregate(at=Min("opened_at"))["at"]
+    return min(reconciliation.since, open_since or reconciliation.since)
+
+
+def _applied(seen: Seen, is_ours: Callable[[Seen], bool]) -> bool:
+    """Whether it is ours. One that cannot be written down stops no other."""
+    try:
+        return is_ours(seen)
+    except Exception:
+        logger.exception("%s cannot be written down", seen.ref)
+        return True
