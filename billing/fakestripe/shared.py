@@ -97,7 +97,9 @@ def use(folder: Path) -> None:
             _start(folder, there)
 
 
-def leave_when_unused(users: Path, leave: Callable[[], object]) -> None:
+def leave_when_unused(  # pragma: no cover - in the provider's own process: see test_shared.py
+    users: Path, leave: Callable[[], object]
+) -> None:
     """This will call `leave` once nobody uses the provider any more, from a thread of its own."""
 
     def watch() -> None:
