@@ -29,7 +29,9 @@ $(INSTALLED): requirements/dev.txt
 	  echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@[ -x $(BIN)/pip ] || "$(PYTHON)" -m venv $(VENV)
 	@echo "Installing $$(grep -c '^[a-z]' requirements/dev.txt) packages into $(VENV)"
-	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@# The lock names every package, so nothing is resolved: an old pip would look for newer ones, which have no hash.
+	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip check --quiet --disable-pip-version-check
 	@touch $@
 
 $(CATALOGS): $(PO_FILES) $(INSTALLED)

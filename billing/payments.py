@@ -686,12 +686,13 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
     attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
     standings = ledger.standings(ids, as_of=as_of)
     paused = pauses.because_of(ids)
+    blocked = payment_methods.blocked_tokens(attempt.payment_method for attempt in attempts)
     for attempt in sorted(attempts, key=lambda a: a.account_id):
         current = locks.attempt_for_update(attempt.pk)
         if current.state not in charge_protocol.RECHECKED:
             continue
         pausing = _pausing(current.kind, paused.get(current.account_id))
-        because = _no_longer(current, standings[current.account_id], pausing)
+        because = _no_longer(current, standings[current.account_id], blocked, pausing)
         if because is not None:
             current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
             current.because = because
@@ -708,7 +709,12 @@ def _recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Pay
     return attempts
 
 
-def _no_longer(attempt: PaymentAttempt, standing: Standing, pausing: str | None) -> str | None:
+def _no_longer(
+    attempt: PaymentAttempt,
+    standing: Standing,
+    blocked: Container[tuple[str, str]],
+    pausing: str | None,
+) -> str | None:
     """Why the reserved amount may not be charged any more; None where it may."""
     if standing.due_minor <= 0:
         return SETTLED
@@ -716,12 +722,13 @@ def _no_longer(attempt: PaymentAttempt, standing: Standing, pausing: str | None)
         return LESS_DUE
     if pausing is not None:
         return pausing
-    if payment_methods.blocked_tokens([attempt.payment_method]):
+    method = attempt.payment_method
+    if (method.gateway, method.token) in blocked:
         return "card blocked meanwhile"
-    if attempt.payment_method.state != PaymentMethod.State.ACTIVE:
+    if method.state != PaymentMethod.State.ACTIVE:
         return "card removed meanwhile"
-    if attempt.payment_method.has_expired(standing.as_of):
-        return f"{attempt.payment_method} has expired meanwhile"
+    if method.has_expired(standing.as_of):
+        return f"{method} has expired meanwhile"
     if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
         return NOT_CONFIRMED
     return None

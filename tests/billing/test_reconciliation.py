@@ -7,15 +7,16 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models.functions import Now
 
-from billing import gateways, guard, payments, reconciliation, tasks
+from billing import gateways, guard, payments, reconciliation, refunds, tasks
 from billing.close import sweeper
-from billing.gateways import Misconfigured, SettlementLine, Status
+from billing.gateways import Misconfigured, RefundSpec, SettlementLine, Status
 from billing.models import (
     GatewayGuard,
     Payment,
     PaymentAttempt,
     Reconciliation,
     ReconciliationBreak,
+    Refund,
 )
 from billing.payments import AttemptInFlight
 from billing.reconciliation import listing, working
@@ -462,6 +463,42 @@ class TestPayouts:
         assert "stripe: Payouts are not compared: This key" in capsys.readouterr().out
         assert Reconciliation.objects.latest("pk").is_finished
         assert breaks() == [("PAYOUT_DIFFERS", "OPEN")]
+
+
+class TestWhatCameAfter:
+    """Refunds and disputes, by lists of their own."""
+
+    @pytest.mark.parametrize("name", ["refunds", "disputes"])
+    def test_a_key_that_may_not_see_them_stops_nothing_else(self, provider, monkeypatch, name):
+        def refuses(*_, **__):
+            raise Misconfigured("This key may not.")
+            yield
+
+        monkeypatch.setattr(provider, name, refuses)
+
+        one = reconciled()
+
+        assert one.is_finished
+        assert one.error == f"{name.capitalize()} are not listed: This key may not."
+
+    def test_one_that_cannot_be_written_down_stops_no_others(self, sandbox, monkeypatch):
+        payments_made = [collect(owing("12.34")) for _ in range(2)]
+        seen = [
+            sandbox.refund(RefundSpec("", "", attempt.provider_ref, 100, "EUR"), key=new_key())
+            for attempt in payments_made
+        ]
+        learn = refunds.learn
+
+        def fails_for_one(gateway, each, *, as_of):
+            if each.ref == seen[0].ref:
+                raise RuntimeError("a constraint we did not think of")
+            return learn(gateway, each, as_of=as_of)
+
+        monkeypatch.setattr(refunds, "learn", fails_for_one)
+        one = reconciled()
+
+        assert one.is_finished
+        assert [refund.provider_ref for refund in Refund.objects.all()] == [seen[1].ref]
 
 
 class TestWork:

@@ -90,7 +90,7 @@ def postmaster_pid(data_dir: Path) -> int:
 
 
 def kill_server(data_dir: Path) -> None:
-    """kill -9, as the kernel does when memory is short."""
+    """kill -9, as the kernel does when memory is short; its idle backends end a moment later."""
     pid = postmaster_pid(data_dir)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid))

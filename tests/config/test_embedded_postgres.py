@@ -347,7 +347,9 @@ multiprocessing.get_context("fork").Process(target=time.sleep, args=[60], daemon
 
 class TestRecovery:
     def test_the_next_connection_brings_a_killed_server_back(self, running, connection):
+        backend = ask(connection, "SELECT pg_backend_pid()")
         kill_server(running.data_dir)
+        wait_until(lambda: not is_alive(backend))
         with pytest.raises(OperationalError):
             ask(connection, "SELECT 1")
         connection.close()
