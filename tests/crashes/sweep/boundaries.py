@@ -33,6 +33,10 @@ OURS = ("billing", "notifications", "accounts", "config")
 WRITES = ("INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "TRUNCATE", "WITH", "COPY")
 # The first is the check's own, the others do not go over the wire.
 NOT_SWEPT = {"book", "chargeable_minor", "parse_webhook"}
+# Of a charge, or of the charge that a refund pays back.
+WHOSE = """
+SELECT account_ref FROM charge WHERE ref = ? OR ref = (SELECT payment_ref FROM refund WHERE ref = ?)
+"""
 
 
 class Mode(StrEnum):
@@ -236,7 +240,7 @@ def _account_of(about: Any = None, *_args: Any, account_ref: str = "", **_kwargs
 
 def _account_in_the_book(ref: str) -> str:
     with contextlib.closing(sqlite3.connect(settings.SANDBOX_BOOK, timeout=30)) as book:
-        row = book.execute("SELECT account_ref FROM charge WHERE ref = ?", [ref]).fetchone()
+        row = book.execute(WHOSE, [ref, ref]).fetchone()
     return row[0] if row else "?"
 
 

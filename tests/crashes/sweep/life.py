@@ -28,7 +28,7 @@ from billing import books, payments
 from billing.close.runner import NOT_THE_STEPS_FAULT
 from billing.gateways import Status
 from billing.gateways.sandbox import SandboxGateway
-from billing.models import CloseRun, Payment
+from billing.models import CloseRun, Payment, Refund
 from notifications.delivery import message_id
 from notifications.models import Message
 from tests import restoring
@@ -284,16 +284,24 @@ def _undone() -> list[str]:
 
 
 def _against_the_provider() -> list[str]:
-    """In plain words, beside check_books: the provider's successes are our payments, one by one."""
+    """In plain words, beside check_books: its successes are our payments, its refunds ours, one by one."""
+    sandbox = SandboxGateway(settings.SANDBOX_BOOK)
     taken = sorted(
-        (seen.ref, seen.amount_minor)
-        for seen in SandboxGateway(settings.SANDBOX_BOOK).book()
-        if seen.status is Status.SUCCEEDED
+        (seen.ref, seen.amount_minor) for seen in sandbox.book() if seen.status is Status.SUCCEEDED
     )
     booked = sorted(
         Payment.objects.filter(gateway="sandbox").values_list("provider_ref", "amount_minor")
     )
-    return [] if taken == booked else [f"the provider took {taken}, we booked {booked}"]
+    paid_back = sorted((seen.ref, seen.amount_minor) for seen in sandbox.refunds())
+    written = sorted(
+        Refund.objects.exclude(state=Refund.State.FAILED).values_list(
+            "provider_ref", "amount_minor"
+        )
+    )
+    return [
+        *([f"the provider took {taken}, we booked {booked}"] if taken != booked else []),
+        *([f"it paid back {paid_back}, we wrote {written}"] if paid_back != written else []),
+    ]
 
 
 def _against_the_mail_server(world: World) -> list[str]:

@@ -22,11 +22,20 @@ from django.utils.module_loading import import_string
 from django_q.models import OrmQ
 
 from accounts.models import Account, BillingEntity, PaymentMethod
-from billing import credits, doorbell, imports, payment_methods, payments, tasks
+from billing import (
+    credits,
+    doorbell,
+    imports,
+    inbound,
+    payment_methods,
+    payments,
+    refunds,
+    tasks,
+)
 from billing.close import pipeline
-from billing.gateways import Observation, Status
+from billing.gateways import About, EventHint, Observation, RefundStatus, Status
 from billing.gateways.sandbox import SandboxGateway
-from billing.models import PaymentAttempt, Step
+from billing.models import Payment, PaymentAttempt, ProviderEvent, Refund, Step
 from config.schedules import SCHEDULES
 from notifications.models import Message
 from tests.crashes.sweep import boundaries
@@ -148,6 +157,18 @@ def _change_in_the_book(account: str, before: Status, after: Status) -> None:
         )
 
 
+def _sent_back_in_the_book(account: str) -> str:
+    """What was paid back to this account is with us again; the provider's name of it."""
+    with closing(sqlite3.connect(settings.SANDBOX_BOOK, timeout=30)) as book, book:
+        [(ref,)] = book.execute(
+            "SELECT refund.ref FROM refund JOIN charge ON charge.ref = payment_ref"
+            " WHERE account_ref = ?",
+            [account],
+        )
+        book.execute("UPDATE refund SET status = ? WHERE ref = ?", [RefundStatus.RETURNED, ref])
+    return str(ref)
+
+
 def populate() -> None:
     """This will make the entity and the customers."""
     BillingEntity.objects.get_or_create(
@@ -197,6 +218,22 @@ def a_month_passes(world: World) -> None:
     world.clock.at_least(NEXT_MONTH)
 
 
+def pay_back(world: World) -> None:
+    """A part of what was paid for October, a month later."""
+    refund(world, "pays-now", 500)
+
+
+def bank_sends_it_back(world: World) -> None:
+    """The account is closed, says an event long after we were told that the customer has it."""
+    ref = _sent_back_in_the_book("pays-now")
+    inbound.receive(
+        gateway="sandbox",
+        hints=[EventHint("evt_sent_back", "refund.failed", About.REFUND, ref, is_live=False)],
+        body=b"{}",
+        as_of=world.clock.now(),
+    )
+
+
 def working(*lanes: str) -> Callable[[World], None]:
     def work_on(world: World) -> None:
         work(world, *lanes)
@@ -219,6 +256,9 @@ SCRIPT: tuple[Callable[[World], None], ...] = (
     a_month_passes,
     start_the_month,
     working("default"),
+    working("charge"),
+    pay_back,
+    bank_sends_it_back,
     working("charge"),
     working("default"),
     working("email"),
@@ -296,6 +336,11 @@ def unfinished(lanes: tuple[str, ...] = doorbell.LANES) -> list[str]:
     if "charge" in lanes:
         in_flight = PaymentAttempt.objects.filter(state__in=PaymentAttempt.IN_FLIGHT)
         left += [f"attempt of {attempt.account} {attempt.state}" for attempt in in_flight]
+        on_their_way = Refund.objects.filter(state__in=Refund.IN_FLIGHT)
+        left += [f"refund to {each.account} {each.state}" for each in on_their_way]
+        left += [
+            f"event {event.event_id}" for event in ProviderEvent.objects.filter(outcome="WAITING")
+        ]
     if "email" in lanes:
         waiting = Message.objects.filter(state__in=[Message.State.QUEUED, Message.State.SENDING])
         left += [f"{message} {message.state}" for message in waiting]
@@ -365,6 +410,32 @@ def _wait_for_the_outcome(world: World, account: str) -> None:
                 world.clock.forward(timedelta(hours=1))
         heal(world)
     raise NeverQuiet(f"the payment of {account} did not end")
+
+
+def refund(world: World, account: str, minor: int) -> None:
+    with boundaries.recorder.paused():
+        payment = Payment.objects.get(account__external_id=account)
+    try:
+        refunds.refund(
+            payment_id=payment.pk,
+            token=uuid.uuid5(TOKENS, f"refund {account}"),
+            amount_minor=minor,
+            reason="Not what they wanted",
+            actor="ann@example.com",
+            as_of=world.clock.now(),
+        )
+    except refunds.AlreadyRequested:
+        pass
+    except refunds.RefundsStopped:
+        # The provider did not say what it has: the colleague tries again.
+        refund(world, account, minor)
+        return
+    for _ in range(ROUNDS):
+        with boundaries.recorder.paused():
+            if not Refund.objects.filter(state__in=Refund.IN_FLIGHT).exists():
+                return
+        heal(world)
+    raise NeverQuiet(f"the refund of {account} did not end")
 
 
 def remove_card(world: World, account: str) -> None:
