@@ -7,9 +7,11 @@ from django.db import connection
 
 from accounts.models import Account
 from billing import books
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runner, runs, steering
 from billing.models import CloseRun, Decision, Step
 from tests.factories import AS_OF, OCTOBER, EntityFactory
+
+ANN = "ann@example.com"
 
 
 def start_close(month: date = OCTOBER, *, as_of: datetime = AS_OF, **facts: object) -> CloseRun:
@@ -80,3 +82,15 @@ def in_a_thread_of_the_provider(act: Callable[[], object]) -> Callable[[], None]
             connection.close()
 
     return do
+
+
+def retry(*steps: Step, as_of: datetime = AS_OF) -> int:
+    """Retry these steps, as Ann."""
+    ids = [step.pk for step in steps]
+    return steering.retry(ids, actor=ANN, reason="mended", as_of=as_of)
+
+
+def cancel(*steps: Step, as_of: datetime = AS_OF) -> int:
+    """Cancel these steps, as Ann."""
+    ids = [step.pk for step in steps]
+    return steering.cancel(ids, actor=ANN, reason="not theirs", as_of=as_of)

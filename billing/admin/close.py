@@ -1,11 +1,16 @@
 """Close runs, their steps with Retry and Cancel, and the decisions."""
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.urls import reverse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -13,9 +18,17 @@ from django.utils.safestring import SafeString
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing.admin.account_page import facts
-from billing.close import runs
+from billing.close import steering
 from billing.forms import ReasonForm
 from billing.models import BillingPeriod, CloseRun, Decision, Step
+from billing.reports import at_stake
+
+# A request that takes longer is cut off by whoever stands between us and the browser.
+REQUEST_SECONDS = 15
+LEFT = (
+    "Their state does not allow it, a worker has them in hand, or the step before them is stuck and"
+    " goes first."
+)
 
 
 @admin.register(CloseRun)
@@ -31,6 +44,85 @@ class CloseRunAdmin(ReadOnlyAdmin):
             '<a href="{}">Money, steps, what is stuck</a>', reverse("run", args=[run.pk])
         )
 
+    def get_urls(self) -> list[Any]:
+        return [
+            path(
+                f"<int:run_id>/{act}/",
+                self.admin_site.admin_view(getattr(self, act)),
+                name=f"billing_closerun_{act}",
+            )
+            for act in ("retry", "cancel")
+        ] + super().get_urls()
+
+    def retry(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        """Ask for a reason, then retry all that is stuck in a run."""
+        return self._steer(request, run_id, "retry", steering.stuck_of, steering.retry_run)
+
+    def cancel(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        """Ask for a reason, then cancel all of a run that has not started."""
+        return self._steer(request, run_id, "cancel", steering.not_started_of, steering.cancel_run)
+
+    def _steer(
+        self,
+        request: HttpRequest,
+        run_id: int,
+        act: str,
+        about: Callable[[CloseRun], QuerySet[Step]],
+        do: Callable[..., steering.Steered],
+    ) -> HttpResponse:
+        if not _may_steer(request):
+            raise PermissionDenied
+        run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
+        form = ReasonForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            steered = do(
+                run,
+                actor=_email(request),
+                reason=form.cleaned_data["reason"],
+                as_of=timezone.now(),
+                until=_time_is_up(),
+            )
+            _say(self, request, act, steered)
+            if not steered.not_reached:
+                return redirect("run", run.pk)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{act.capitalize()} {WHOLE[act]} {run}",
+            "back": reverse("run", args=[run.pk]),
+            "act": act,
+            "form": form,
+            "stake": at_stake.of(about(run)),
+            "hidden": [],
+        }
+        return render(request, "admin/billing/step/steer.html", context)
+
+
+WHOLE = {"retry": "all that is stuck in", "cancel": "all that has not started in"}
+
+
+def _may_steer(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.change_step")
+
+
+def _time_is_up() -> Callable[[], bool]:
+    stop_at = time.monotonic() + REQUEST_SECONDS
+    return lambda: time.monotonic() > stop_at
+
+
+def _say(where: ReadOnlyAdmin, request: HttpRequest, act: str, steered: steering.Steered) -> None:
+    became = {"retry": "Retried", "cancel": "Cancelled"}[act]
+    where.message_user(
+        request, f"{became}: {steered.changed} of {steered.chosen}.", messages.SUCCESS
+    )
+    if steered.left:
+        where.message_user(request, f"Left as they were: {steered.left}. {LEFT}", messages.WARNING)
+    if steered.not_reached:
+        where.message_user(
+            request,
+            f"Still to do: {steered.not_reached}. Send it again to go on.",
+            messages.WARNING,
+        )
+
 
 @admin.register(Step)
 class StepAdmin(ReadOnlyAdmin):
@@ -43,65 +135,59 @@ class StepAdmin(ReadOnlyAdmin):
     exclude = ("lease_token",)
 
     def has_steer_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.change_step")
+        return _may_steer(request)
 
     @admin.action(description="Retry", permissions=["steer"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Step]) -> HttpResponse | None:
-        """Ask, then retry the dead, blocked and cancelled ones among them."""
-        if "confirmed" not in request.POST:
-            return self._ask(request, queryset, "retry", form=None)
-        steps = list(queryset)
-        retried = runs.retry(steps, actor=_email(request), as_of=timezone.now())
-        self._say(request, "retried", retried, len(steps))
-        return None
+        """Ask for a reason, then retry the dead, blocked and cancelled ones among them."""
+        return self._steer(request, queryset, "retry", steering.retry_all)
 
     @admin.action(description="Cancel", permissions=["steer"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Step]) -> HttpResponse | None:
         """Ask for a reason, then end the ones that have not started."""
+        return self._steer(request, queryset, "cancel", steering.cancel_all)
+
+    def _steer(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Step],
+        act: str,
+        do: Callable[..., steering.Steered],
+    ) -> HttpResponse | None:
         form = ReasonForm(request.POST if "confirmed" in request.POST else None)
         if not form.is_valid():
-            return self._ask(request, queryset, "cancel", form=form)
-        steps = list(queryset)
+            return self._ask(request, queryset, act, form=form)
         try:
-            cancelled = runs.cancel(
-                steps,
+            steered = do(
+                queryset,
                 actor=_email(request),
                 reason=form.cleaned_data["reason"],
                 as_of=timezone.now(),
+                until=_time_is_up(),
             )
-        except runs.NotOpen as not_open:
+        except steering.NotOpen as not_open:
             self.message_user(request, str(not_open), messages.ERROR)
-        else:
-            self._say(request, "cancelled", cancelled, len(steps))
-        return None
+            return None
+        _say(self, request, act, steered)
+        return self._ask(request, queryset, act, form=form) if steered.not_reached else None
 
     def _ask(
-        self, request: HttpRequest, queryset: QuerySet[Step], act: str, *, form: ReasonForm | None
+        self, request: HttpRequest, queryset: QuerySet[Step], act: str, *, form: ReasonForm
     ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": f"{act.capitalize()} steps",
-            "opts": self.opts,
+            "back": reverse("admin:billing_step_changelist"),
             "act": act,
             "form": form,
-            "count": queryset.count(),
-            "steps": [str(step) for step in queryset[:20]],
-            "chosen": request.POST.getlist(ACTION_CHECKBOX_NAME),
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "select_across": request.POST.get("select_across", "0"),
+            "stake": at_stake.of(queryset),
+            "hidden": [
+                ("action", act),
+                ("select_across", request.POST.get("select_across", "0")),
+                *((ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)),
+            ],
         }
         return render(request, "admin/billing/step/steer.html", context)
-
-    def _say(self, request: HttpRequest, became: str, how_many: int, chosen: int) -> None:
-        left = chosen - how_many
-        self.message_user(
-            request, f"{became.capitalize()}: {how_many} of {chosen}.", messages.SUCCESS
-        )
-        if left:
-            self.message_user(request, f"Left as they were: {left}. {LEFT}", messages.WARNING)
-
-
-LEFT = "Their state does not allow it, or the step before them is stuck and goes first."
 
 
 @admin.register(Decision)

@@ -15,9 +15,10 @@ from django.utils import timezone
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod, TimelineEvent
 from billing import credits, dunning, gateways, ledger, payments, refunds
-from billing.admin import groups
+from billing.admin import close, groups
 from billing.close import pipeline, runner, runs
 from billing.models import (
+    Allocation,
     BillingPeriod,
     CreditGrant,
     Decision,
@@ -31,6 +32,7 @@ from billing.models import (
     UsageBatch,
 )
 from notifications.models import Message
+from tests.billing.builders import pay_by_hand
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -810,18 +812,21 @@ class TestSteps:
         asked = self.send(client, step, "retry")
         step.refresh_from_db()
         assert step.state == "DEAD"
-        done = self.send(client, step, "retry", confirmed="yes")
+        done = self.send(client, step, "retry", confirmed="yes", reason="price added")
 
         step.refresh_from_db()
         assert f'name="_selected_action" value="{step.pk}"' in text(asked)
+        assert "1 step</strong> of 1 account" in text(asked)
+        assert "None of the accounts owes anything" in text(asked)
         assert "Retried: 1 of 1." in text(done)
         assert step.state == "READY"
+        assert Decision.objects.get(act="RETRY_STEP").because == "invoice step retried: price added"
 
     def test_says_which_were_in_no_state_to_be_retried(self):
         step = self.dead_step()
         Step.objects.filter(pk=step.pk).update(state="READY", finished_at=None)
 
-        done = self.send(staff("Support"), step, "retry", confirmed="yes")
+        done = self.send(staff("Support"), step, "retry", confirmed="yes", reason="x")
 
         assert "Retried: 0 of 1." in text(done)
         assert "Left as they were: 1." in text(done)
@@ -858,10 +863,61 @@ class TestSteps:
             *Group.objects.get(name="Support").permissions.filter(codename="view_step")
         )
 
-        self.send(signed_in(user), step, "retry", confirmed="yes")
+        self.send(signed_in(user), step, "retry", confirmed="yes", reason="x")
+        of_the_run = signed_in(user).post(f"{self.RUNS}{step.run_id}/retry/", {"reason": "x"})
 
         step.refresh_from_db()
         assert step.state == "DEAD"
+        assert of_the_run.status_code == 403
+
+    RUNS = "/admin/billing/closerun/"
+
+    def test_says_whose_money_it_is_about_and_how_many(self):
+        accounts = [account_using("12.34"), account_using("900", currency="JPY")]
+        run = start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        Allocation.objects.create(
+            amount_minor=234,
+            invoice=Invoice.objects.get(account=accounts[0]),
+            payment=pay_by_hand(accounts[1], 1000),
+        )
+
+        asked = text(staff("Support").get(f"{self.RUNS}{run.pk}/cancel/"))
+
+        assert "6 steps</strong> of 2 accounts" in asked
+        assert "2 × charge, ready" in asked
+        assert "<strong>€10.00</strong>" in asked
+        assert "Email Acme" in asked
+
+    def test_of_a_run_that_are_stuck_are_retried_at_once(self):
+        step = self.dead_step()
+        client = staff("Support")
+
+        empty = client.post(f"{self.RUNS}{step.run_id}/retry/", {"reason": ""})
+        done = client.post(
+            f"{self.RUNS}{step.run_id}/retry/", {"reason": "price added"}, follow=True
+        )
+        again = client.get(f"{self.RUNS}{step.run_id}/retry/")
+
+        step.refresh_from_db()
+        assert step.state == "READY"
+        assert "This field is required." in text(empty)
+        assert done.redirect_chain[-1][0] == f"/runs/{step.run_id}/"
+        assert "Retried: 1 of 1." in text(done)
+        assert "There is no such step (any more)." in text(again)
+        assert Decision.objects.get(act="RETRY_RUN").saw == {"steps": 1, "changed": 1}
+
+    def test_that_take_longer_than_a_request_go_on_when_it_is_sent_again(self, monkeypatch):
+        step = self.dead_step()
+        monkeypatch.setattr(close, "REQUEST_SECONDS", -1)
+        client = staff("Support")
+
+        of_the_run = client.post(f"{self.RUNS}{step.run_id}/retry/", {"reason": "price added"})
+        chosen = self.send(client, step, "retry", confirmed="yes", reason="price added")
+
+        for page in (of_the_run, chosen):
+            assert "Still to do: 1. Send it again to go on." in text(page)
+            assert 'value="price added"' in text(page)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from django.db import OperationalError, connection
@@ -13,7 +14,9 @@ from billing.models import Decision, Invoice, Payment, PaymentAttempt, Step
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.closing import (
     assert_books_hold,
+    cancel,
     decision_on,
+    retry,
     start_close,
     states,
     step_of,
@@ -84,6 +87,26 @@ class TestFourWorkers:
         run.refresh_from_db()
         assert run.is_finished
 
+    def test_sixteen_who_end_the_last_steps_at_once_make_one_report(self):
+        for _ in range(16):
+            account_using("1.00", card=None)
+        run = start_close()
+        work("INVOICE", "CHARGE", "EMAIL")
+        last = list(run.steps.filter(kind="HOLD"))
+
+        def complete(step: Step) -> tuple[bool, int]:
+            runner._work_in_the_database(pipeline.BY_KIND["HOLD"], as_of=AS_OF, only=[step.pk])
+            return runs.release_report(run.pk), work_once("REPORT")
+
+        completed = at_once(*(partial(complete, step) for step in last))
+
+        assert sum(released for released, _ in completed) == 1
+        assert sum(made for _, made in completed) == 1
+        run.refresh_from_db()
+        assert run.is_finished
+        assert run.steps.get(kind="REPORT").attempts == 0
+        assert Decision.objects.filter(act="HOLD").count() == 16
+
     def test_start_the_same_month_as_the_same_run(self):
         account_using("12.00")
 
@@ -99,11 +122,11 @@ class TestARetryWhileTheRunEnds:
         account = account_using("12.00", card="sandbox_declined")
         run = start_close()
         work("INVOICE")
-        runs.cancel([step_of(account, "EMAIL")], actor="ann@example.com", reason="", as_of=AS_OF)
+        cancel(step_of(account, "EMAIL"))
         work("CHARGE", "HOLD")
         email = step_of(account, "EMAIL")
         acts = [
-            lambda: runs.retry([email], actor="ann@example.com", as_of=AS_OF),
+            lambda: retry(email),
             lambda: runs.release_report(run.pk),
             lambda: work_once("REPORT"),
             lambda: work_once("REPORT"),

@@ -12,7 +12,6 @@ from django.db.models.functions import Now
 
 from accounts.models import Account, Hold, PaymentMethod
 from billing import ledger, payments
-from billing.close import runs
 from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, Step
 from notifications import delivery
@@ -22,6 +21,7 @@ from tests.closing import (
     decision_on,
     finish,
     in_a_thread_of_the_provider,
+    retry,
     start_close,
     step_of,
     work,
@@ -326,7 +326,7 @@ class TestThePolicyForAChangedBalance:
         assert charged(sandbox) == []
         assert not Hold.objects.exists()
 
-        retry(account)
+        retry_charge(account)
         finish(run)
 
         assert charged(sandbox) == [1000]
@@ -339,7 +339,7 @@ class TestThePolicyForAChangedBalance:
         grant(account, 200)
         run = finish(run)
 
-        retry(account)
+        retry_charge(account)
         grant(account, 300)
         finish(run)
 
@@ -349,8 +349,8 @@ class TestThePolicyForAChangedBalance:
         assert charged(sandbox) == []
 
 
-def retry(account: Account) -> None:
-    assert runs.retry([step_of(account, "CHARGE")], actor="ann@example.com", as_of=AS_OF) == 1
+def retry_charge(account: Account) -> None:
+    assert retry(step_of(account, "CHARGE")) == 1
 
 
 def _fail(*_args, **_facts):

@@ -13,7 +13,7 @@ from billing.models import Decision, Invoice, LineItem, Payment, PaymentAttempt,
 from billing.models.usage import Kind
 from billing.reports import progress
 from notifications.models import Message
-from tests.closing import decision_on, finish, start_close, states, step_of, work, work_once
+from tests.closing import decision_on, finish, retry, start_close, states, step_of, work, work_once
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -185,7 +185,7 @@ class TestAMissingPrice:
 
         PriceFactory(product=summary.product, unit_price=Decimal("0.05"))
         everything_stuck = Step.objects.filter(account=unpriced)
-        assert runs.retry(everything_stuck, actor="ann@example.com", as_of=AS_OF) == 4
+        assert retry(*everything_stuck) == 4
         run = finish(run)
 
         assert run.is_finished
@@ -201,7 +201,7 @@ class TestAMissingPrice:
         account_using("12.34")
         run = finish(start_close())
 
-        runs.retry([step_of(unpriced, "INVOICE")], actor="ann@example.com", as_of=AS_OF)
+        retry(step_of(unpriced, "INVOICE"))
 
         run.refresh_from_db()
         assert not run.is_finished

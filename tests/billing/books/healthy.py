@@ -26,6 +26,7 @@ from billing.models import (
 )
 from billing.models.usage import Kind
 from tests.billing.dispute_builders import seen_of
+from tests.closing import cancel
 from tests.factories import (
     AccountFactory,
     CardFactory,
@@ -180,7 +181,7 @@ class Month:
         """To its end, in one process, a minute passing between any two pieces of work."""
         run = self.start(month, as_of=as_of)
         cancelled = Step.objects.filter(run=run, account=self.accounts["pays"], kind="EMAIL")
-        runs.cancel(cancelled, actor="ann@example.com", reason="wrong address", as_of=self.now)
+        cancel(*cancelled, as_of=self.now)
         while True:
             self.now += timedelta(minutes=1)
             worked = [runner.work_once(step, as_of=self.now) for step in pipeline.STEPS]

@@ -12,10 +12,10 @@ from django_q.models import OrmQ
 
 from accounts.models import Account
 from billing import gateways
-from billing.close import pipeline, runner, runs, sweeper
+from billing.close import pipeline, runner, sweeper
 from billing.close.step import Chunk, Outcome, done, later, unknown
 from billing.models import Decision, Step
-from tests.closing import start_close
+from tests.closing import cancel, start_close
 from tests.factories import AS_OF, AccountFactory
 from tests.provider import Killed
 
@@ -202,7 +202,7 @@ class TestStepsThatTouchOnlyOurDatabase:
 
     def test_a_follower_that_a_person_cancelled_stays_cancelled(self, invoices):
         cancelled = Step.objects.get(account=invoices[0].account, kind="EMAIL")
-        runs.cancel([cancelled], actor="ann@example.com", reason="moved", as_of=AS_OF)
+        cancel(cancelled)
 
         Module(does_all).work()
 

@@ -1,6 +1,6 @@
 """Runs: one per month and entity however it is started, and steered by a person without harm."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -9,36 +9,19 @@ from django_q.models import OrmQ
 from accounts.models import BillingEntity
 from billing import metering
 from billing.close import runs
-from billing.models import CloseRun, Decision, Step
-from tests.closing import finish, start_close, states, step_of, work, work_once
+from billing.models import CloseRun
+from tests.closing import finish, start_close, step_of, work_once
 from tests.factories import (
     AS_OF,
     OCTOBER,
     AccountFactory,
     EntityFactory,
-    SummaryFactory,
     account_using,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ANN = "ann@example.com"
-
-
-def retry(*steps: Step) -> int:
-    return runs.retry(steps, actor=ANN, as_of=AS_OF)
-
-
-def cancel(*steps: Step) -> int:
-    return runs.cancel(steps, actor=ANN, reason="not theirs", as_of=AS_OF)
-
-
-@pytest.fixture
-def unpriced():
-    """An account whose invoice is blocked for want of a price."""
-    account = AccountFactory()
-    SummaryFactory(account=account, unit_price=None)
-    return account
 
 
 class TestStart:
@@ -186,164 +169,3 @@ class TestReleaseReport:
             transaction.atomic(),
         ):
             CloseRun.objects.filter(pk=run.pk).update(state="FINISHED", finished_at=AS_OF)
-
-
-class TestRetry:
-    def test_readies_the_first_of_the_stuck_and_lets_the_others_wait(self, unpriced):
-        finish(start_close())
-
-        assert retry(*Step.objects.filter(account=unpriced)) == 4
-
-        assert {step.kind: step.state for step in Step.objects.filter(account=unpriced)} == {
-            "INVOICE": "READY",
-            "CHARGE": "WAITING",
-            "EMAIL": "WAITING",
-            "HOLD": "WAITING",
-        }
-        step = step_of(unpriced, "INVOICE")
-        assert (step.attempts, step.because, step.finished_at) == (0, f"retried by {ANN}", None)
-
-    def test_of_the_first_alone_lets_the_others_wait_too(self, unpriced):
-        finish(start_close())
-
-        assert retry(step_of(unpriced, "INVOICE")) == 1
-
-        assert states() == {"READY": 1, "WAITING": 4}
-
-    def test_leaves_a_step_alone_that_is_stuck_because_another_is(self, unpriced):
-        finish(start_close())
-
-        assert retry(step_of(unpriced, "CHARGE"), step_of(unpriced, "HOLD")) == 0
-
-        assert step_of(unpriced, "CHARGE").state == "BLOCKED"
-
-    def test_of_a_finished_run_makes_its_report_anew(self, unpriced):
-        run = finish(start_close())
-        first_report = run.report
-
-        retry(step_of(unpriced, "INVOICE"))
-        run.refresh_from_db()
-        assert (run.state, run.report, run.finished_at) == ("RUNNING", None, None)
-        assert run.steps.get(kind="REPORT").state == "WAITING"
-        run = finish(run, as_of=AS_OF + timedelta(hours=1))
-
-        assert run.is_finished
-        assert run.report["as_of"] > first_report["as_of"]
-        assert Decision.objects.get(act="REOPEN").saw == first_report
-
-    def test_takes_back_a_report_that_was_released_but_not_made(self, unpriced):
-        run = start_close()
-        work("INVOICE")
-        assert runs.release_report(run.pk)
-
-        retry(step_of(unpriced, "INVOICE"))
-
-        assert run.steps.get(kind="REPORT").state == "WAITING"
-        assert not Decision.objects.filter(act="REOPEN").exists()
-        assert work_once("REPORT") == 0
-
-    def test_of_a_dead_report_makes_it(self):
-        run = start_close()
-        run.steps.update(state="DEAD", finished_at=AS_OF, attempts=8)
-        report = run.steps.get()
-
-        assert retry(report) == 1
-        work("REPORT")
-
-        run.refresh_from_db()
-        assert run.is_finished
-
-    def test_of_a_dead_report_together_with_another_step_makes_it_wait_for_that(self, unpriced):
-        run = start_close()
-        work("INVOICE")
-        run.steps.filter(kind="REPORT").update(state="DEAD", finished_at=AS_OF)
-
-        assert retry(*run.steps.all()) == 4
-
-        assert run.steps.get(kind="REPORT").state == "WAITING"
-
-    def test_of_what_is_not_stuck_changes_nothing(self):
-        account = account_using("1.00")
-        finish(start_close())
-
-        assert retry(*Step.objects.filter(account=account)) == 0
-        assert CloseRun.objects.get().is_finished
-
-    def test_of_a_cancelled_step_revives_what_was_cancelled_with_it(self):
-        account = account_using("1.00")
-        start_close()
-        work("INVOICE")
-        cancel(step_of(account, "CHARGE"))
-        assert step_of(account, "HOLD").state == "CANCELLED"
-
-        assert retry(step_of(account, "CHARGE")) == 1
-
-        assert step_of(account, "CHARGE").state == "READY"
-        assert step_of(account, "HOLD").state == "WAITING"
-
-    def test_but_not_what_a_person_cancelled_by_itself(self):
-        account = account_using("1.00")
-        start_close()
-        cancel(step_of(account, "HOLD"))
-        work("INVOICE")
-        cancel(step_of(account, "CHARGE"))
-
-        retry(step_of(account, "CHARGE"))
-
-        assert step_of(account, "HOLD").state == "CANCELLED"
-        assert retry(step_of(account, "HOLD")) == 1
-        assert step_of(account, "HOLD").state == "WAITING"
-
-
-class TestCancel:
-    def test_ends_a_step_and_what_follows_it_with_a_decision_that_names_who(self):
-        account = account_using("1.00")
-        run = start_close()
-
-        assert cancel(step_of(account, "INVOICE")) == 1
-
-        assert states() == {"WAITING": 1, "CANCELLED": 4}
-        assert step_of(account, "INVOICE").because == f"cancelled by {ANN}: not theirs"
-        assert step_of(account, "HOLD").because == "its invoice step was cancelled"
-        decision = Decision.objects.get()
-        assert (decision.actor, decision.did, decision.because) == (
-            ANN,
-            "SKIPPED",
-            "cancelled: not theirs",
-        )
-        assert finish(run).is_finished
-
-    def test_takes_a_blocked_account_off_the_list_of_the_stuck(self, unpriced):
-        run = start_close()
-        work("INVOICE")
-
-        assert cancel(*run.steps.filter(state="BLOCKED")) == 4
-
-        assert states() == {"WAITING": 1, "CANCELLED": 4}
-
-    def test_leaves_a_running_step_to_its_worker(self):
-        account = account_using("1.00")
-        run = start_close()
-        work("INVOICE")
-        run.steps.filter(kind="CHARGE").update(
-            state="RUNNING", lease_token="0" * 32, lease_until=AS_OF
-        )
-
-        assert cancel(step_of(account, "CHARGE")) == 0
-
-        assert step_of(account, "CHARGE").state == "RUNNING"
-
-    def test_never_takes_the_report(self):
-        run = start_close()
-
-        assert cancel(*run.steps.filter(kind="REPORT")) == 0
-
-        assert finish(run).is_finished
-
-    def test_refuses_when_the_report_is_made(self, unpriced):
-        finish(start_close())
-
-        with pytest.raises(runs.NotOpen, match="act on the account itself"):
-            cancel(step_of(unpriced, "INVOICE"))
-
-        assert step_of(unpriced, "INVOICE").state == "BLOCKED"

@@ -1,0 +1,61 @@
+"""What an act on many steps is about: how many of what, of how many accounts, and what those owe."""
+
+from typing import Any
+
+from django.db.models import Count, QuerySet, Sum
+
+from billing.models import Allocation, Invoice, Step
+from notifications import formats
+
+# Named on the page that asks; the rest is counted.
+NAMED = 20
+
+
+def of(steps: QuerySet[Step]) -> dict[str, Any]:
+    """
+    This will count the steps by kind and state, and add up what their accounts owe, by currency.
+
+    Amounts are in words, "€12.00": of issued invoices that are not settled, of any month.
+    """
+    chosen = steps.order_by()
+    counts = chosen.values("kind", "state").annotate(steps=Count("pk")).order_by("kind", "state")
+    return {
+        "steps": sum(row["steps"] for row in counts),
+        "counts": [
+            {
+                "kind": Step.Kind(row["kind"]).label,
+                "state": Step.State(row["state"]).label,
+                "steps": row["steps"],
+            }
+            for row in counts
+        ],
+        "accounts": chosen.aggregate(n=Count("account", distinct=True))["n"],
+        "named": [str(step) for step in steps.select_related("account", "run__entity")[:NAMED]],
+        "owed": _owed(chosen),
+    }
+
+
+def _owed(chosen: QuerySet[Step]) -> list[dict[str, Any]]:
+    unpaid = Invoice.objects.filter(
+        account__in=chosen.exclude(account=None).values("account"),
+        state=Invoice.State.ISSUED,
+        settled_at=None,
+    ).order_by("currency")
+    paid_in_part = dict(
+        Allocation.objects.filter(invoice__in=unpaid.order_by().values("pk"))
+        .values_list("invoice__currency")
+        .annotate(Sum("amount_minor"))
+    )
+    rows = unpaid.values("currency").annotate(
+        accounts=Count("account", distinct=True), total=Sum("total_minor")
+    )
+    return [
+        {
+            "currency": row["currency"],
+            "accounts": row["accounts"],
+            "amount": formats.money(
+                row["total"] - paid_in_part.get(row["currency"], 0), row["currency"], "en"
+            ),
+        }
+        for row in rows
+    ]
