@@ -17,7 +17,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -28,6 +28,7 @@ from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
+from billing import executors
 from billing.doorbell import LANES, UnknownLane
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,9 @@ class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
     query test the connection, so a restarted database is met with a new one.
     """
 
+    # When this process last said that it lives; None: not yet.
+    beat_at: float | None = None
+
     def enqueue(self, package: str) -> int:
         """Leave `package` on this broker's lane, due at once by the database's clock."""
         row = self.get_connection().create(key=self.list_key, payload=package, lock=Now())
@@ -109,12 +113,25 @@ class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
 
     def _claim(self) -> list[tuple[int, str]]:
         self.get_connection()
-        lanes = [*parse_lanes(os.environ.get(LANES_VARIABLE, "")), SCHEDULES]
+        served = parse_lanes(os.environ.get(LANES_VARIABLE, ""))
+        self._beat(served)
+        lanes = [*served, SCHEDULES]
         with connections[Conf.ORM].cursor() as cursor:
             cursor.execute(
                 CLAIM, {"lanes": lanes, "at_most": Conf.BULK, "lease_seconds": Conf.RETRY}
             )
             return [(int(pk), str(package)) for pk, package in cursor.fetchall()]
+
+    def _beat(self, served: tuple[str, ...]) -> None:
+        """
+        Say that the cluster lives: whoever asks for doorbells is what makes it move.
+
+        A sentinel or a worker that dies ends us too, so ours is the whole cluster's sign of life.
+        """
+        now = monotonic()
+        if self.beat_at is None or now - self.beat_at >= executors.BEAT_SECONDS:
+            executors.beat(lanes=served, workers=Conf.WORKERS, is_first=self.beat_at is None)
+            self.beat_at = now
 
 
 def run_cluster(

@@ -26,7 +26,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from accounts.models import Account
-from billing import decisions, doorbell, gateways, locks
+from billing import decisions, doorbell, executors, gateways, locks
 from billing.close import pipeline
 from billing.close.step import Chunk, Outcome, StepModule
 from billing.models import Decision, Step
@@ -238,6 +238,8 @@ def write_down(module: StepModule, outcomes: Sequence[Outcome], *, as_of: dateti
     _block_followers(
         module, [o for o in ended if o.state in {State.BLOCKED, State.DEAD}], as_of=as_of
     )
+    if ended:
+        executors.contribute(run_id=ended[0].step.run_id, kind=module.kind, steps=len(ended))
 
 
 def _end(ended: Sequence[Outcome], *, as_of: datetime) -> None:

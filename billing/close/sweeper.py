@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 from billing import (
     credits,
     doorbell,
+    executors,
     guard,
     inbound,
     metering,
@@ -52,15 +53,16 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "doorbells": ring_for_ready_steps,
         "reconciliations": ring_for_reconciliations,
     }
-    healed, errors = {}, []
+    healed, errors = {}, {}
     for name, part in parts.items():
         try:
             healed[name] = part()
         except Exception as error:
             logger.exception("sweeping %s failed", name)
-            errors.append(error)
+            errors[name] = error
+    executors.note_sweep(failed=errors)
     if errors:
-        raise errors[0]
+        raise next(iter(errors.values()))
     return healed
 
 

@@ -5,6 +5,7 @@ from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
 from billing.models.dispute import Dispute
 from billing.models.dunning_case import DunningCase
+from billing.models.executor import Contribution, Executor, Sweep
 from billing.models.gateway_guard import GatewayGuard
 from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
@@ -21,11 +22,13 @@ __all__ = [
     "Allocation",
     "BillingPeriod",
     "CloseRun",
+    "Contribution",
     "CreditGrant",
     "Decision",
     "DeclineClass",
     "Dispute",
     "DunningCase",
+    "Executor",
     "GatewayGuard",
     "IncomingTransfer",
     "Invoice",
@@ -46,6 +49,7 @@ __all__ = [
     "ReconciliationBreak",
     "Refund",
     "Step",
+    "Sweep",
     "UsageBatch",
     "UsageEvent",
     "UsageSummary",

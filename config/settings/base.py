@@ -4,6 +4,7 @@ Settings, all read from the environment. `docs/operations.md` holds the table of
 A file `.env` beside `manage.py` is read first, where there is one.
 """
 
+import socket
 from pathlib import Path
 
 import environ
@@ -31,6 +32,9 @@ EMBEDDED_DB_DIR = Path(env.str("EMBEDDED_DB_DIR", default=str(BASE_DIR / ".data"
 
 # Said to payment providers with every object, so that two installations never mix.
 INSTALLATION_ID = env.str("INSTALLATION_ID", default="month-close")
+
+# Which machine this is, in the list of clusters and in what each has done of a close.
+HOST_NAME = env.str("HOST_NAME", default=socket.gethostname())[:100]
 
 INSTALLED_APPS = [
     "config",

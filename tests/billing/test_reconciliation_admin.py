@@ -151,18 +151,3 @@ class TestBreaks:
         assert "Charging through sandbox is paused" in page
         assert "Paused" in text(finance.get(GUARDS))
         assert "is paused since" in text(finance.get(RUNS))
-
-
-class TestReady:
-    def test_says_what_is_paused_and_is_ready_all_the_same(self):
-        collect(owing())
-        before = Client().get("/readyz")
-        GatewayGuard.objects.update(database_identity="another")
-        guard.watch_all()
-        after = Client().get("/readyz")
-
-        assert (before.status_code, before.content) == (200, b"ok\n")
-        assert (after.status_code, after.content) == (
-            200,
-            b"ok\ncharging through sandbox is paused\n",
-        )

@@ -902,9 +902,3 @@ class TestStartClose:
         response = staff("Finance").post("/runs/start/", self.form(month))
 
         assert f"{month}&#x27; is no month: enter year and month" in text(response)
-
-
-@pytest.mark.django_db
-class TestHealth:
-    def test_answers(self):
-        assert Client().get("/healthz").content == b"ok\n"

@@ -1,4 +1,4 @@
-"""The finance answer of a month: what was invoiced, and did we collect it yet?"""
+"""The finance answer of a month: what was invoiced, and did we collect it yet? And which host did how much."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from django.utils import timezone
 from billing.management import tables
 from billing.management.commands.close_month import find_entity, read_month
 from billing.models import CloseRun
-from billing.reports import csv_cells, finance, lines
+from billing.reports import csv_cells, finance, hosts, lines
 
 
 class Command(BaseCommand):
@@ -23,7 +23,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("month", metavar="YYYY-MM")
         parser.add_argument("--entity", help="slug of the billing entity, where there are several")
-        parser.add_argument("--by", help="account, product, or account,product")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--by", help="account, product, or account,product")
+        what.add_argument("--hosts", action="store_true", help="which machine ended how many steps")
         form = parser.add_mutually_exclusive_group()
         form.add_argument("--json", action="store_true", help="print one JSON document")
         form.add_argument("--csv", action="store_true", help="print CSV")
@@ -35,7 +37,10 @@ class Command(BaseCommand):
             raise CommandError(
                 f"{month:%Y-%m} was never closed for {entity.slug}: manage.py close_month {month:%Y-%m}"
             )
-        if options["by"]:
+        if options["hosts"]:
+            worked = hosts.worked(run)
+            self._print(worked, worked, hosts.COLUMNS, options, none="No step has ended.")
+        elif options["by"]:
             try:
                 rows = lines.invoiced(entity_id=entity.pk, month=month, by=options["by"].split(","))
             except lines.UnknownDimension as error:
@@ -54,6 +59,8 @@ class Command(BaseCommand):
         rows: Sequence[dict[str, Any]],
         columns: Sequence[str],
         options: dict[str, Any],
+        *,
+        none: str = "Nothing was invoiced.",
     ) -> None:
         if options["json"]:
             self.stdout.write(json.dumps(document, indent=2))
@@ -62,4 +69,4 @@ class Command(BaseCommand):
             writer.writeheader()
             writer.writerows(csv_cells.safe(row) for row in rows)
         else:
-            self.stdout.write(tables.text(rows, none="Nothing was invoiced."))
+            self.stdout.write(tables.text(rows, none=none))

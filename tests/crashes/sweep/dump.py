@@ -56,6 +56,9 @@ def _counts(row: Any) -> bool:
         case "Decision":
             # Who looks at another moment finds something to wait for, or does not.
             return bool(row.did != "WAITED")
+        case "Executor" | "Contribution" | "Sweep":
+            # Who did it.
+            return False
     return True
 
 
