@@ -163,6 +163,28 @@ STRIPE_WEBHOOK_SECRETS = env.list(
 # Anything that speaks Stripe's API, such as the provider process of our own.
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=_own.url if _own else "https://api.stripe.com")
 
+# What each provider takes from us a second, until somebody sets it in the admin ("Lanes"); 0: no limit.
+# Stripe allows a live key 100 writes a second, and a charge is two: half of that is left to customers.
+_stripe_rate = 25.0 if STRIPE_API_BASE == "https://api.stripe.com" else 0.0
+LANES = {
+    "stripe": {
+        "credential": STRIPE_SECRET_KEY,
+        "limits": {"rate": env.float("STRIPE_RATE", default=_stripe_rate) or None},
+    },
+    "debit": {
+        "credential": str(DEBIT_BOOK),
+        "limits": {"rate": env.float("DEBIT_RATE", default=0.0) or None},
+    },
+    "sandbox": {
+        "credential": str(SANDBOX_BOOK),
+        "limits": {"rate": env.float("SANDBOX_RATE", default=0.0) or None},
+    },
+    "smtp": {
+        "credential": env.str("EMAIL_URL", default=""),
+        "limits": {"rate": env.float("SMTP_RATE", default=0.0) or None},
+    },
+}
+
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.
 WORKERS = env.int("WORKERS", default=2)
 Q_CLUSTER = {

@@ -32,5 +32,7 @@ STRIPE_SECRET_KEY = ""
 STRIPE_API_BASE = "https://api.stripe.com"
 STRIPE_LIVE = False
 DEBIT_WEBHOOK_SECRETS = []
+# No lane has a limit, unless a test gives it one.
+LANES = {}
 # Nothing is collected in a fresh clone; WhiteNoise would warn of it, and a warning fails a test.
 WHITENOISE_AUTOREFRESH = True
