@@ -61,7 +61,7 @@ class PaymentAttempt(models.Model):
     One try to receive a payment through a gateway: reserve, prepare, recheck, submit, settle.
 
     At most one is in flight per account and currency (constraint). Ends only by what the provider
-    says; see billing/payments.py and docs/states.md.
+    says; see billing/payments/ and docs/states.md.
     """
 
     class State(models.TextChoices):

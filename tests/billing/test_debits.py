@@ -15,7 +15,7 @@ from billing.fakedebit import DirectDebit
 from billing.gateways import OutcomeUnknown
 from billing.gateways.debit import DebitGateway
 from billing.models import Decision, DunningCase, Payment, PaymentAttempt, PaymentReversal
-from billing.payments import AttemptInFlight, NoPaymentMethod
+from billing.payments import AttemptInFlight, NoPaymentMethod, driving, rechecking, settling
 from notifications import delivery
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
@@ -396,22 +396,31 @@ class TestAnswersThatDoNotCome:
         assert PaymentAttempt.objects.get().provider_ref == made.ref
 
 
+PLACES = [
+    (driving, "_prepare"),
+    (driving, "_store"),
+    (rechecking, "recheck"),
+    (driving, "_submit"),
+    (settling, "_succeed"),
+]
+
+
 class TestKilled:
     """At any point of its life: announced, handed over and booked once all the same."""
 
-    @pytest.mark.parametrize("place", ["_prepare", "_store", "_recheck", "_submit", "_succeed"])
+    @pytest.mark.parametrize("place", PLACES, ids=lambda place: place[1])
     def test_there_heals_by_itself(self, debit, monkeypatch, place):
         account = owing()
-        real = getattr(payments, place)
+        real = getattr(*place)
         struck = []
 
         def killed(*args, **facts):
             if not struck:
                 struck.append(place)
-                raise Killed(place)
+                raise Killed(place[1])
             return real(*args, **facts)
 
-        monkeypatch.setattr(payments, place, killed)
+        monkeypatch.setattr(*place, killed)
         now = AS_OF
         with suppress(Killed):
             collect(account)

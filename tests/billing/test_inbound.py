@@ -10,6 +10,7 @@ from accounts.models import PaymentMethod, TimelineEvent
 from billing import gateways, inbound, payment_methods, payments, tasks
 from billing.close import sweeper
 from billing.models import Payment, PaymentAttempt, ProviderEvent
+from billing.payments import calls, settling
 from tests.billing.builders import assert_books_balance, collect, due, pay_by_hand
 from tests.billing.stripe_builders import deliver, event, outcomes, owing, told, with_card
 from tests.factories import AS_OF, AccountFactory
@@ -110,11 +111,11 @@ class TestACharge:
         real = payments.apply_provider_state
 
         def after_the_event(observations, *, as_of):
-            monkeypatch.setattr(payments, "apply_provider_state", real)
+            monkeypatch.setattr(settling, "apply_provider_state", real)
             told(event(SUCCEEDED, PaymentAttempt.objects.get().provider_ref))
             real(observations, as_of=as_of)
 
-        monkeypatch.setattr(payments, "apply_provider_state", after_the_event)
+        monkeypatch.setattr(settling, "apply_provider_state", after_the_event)
 
         attempt = collect(account)
 
@@ -209,7 +210,7 @@ class TestAnObjectThatNoRowKnowsYet:
 
     def test_left_behind_by_an_earlier_try_ends_without_the_attempt(self, stripe):
         attempt = collect(owing(stripe, card="authenticationRequired"))
-        spec = payments._spec(PaymentAttempt.objects.get())
+        spec = calls.spec(PaymentAttempt.objects.get())
         orphan = gateways.get("stripe").prepare(spec, key=new_key()).ref
         gateways.get("stripe").cancel(orphan, key=new_key())
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, connections, transaction
 
 from accounts.models import Hold, PaymentMethod, TimelineEvent
-from billing import gateways, payments
+from billing import gateways, messages, payments
 from billing.gateways import (
     Misconfigured,
     NotSent,
@@ -24,7 +24,14 @@ from billing.models import (
     Payment,
     PaymentAttempt,
 )
-from billing.payments import AttemptInFlight, BalanceChanged, NoPaymentMethod, NothingDue, Request
+from billing.payments import (
+    AttemptInFlight,
+    BalanceChanged,
+    NoPaymentMethod,
+    NothingDue,
+    Request,
+    calls,
+)
 from notifications.models import Message
 from tests.billing.builders import (
     assert_books_balance,
@@ -132,7 +139,7 @@ class TestCollect:
 
     def test_never_calls_the_provider_with_a_transaction_open(self):
         with transaction.atomic(), pytest.raises(AssertionError, match="transaction open"):
-            payments._call([PaymentAttempt()], lambda _: None, lambda _: {}, as_of=AS_OF)
+            calls.call([PaymentAttempt()], lambda _: None, lambda _: {}, as_of=AS_OF)
 
 
 class TestRefusals:
@@ -813,14 +820,14 @@ class TestApplyProviderState:
 
     def test_one_that_cannot_be_written_down_stops_no_others_money(self, provider, monkeypatch):
         poisoned, payer = owing("6.66"), owing("12.34")
-        receipt = payments.messages.payment_received
+        receipt = messages.payment_received
 
         def fail_for_one(payment, **facts):
             if payment.account_id == poisoned.pk:
                 raise ValueError("no such time zone")
             return receipt(payment, **facts)
 
-        monkeypatch.setattr(payments.messages, "payment_received", fail_for_one)
+        monkeypatch.setattr(messages, "payment_received", fail_for_one)
 
         collected = payments.collect_all([Request(poisoned.pk), Request(payer.pk)], as_of=AS_OF)
 
@@ -840,7 +847,7 @@ class TestObjectsAtTheProvider:
 
         def another_driver_prepares_too():
             attempt = attempt_of(account)
-            provider.sandbox.prepare(payments._spec(attempt), key="of another driver")
+            provider.sandbox.prepare(calls.spec(attempt), key="of another driver")
 
         provider.before("prepare", another_driver_prepares_too)
 
@@ -865,7 +872,7 @@ class TestObjectsAtTheProvider:
             next_action_at=AS_OF,
         )
         left_behind, used, closed = (
-            sandbox.prepare(payments._spec(restored), key=f"key {n}").ref for n in range(3)
+            sandbox.prepare(calls.spec(restored), key=f"key {n}").ref for n in range(3)
         )
         sandbox.submit(used, key="")
         sandbox.cancel(closed, key="")
@@ -882,7 +889,7 @@ class TestObjectsAtTheProvider:
         account = owing()
         provider.before("prepare", NotSent("?"))
         attempt = collect(account)
-        sandbox.cancel(sandbox.prepare(payments._spec(attempt), key="old").ref, key="")
+        sandbox.cancel(sandbox.prepare(calls.spec(attempt), key="old").ref, key="")
 
         sweep()
 

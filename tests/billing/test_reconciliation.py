@@ -18,7 +18,7 @@ from billing.models import (
     ReconciliationBreak,
     Refund,
 )
-from billing.payments import AttemptInFlight
+from billing.payments import AttemptInFlight, calls
 from billing.reconciliation import listing, working
 from billing.reconciliation.working import LEASE
 from tests.billing.builders import collect, credit, due, owing
@@ -254,7 +254,7 @@ class TestWhatNobodyWillSubmit:
         provider.before("submit", ConnectionResetError())
         attempt = collect(account)
         own = sandbox.read(attempt.provider_ref)
-        return sandbox.prepare(payments._spec(attempt), key="anew"), own
+        return sandbox.prepare(calls.spec(attempt), key="anew"), own
 
     def test_of_a_lost_attempt_is_cancelled_at_once(self, sandbox):
         account = owing()

@@ -10,6 +10,7 @@ from billing import payment_methods, payments, retries
 from billing.close import sweeper
 from billing.gateways import Method, Misconfigured, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
+from billing.payments import amounts
 from notifications.models import Message
 from tests.billing.builders import bill, collect, due, grant, owing, pay_by_hand
 from tests.closing import assert_books_hold, decision_on, start_close, work
@@ -298,7 +299,7 @@ class TestRetries:
 
     def test_of_less_than_can_be_charged_are_not_made(self, monkeypatch):
         account = declined()
-        monkeypatch.setattr(payments, "chargeable_minor", lambda *_: 0)
+        monkeypatch.setattr(amounts, "chargeable_minor", lambda *_: 0)
 
         retries.retry_due(as_of=day(3))
 
@@ -452,7 +453,7 @@ class TestTheEndOfTheSchedule:
 
     def test_does_not_hold_for_less_than_can_be_charged(self, monkeypatch):
         account = declined("sandbox_expired")
-        monkeypatch.setattr(payments, "chargeable_minor", lambda *_: 0)
+        monkeypatch.setattr(amounts, "chargeable_minor", lambda *_: 0)
 
         retries.retry_due(as_of=day(14))
 

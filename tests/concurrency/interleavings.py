@@ -24,7 +24,8 @@ import pytest
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from billing import inbound, payments
+from billing import inbound
+from billing.payments import calls
 
 Act = Callable[[], Any]
 
@@ -52,7 +53,7 @@ def points() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in (
             (BaseDatabaseWrapper, "_commit"),
-            (payments, "_answer_of"),
+            (calls, "_answer_of"),
             (inbound, "_ask"),
         ):
             patch.setattr(owner, name, _after_a_point(getattr(owner, name)))

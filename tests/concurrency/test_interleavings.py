@@ -16,7 +16,7 @@ from billing.close import pipeline, runner
 from billing.gateways import EventHint
 from billing.gateways.base import About
 from billing.models import Decision, Payment, PaymentAttempt, PaymentReversal, Step
-from billing.payments import AlreadyRecorded, CannotCollect
+from billing.payments import AlreadyRecorded, CannotCollect, driving, settling
 from tests.billing.builders import (
     assert_books_balance,
     bill,
@@ -116,10 +116,10 @@ def settle(account: Account) -> None:
     assert not account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists()
 
 
-def killed_in(phase: str, account: Account) -> None:
+def killed_in(module: object, phase: str, account: Account) -> None:
     """Its charge is begun, and killed there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(payments, phase, _die)
+        patch.setattr(module, phase, _die)
         with pytest.raises(Killed):
             collect(account)
 
@@ -217,7 +217,7 @@ def test_charge_and_credit_granted(every_order, sandbox):
 
 def told_of_it(account: Account, *, times: int = 1) -> None:
     """Money has moved, we have not heard of it; the provider's event about it is here, not worked on."""
-    killed_in("apply_provider_state", account)
+    killed_in(settling, "apply_provider_state", account)
     attempt = account.attempts.get()
     inbound.receive(
         gateway="sandbox",
@@ -273,7 +273,7 @@ def test_a_cancel_and_a_late_success(every_order, sandbox):
         payments.apply_provider_state({attempt.pk: seen}, as_of=SOON)
 
     def sent_and_paid_by_hand(account: Account) -> None:
-        killed_in("_submit", account)
+        killed_in(driving, "_submit", account)
         pay_by_hand(account, MINOR)
 
     def booked_if_it_moved(account: Account, played: Played) -> None:

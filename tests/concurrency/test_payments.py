@@ -10,7 +10,7 @@ from accounts.models import PaymentMethod
 from billing import locks, payments
 from billing.gateways import Observation
 from billing.models import Payment, PaymentAttempt
-from billing.payments import AttemptInFlight, NothingDue, Request
+from billing.payments import AttemptInFlight, NothingDue, Request, booking, driving
 from tests.billing.builders import (
     assert_books_balance,
     collect,
@@ -62,7 +62,7 @@ def stopped_at(provider, moment: str, call: str, account) -> tuple[Gate, Aside]:
 
 def book_by_hand(account) -> None:
     """The inside of record_payment, for a test that holds the transaction open itself."""
-    payments._book(
+    booking.book(
         Payment(
             account=account,
             gateway="manual",
@@ -230,10 +230,10 @@ def test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck(provider):
 def test_a_payment_that_waits_for_the_settling_charge_becomes_credit(monkeypatch):
     account = owing("12.34")
     gate = Gate()
-    book = payments._book
+    book = booking.book
     monkeypatch.setattr(
-        payments,
-        "_book",
+        booking,
+        "book",
         lambda payment, **facts: (gate() if payment.attempt else None, book(payment, **facts))[1],
     )
     charge = Aside(lambda: collect(account))
@@ -258,7 +258,7 @@ def test_storing_the_providers_objects_never_deadlocks_with_a_recheck(provider):
 
     results = at_once(
         lambda: payments.drive(attempts, as_of=SOON),
-        lambda: payments._drive(
+        lambda: driving.drive_on(
             list(PaymentAttempt.objects.select_related("account", "payment_method")),
             as_of=SOON,
             fresh=False,

@@ -14,6 +14,7 @@ import pytest
 from accounts.models import Account, PaymentMethod
 from billing import ledger, messages, payments
 from billing.models import CreditGrant, Payment, PaymentAttempt
+from billing.payments import booking, driving, rechecking, reserving, settling
 from notifications.models import Message
 from tests.billing.builders import assert_books_balance, bill, collect, credit, due, pay_by_hand
 from tests.factories import AS_OF, account_using
@@ -73,20 +74,20 @@ class Reaper:
 
 # Where, besides the provider's calls, the process can be killed: between transactions and within.
 PLACES = [
-    ("after", payments, "_reserved"),  # in the transaction that reserves
-    ("before", payments, "_prepare"),
-    ("before", payments, "_store"),
-    ("after", payments, "_store"),
-    ("after", payments, "_no_longer"),  # in the transaction that rechecks
-    ("before", payments, "_submit"),
-    ("before", payments, "apply_provider_state"),
-    ("before", payments, "_book"),  # these five in the transaction that settles
+    ("after", reserving, "_reserved"),  # in the transaction that reserves
+    ("before", driving, "_prepare"),
+    ("before", driving, "_store"),
+    ("after", driving, "_store"),
+    ("after", rechecking, "_no_longer"),  # in the transaction that rechecks
+    ("before", driving, "_submit"),
+    ("before", settling, "apply_provider_state"),
+    ("before", booking, "book"),  # these five in the transaction that settles
     ("after", ledger, "post"),
     ("before", messages, "payment_received"),
     ("after", messages, "payment_received"),
     ("after", messages, "payment_failed"),
-    ("after", payments, "apply_provider_state"),
-    ("before", payments, "_cancel"),
+    ("after", settling, "apply_provider_state"),
+    ("before", driving, "_cancel"),
 ]
 FOR_ANY_CARD = [
     "after _reserved",
@@ -104,7 +105,7 @@ FOR_ANY_CARD = [
 ]
 FOR_A_CARD_THAT_PAYS = [
     *FOR_ANY_CARD,
-    "before _book",
+    "before book",
     "after post",
     "before payment_received",
     "after payment_received",

@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 from accounts.models import BillingEntity, Hold
 from billing import payments, retries, transfers
 from billing.models import DunningCase, Invoice, Payment, PaymentAttempt, Step
+from billing.payments import driving
 from billing.references import reference_of
 from billing.reports import finance
 from notifications.models import Message
@@ -91,7 +92,7 @@ class TestTheRun:
         def killed(*_args, **_kwargs):
             raise Killed("before the step wrote its outcome down")
 
-        monkeypatch.setattr(payments, "_reread", killed)
+        monkeypatch.setattr(driving, "reread", killed)
         with pytest.raises(Killed):
             work_once("CHARGE")
         monkeypatch.undo()

@@ -14,6 +14,7 @@ from accounts.models import Account, Hold, PaymentMethod
 from billing import ledger, payments
 from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, Step
+from billing.payments import booking
 from notifications import delivery
 from notifications.models import Message
 from tests.billing.builders import collect, grant, pay_by_hand
@@ -176,7 +177,7 @@ class TestPaidAfterADecline:
         assert Hold.objects.get(account=account).lifted_at is None
 
         with monkeypatch.context() as patch:
-            patch.setattr(payments, "_send_receipt", _fail)
+            patch.setattr(booking, "_send_receipt", _fail)
             with pytest.raises(RuntimeError):
                 pay_by_hand(account, 1200)
         assert not Payment.objects.exists()

@@ -9,7 +9,7 @@ customer who confirms, or pays by hand.
 A crash needs no step of its own. Between two transactions a process holds nothing but a request that it
 is about to send or an answer that it is about to write down; both lie in `wire` here, from where they
 may come late, or never. So a process that dies, and one that sleeps for a day and then goes on, are both
-in it, and so are two drivers at once. It may do more than payments.py does: ask or not before it sends
+in it, and so are two drivers at once. It may do more than payments/ does: ask or not before it sends
 again, recheck at any time, give up without a reason. What holds for all of that holds for less.
 
 Left out: amounts, and the other currency, which ends with a person. The bounds (`Bounds`) are the

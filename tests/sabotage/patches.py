@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-PAYMENTS = "billing/payments.py"
+BOOKING = "billing/payments/booking.py"
+CALLS = "billing/payments/calls.py"
+DRIVING = "billing/payments/driving.py"
+RECHECKING = "billing/payments/rechecking.py"
+RESERVING = "billing/payments/reserving.py"
+SETTLING = "billing/payments/settling.py"
+WINDOWS = "billing/payments/windows.py"
 PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/inbound.py"
 RUNNER = "billing/close/runner.py"
@@ -58,8 +64,10 @@ PATCHES = (
     Patch(
         "a repeat makes a new object, by a new key",
         (
-            Change(PAYMENTS, "        if not fresh:\n", "        if False:\n"),
-            Change(PAYMENTS, "|{call}|{attempt.key_generation}", "|{call}|{uuid.uuid4()}"),
+            Change(DRIVING, "        if not fresh:\n", "        if False:\n"),
+            Change(
+                CALLS, "|{call}|{attempt.key_generation}", "|{call}|{__import__('uuid').uuid4()}"
+            ),
         ),
         (
             f"{TEST_PAYMENTS}::test_of_prepare_takes_the_same_object_over",
@@ -69,7 +77,7 @@ PATCHES = (
     Patch(
         "a timeout is taken as failed",
         (
-            Change(PAYMENTS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"),
+            Change(WINDOWS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"),
             Change(
                 PROTOCOL,
                 "Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)",
@@ -85,7 +93,7 @@ PATCHES = (
         "what is reserved is not looked at under the lock",
         (
             Change(
-                PAYMENTS,
+                RESERVING,
                 "    accounts = locks.accounts_for_update(ids)\n    standings",
                 "    accounts = Account.objects.in_bulk(ids)\n    standings",
             ),
@@ -96,7 +104,7 @@ PATCHES = (
         "the recheck takes no lock",
         (
             Change(
-                PAYMENTS,
+                RECHECKING,
                 "    locks.accounts_for_update(ids)\n    stopped = guard.shut(",
                 "    stopped = guard.shut(",
             ),
@@ -135,7 +143,7 @@ PATCHES = (
         "sent again without asking where it stands",
         (
             Change(
-                PAYMENTS,
+                DRIVING,
                 "[a for a in attempts if a.state == State.PREPARED or a in answered]",
                 "attempts",
             ),
@@ -157,7 +165,7 @@ PATCHES = (
         "a second success is not booked",
         (
             Change(
-                PAYMENTS,
+                SETTLING,
                 "    is_first = attempt.state != State.SUCCEEDED\n",
                 "    if attempt.state == State.SUCCEEDED:\n        return\n    is_first = True\n",
             ),
@@ -179,7 +187,7 @@ PATCHES = (
         "settled without looking whether it is booked",
         (
             Change(
-                PAYMENTS,
+                SETTLING,
                 "    if Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).exists():\n",
                 "    if False:\n",
             ),
@@ -189,7 +197,7 @@ PATCHES = (
     Patch(
         "two attempts in flight",
         (
-            Change(PAYMENTS, "    if in_flight is not None:\n", "    if False:\n"),
+            Change(RESERVING, "    if in_flight is not None:\n", "    if False:\n"),
             Change(
                 FIRST_MIGRATION,
                 'name="one_attempt_in_flight_per_account_and_currency"',
@@ -202,14 +210,14 @@ PATCHES = (
     ),
     Patch(
         "what is left over is dropped",
-        (Change(PAYMENTS, "    if surplus_minor:\n", "    if False:\n"),),
+        (Change(BOOKING, "    if surplus_minor:\n", "    if False:\n"),),
         (f"{TEST_PAYMENTS}::test_keeps_what_is_left_over_as_credit",),
     ),
     Patch(
         "the receipt is written after the money's transaction",
         (
             Change(
-                PAYMENTS,
+                BOOKING,
                 "    _send_receipt(payment, allocations, account=account, as_of=as_of)\n",
                 "    transaction.on_commit(\n        lambda: _send_receipt("
                 "payment, allocations, account=account, as_of=as_of)\n    )\n",
@@ -221,7 +229,7 @@ PATCHES = (
         "giving up is no decision",
         (
             Change(
-                PAYMENTS,
+                RECHECKING,
                 "            decisions.record(_gave_up(current, standings[current.account_id], because))\n",
                 "",
             ),
@@ -230,7 +238,7 @@ PATCHES = (
     ),
     Patch(
         "one that cannot be written down stops the others' money",
-        (Change(PAYMENTS, "            if len(answers) == 1:\n", "            if answers:\n"),),
+        (Change(DRIVING, "            if len(answers) == 1:\n", "            if answers:\n"),),
         (f"{TEST_PAYMENTS}::test_one_that_cannot_be_written_down_stops_no_others_money",),
     ),
     Patch(
@@ -297,7 +305,7 @@ PATCHES = (
         "the recheck does not ask whether charging is paused",
         (
             Change(
-                PAYMENTS,
+                RECHECKING,
                 "stopped = guard.shut(attempt.gateway for attempt in attempts)",
                 "stopped: dict[str, str] = {}",
             ),

@@ -42,16 +42,17 @@ def install() -> None:
 
 
 def _shorten_pauses() -> None:
-    from billing import inbound, payments
+    from billing import inbound
     from billing.close import runner
+    from billing.payments import windows
     from notifications import delivery
 
     inbound.WORK_WINDOW = timedelta(seconds=6)
     inbound.TRY_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     inbound.TRY_AGAIN_LATER = timedelta(seconds=8)
-    payments.DRIVE_WINDOW = timedelta(seconds=8)
-    payments.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
-    payments.ASK_AGAIN_LATER = timedelta(seconds=8)
+    windows.DRIVE_WINDOW = timedelta(seconds=8)
+    windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
+    windows.ASK_AGAIN_LATER = timedelta(seconds=8)
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
     delivery.LEASE = timedelta(seconds=6)
     delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)
@@ -111,20 +112,21 @@ def _break_mail(rng: random.Random) -> None:
 def _count_recoveries() -> None:
     from billing import inbound, payments
     from billing.close import sweeper
+    from billing.payments import settling
     from config.embedded_postgres.server import Server
 
     _count(sweeper, "free_expired_leases", "step leases expired")
     _count(sweeper, "ring_for_ready_steps", "lanes rung by the sweeper")
     _count(payments, "drive_due", "attempts driven by the sweeper")
     _count(inbound, "process_due", "webhooks worked on")
-    real_apply = payments._apply
+    real_apply = settling._apply
 
     def apply(attempt: Any, *args: Any, **kwargs: Any) -> None:
         was_unknown = attempt.unknown_since is not None
         real_apply(attempt, *args, **kwargs)
         note("unknown outcomes resolved", int(was_unknown))
 
-    payments._apply = apply
+    settling._apply = apply
     real_start = Server._start
 
     def start(self: Any, account: Any) -> None:

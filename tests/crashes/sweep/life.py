@@ -24,11 +24,12 @@ from django.db import connection, connections
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from billing import books, payments
+from billing import books
 from billing.close.runner import NOT_THE_STEPS_FAULT
 from billing.gateways import Status
 from billing.gateways.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
+from billing.payments import calls
 from notifications.delivery import message_id
 from notifications.models import Message
 from tests import restoring
@@ -236,7 +237,7 @@ def _go_on(world: World, recorder: Recorder, *, is_first: bool, at_milestone: Mi
     progress = world.folder / "progress.json"
     world.settle_in()
     # One call at a time: the order of boundaries has to be the same each time.
-    payments.CALLS_AT_ONCE = 1
+    calls.CALLS_AT_ONCE = 1
     done = 0
     if progress.exists():
         noted = json.loads(progress.read_text())

@@ -1,0 +1,99 @@
+"""The acts: collect what is due, drive what is unfinished, ask for a person who waits."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from billing import gateways, guard
+from billing.charge_protocol import State
+from billing.models import PaymentAttempt
+from billing.payments import calls, claiming, driving, reserving
+from billing.payments.reserving import Collected, Request
+
+logger = logging.getLogger(__name__)
+
+
+def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
+    """
+    This will collect what one account owes now with its default payment method.
+
+    :raises NothingDue: if the balance was settled meanwhile.
+    :raises NoPaymentMethod: if the card was removed meanwhile.
+    :raises ChargingStopped: while nothing may be charged through the card's gateway.
+    :raises ChargingPaused: while the account is not charged by itself, and this would.
+    :raises AttemptInFlight: if another attempt of this account is unresolved.
+    """
+    collected = collect_all([Request(account_id, kind)], as_of=as_of)
+    if account_id in collected.refused:
+        raise collected.refused[account_id]
+    return collected.attempts[account_id]
+
+
+def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
+    """This will collect what several accounts owe now. One account's trouble does not touch another's."""
+    stopped = guard.watch(reserving.gateways_of(requests))
+    collected = reserving.reserve(requests, stopped, as_of=as_of)
+    driving.drive_on(list(collected.attempts.values()), as_of=as_of, fresh=True)
+    driving.reread(collected.attempts)
+    return collected
+
+
+def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """This will take unfinished attempts on from where they stand, asking the provider first."""
+    stopped = guard.watch(attempt.gateway for attempt in attempts)
+    claimed = claiming.claim([a for a in attempts if a.gateway not in stopped], as_of=as_of)
+    driving.drive_on(claimed, as_of=as_of, fresh=False)
+    current = {attempt.account_id: attempt for attempt in claimed}
+    driving.reread(current)
+    return list(current.values())
+
+
+def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """
+    This will take unfinished attempts on at once, asking the provider first, for a person who waits.
+
+    `drive` waits for their time, this does not; another driver may be at work on the same, which does
+    no harm (the object moves money once). Of one that got no answer, `unknown_since` and `because` say so.
+    """
+    taken = claiming.take_on(attempts, as_of=as_of)
+    driving.drive_on(taken, as_of=as_of, fresh=False)
+    return list(PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in taken]))
+
+
+def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: datetime) -> str:
+    """
+    Where the customer confirms an attempt with their bank; `return_url` where there is nothing to confirm.
+
+    It is the same object that they complete, so that it moves money once whoever else is at it; and what
+    is due is looked at before, as before every send.
+    """
+    asked = ask([attempt], as_of=as_of)
+    if [a.state for a in asked] != [State.REQUIRES_ACTION] or guard.shut([attempt.gateway]):
+        return return_url
+    try:
+        gateway = gateways.get(attempt.gateway)
+        return gateway.begin_authentication(calls.ref(asked[0]), return_url=return_url)
+    except Exception as error:  # noqa: BLE001 - whatever the call raises: their page says how it stands
+        logger.warning("attempt %s: nobody could be sent to the bank: %r", attempt.pk, error)
+        return return_url
+
+
+def drive_due(*, as_of: datetime, limit: int = 50) -> int:
+    """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
+    # What waits for its gateway to open must not keep the others from their turn.
+    waiting = [paused.gateway for paused in guard.paused()]
+    due = list(
+        PaymentAttempt.objects.filter(next_action_at__lte=as_of)
+        .exclude(gateway__in=waiting)
+        .order_by("next_action_at", "pk")[:limit]
+    )
+    driven = drive(due, as_of=as_of)
+    _collect_the_rest(driven, as_of=as_of)
+    return len(driven)
+
+
+def _collect_the_rest(driven: Iterable[PaymentAttempt], *, as_of: datetime) -> None:
+    """A debit that waited for its day was given up because less is due: nobody else would ask for that."""
+    given_up = [a for a in driven if a.state == State.RELEASED and a.charge_date and a.provider_ref]
+    if given_up:
+        collect_all([Request(a.account_id, a.kind, a.run_id) for a in given_up], as_of=as_of)

@@ -1,0 +1,115 @@
+"""T3, recheck: between reserving and now the world may have changed. Nothing is sent without it."""
+
+from collections.abc import Container, Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts import pauses
+from accounts.models import PaymentMethod
+from billing import charge_protocol, decisions, guard, ledger, locks, payment_methods
+from billing.charge_protocol import Move, State
+from billing.ledger import Standing
+from billing.models import Decision, DeclineClass, PaymentAttempt
+from billing.payments import debits, reserving, windows
+
+NOT_CONFIRMED = "the customer did not confirm it in time"
+SETTLED = "settled meanwhile"
+LESS_DUE = "less is due meanwhile"
+
+
+@transaction.atomic(durable=True)
+def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """
+    Between reserving and now the world may have changed: is it still due, is the card still there?
+
+    Returns those that were looked at; where a gateway has closed meanwhile, they wait as they are.
+    """
+    ids = [attempt.account_id for attempt in attempts]
+    locks.accounts_for_update(ids)
+    stopped = guard.shut(attempt.gateway for attempt in attempts)
+    attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
+    standings = ledger.standings(ids, as_of=as_of)
+    paused = pauses.because_of(ids)
+    blocked = payment_methods.blocked_tokens(attempt.payment_method for attempt in attempts)
+    for attempt in sorted(attempts, key=lambda a: a.account_id):
+        current = locks.attempt_for_update(attempt.pk)
+        if current.state not in charge_protocol.RECHECKED:
+            continue
+        pausing = reserving.pausing(current.kind, paused.get(current.account_id))
+        because = _no_longer(current, standings[current.account_id], blocked, pausing)
+        if because is not None:
+            current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
+            current.because = because
+            if because != pausing and (code := _as_good_as_a_no(current, because)):
+                current.decline_code = code
+                current.decline_class = DeclineClass.NEEDS_CUSTOMER
+            decisions.record(_gave_up(current, standings[current.account_id], because))
+        elif current.state == State.PREPARED and debits.waits_for_its_day(current, as_of=as_of):
+            current.next_action_at = debits.begins_at(current)
+        else:
+            current.state = charge_protocol.moved(current.state, Move.STILL_DUE)
+            current.submitted_at = current.submitted_at or as_of
+        current.save()
+    return attempts
+
+
+def _no_longer(
+    attempt: PaymentAttempt,
+    standing: Standing,
+    blocked: Container[tuple[str, str]],
+    pausing: str | None,
+) -> str | None:
+    """Why the reserved amount may not be charged any more; None where it may."""
+    if standing.due_minor <= 0:
+        return SETTLED
+    if standing.due_minor < attempt.amount_minor:
+        return LESS_DUE
+    if pausing is not None:
+        return pausing
+    method = attempt.payment_method
+    if (method.gateway, method.token) in blocked:
+        return "card blocked meanwhile"
+    if method.state != PaymentMethod.State.ACTIVE:
+        return "card removed meanwhile"
+    if method.has_expired(standing.as_of):
+        return f"{method} has expired meanwhile"
+    if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
+        return NOT_CONFIRMED
+    return None
+
+
+def _as_good_as_a_no(attempt: PaymentAttempt, because: str) -> str:
+    """The decline code where dunning waits for the customer now, since no close asks again; else empty."""
+    if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
+        return ""
+    if because == NOT_CONFIRMED:
+        return "authentication_required"
+    if attempt.charge_date is None or because in {SETTLED, LESS_DUE}:
+        return ""
+    return ENDED_MANDATES.get(attempt.payment_method.mandate_status, "payment_method_missing")
+
+
+ENDED_MANDATES: dict[str, str] = {
+    PaymentMethod.MandateStatus.CANCELLED: "mandate_cancelled",
+    PaymentMethod.MandateStatus.EXPIRED: "mandate_expired",
+}
+
+
+def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:
+    assert attempt.submitted_at is not None, f"{attempt} waits for the customer, but was never sent"
+    return as_of - attempt.submitted_at >= windows.CUSTOMER_MAY_TAKE
+
+
+def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decision:
+    return decisions.decision(
+        act="SUBMIT",
+        did=Decision.Did.SKIPPED,
+        because=because,
+        account_id=attempt.account_id,
+        expected={"due_minor": attempt.amount_minor, "currency": attempt.currency},
+        saw=standing.facts,
+        world_changed=True,
+        run_id=attempt.run_id,
+        attempt=attempt,
+    )
