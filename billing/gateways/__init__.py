@@ -29,6 +29,7 @@ from billing.gateways.base import (
 )
 from billing.gateways.debit import DebitGateway
 from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.sandbox_remote import RemoteSandbox
 
 __all__ = [
     "About",
@@ -92,6 +93,8 @@ def get(name: str) -> Gateway:
             notice_days=settings.DEBIT_NOTICE_DAYS,
             webhook_secrets=settings.DEBIT_WEBHOOK_SECRETS,
         )
+    if settings.SANDBOX_URL:
+        return RemoteSandbox(settings.SANDBOX_URL)
     return SandboxGateway(
         settings.SANDBOX_BOOK,
         latency_seconds=settings.SANDBOX_LATENCY_SECONDS,

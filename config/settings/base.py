@@ -132,6 +132,8 @@ EMAIL_FILE_PATH = env.str("EMAIL_FILE_PATH", default=str(BASE_DIR / ".data" / "m
 SANDBOX_BOOK = Path(
     env.str("SANDBOX_BOOK", default=str(EMBEDDED_DB_DIR.parent / "sandbox-book.sqlite3"))
 )
+# Where it runs as a process of its own (billing/gateways/sandbox_server.py); empty: it runs in ours.
+SANDBOX_URL = env.str("SANDBOX_URL", default="")
 # How long each of its answers takes, and those of its slow card.
 SANDBOX_LATENCY_SECONDS = env.float("SANDBOX_LATENCY_SECONDS", default=0.0)
 SANDBOX_SLOW_SECONDS = env.float("SANDBOX_SLOW_SECONDS", default=2.0)

@@ -28,6 +28,7 @@ STORAGES = {
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 # Whatever the environment says, or a demo has left behind: a test that charges through Stripe says so, and names its provider.
 SHARES_PROVIDER = False
+SANDBOX_URL = ""
 STRIPE_SECRET_KEY = ""
 STRIPE_API_BASE = "https://api.stripe.com"
 STRIPE_LIVE = False
