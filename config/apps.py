@@ -12,9 +12,11 @@ class ConfigConfig(AppConfig):
 
     def ready(self) -> None:
         """Look at every database before the first query reaches it; keep django-q in its place."""
-        from config import checks_q, q_admin
+        from config import checks_pooler, checks_q, q_admin
         from config.checks import refuse_unsafe_database
 
         connection_created.connect(refuse_unsafe_database, dispatch_uid="config.checks")
         system_checks.register(checks_q.lease_outlives_the_queue)
+        system_checks.register(checks_pooler.pooler_fits_the_settings)
+        system_checks.register(checks_pooler.pooled_sessions_end, system_checks.Tags.database)
         q_admin.unregister()

@@ -43,12 +43,19 @@ def _verify(connection: BaseDatabaseWrapper) -> None:
     # The driver's own cursor: no test counts this query, no wrapper may refuse it.
     with connection.connection.cursor() as cursor:
         names = ["server_version_num", *DURABILITY]
-        cursor.execute("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
-        version, *durability = cursor.fetchone()
+        values = ", ".join(f"current_setting('{name}')" for name in names)
+        cursor.execute(f"SELECT pg_backend_pid(), {values}")
+        backend, version, *durability = cursor.fetchone()
     if int(version) < OLDEST_SERVER_VERSION:
         raise UnsafeDatabase(
             f"Database {connection.alias!r} is PostgreSQL {int(version) // 10000}: 15 or newer is "
             "needed. Set DATABASE_URL to a newer server."
+        )
+    # A pooler answers with a number of its own, and each transaction may meet another session.
+    if backend != connection.connection.info.backend_pid and not settings.DATABASE_POOLED:
+        raise UnsafeDatabase(
+            f"Database {connection.alias!r} is reached through a pooler: set DATABASE_POOLED=true, or "
+            "DATABASE_URL to the server itself."
         )
     off = [name for name, value in zip(DURABILITY, durability, strict=True) if value == "off"]
     if off and settings.DATABASE_MUST_BE_DURABLE:

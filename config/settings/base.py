@@ -11,6 +11,7 @@ import environ
 from django.utils.translation import gettext_lazy as _
 
 from billing.fakestripe import shared
+from config import silence
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
@@ -87,8 +88,18 @@ TEMPLATES = [
     },
 ]
 
+# Whether DATABASE_URL leads to pgbouncer in transaction mode (docs/operations.md).
+DATABASE_POOLED = env.bool("DATABASE_POOLED", default=False)
+# After how long a machine that went silent counts as dead, and the row locks of its sessions are free.
+DATABASE_DEAD_AFTER_SECONDS = env.int("DATABASE_DEAD_AFTER_SECONDS", default=60)
 if env.str("DATABASE_URL", default=""):  # pragma: no cover - the suite runs with one or the other
-    DATABASES = {"default": env.db("DATABASE_URL")}
+    DATABASES = {
+        "default": silence.noticed(
+            env.db("DATABASE_URL"),
+            after_seconds=DATABASE_DEAD_AFTER_SECONDS,
+            pooled=DATABASE_POOLED,
+        )
+    }
 else:
     DATABASES = {
         "default": {
@@ -100,6 +111,8 @@ else:
 # A reconnect per query costs django-q2 four fifths of its speed (measured: docs/decisions/0003).
 DATABASES["default"]["CONN_MAX_AGE"] = None
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# A cursor that outlives its transaction needs a session of its own.
+DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = DATABASE_POOLED
 # Money is promised to survive a power cut: fsync, full_page_writes and synchronous_commit must be on.
 DATABASE_MUST_BE_DURABLE = True
 

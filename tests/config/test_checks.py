@@ -128,6 +128,20 @@ class TestKind:
     def test_accepts_the_oldest_we_promise(self):
         refuse_unsafe_database(connection=_answering(["150000", "on", "on", "on"], []))
 
+    def test_refuses_a_pooler_that_nobody_has_told_us_of(self, settings):
+        closed = []
+
+        with pytest.raises(UnsafeDatabase, match="through a pooler: set DATABASE_POOLED=true"):
+            refuse_unsafe_database(
+                connection=_answering(["150000", "on", "on", "on"], closed, behind_a_pooler=True)
+            )
+
+        assert closed == [True]
+        settings.DATABASE_POOLED = True
+        refuse_unsafe_database(
+            connection=_answering(["150000", "on", "on", "on"], [], behind_a_pooler=True)
+        )
+
     def test_trusts_nothing_it_could_not_ask(self):
         closed = []
 
@@ -138,7 +152,7 @@ class TestKind:
         assert checks._trusted == set()
 
 
-def _answering(answer, closed):
+def _answering(answer, closed, *, behind_a_pooler=False):
     """A connection to a server of our choice, that notes when it is closed."""
 
     class Cursor:
@@ -153,12 +167,14 @@ def _answering(answer, closed):
                 raise answer
 
         def fetchone(self):
-            return answer
+            return [4711, *answer]
 
     return SimpleNamespace(
         alias="default",
         vendor="postgresql",
-        connection=SimpleNamespace(cursor=Cursor),
+        connection=SimpleNamespace(
+            cursor=Cursor, info=SimpleNamespace(backend_pid=1 if behind_a_pooler else 4711)
+        ),
         close=lambda: closed.append(True),
     )
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
@@ -64,6 +65,11 @@ class Command(BaseCommand):
         as_json: bool,
         **_: Any,
     ) -> None:
+        if settings.DATABASE_POOLED:
+            raise CommandError(
+                "An import reads a file into temporary tables, which need a session of their own: run it"
+                " with DATABASE_URL set to PostgreSQL itself, and DATABASE_POOLED=false."
+            )
         started_at = time.monotonic()
         try:
             book = _read_book(book_path, currency=currency)
