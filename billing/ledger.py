@@ -322,28 +322,59 @@ def refund_sent(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
 
 
 def refund_undone(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
-    """It never left us: everything is as it was before."""
-    reserved = refund_reserved(refund, entity_id=entity_id, as_of=as_of)
+    """
+    It never left us: everything is as it was before, but for credit that has gone back meanwhile.
+
+    What the reversal had to count as lost, because this refund had taken it, is not lost.
+    """
+    parts = (
+        (Kind.CUSTOMER_CREDIT, refund.credit_minor - refund.lost_minor),
+        (Kind.REFUNDS, refund.cost_minor + refund.lost_minor),
+    )
     return _refund(
         LedgerEntry.Kind.REFUND_UNDONE,
         refund,
         entity_id=entity_id,
         as_of=as_of,
-        legs=[Leg(leg.kind, -leg.amount_minor, leg.gateway) for leg in reserved.legs],
+        legs=[
+            *(Leg(kind, -amount_minor) for kind, amount_minor in parts if amount_minor),
+            Leg(Kind.REFUNDS_IN_TRANSIT, refund.amount_minor, refund.gateway),
+        ],
+    )
+
+
+def refund_taken_of_credit(
+    refund: Refund, *, amount_minor: int, entity_id: int, as_of: datetime
+) -> Event:
+    """What it had cost us of revenue is taken of credit, which is there again."""
+    return _refund(
+        LedgerEntry.Kind.REFUND_FROM_CREDIT,
+        refund,
+        entity_id=entity_id,
+        as_of=as_of,
+        legs=(Leg(Kind.CUSTOMER_CREDIT, amount_minor), Leg(Kind.REFUNDS, -amount_minor)),
     )
 
 
 def refund_returned(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
-    """It had left us, and came back: it is the customer's, so we owe it to them."""
+    """
+    It had left us, and came back: it is the customer's, so we owe it to them.
+
+    But for what a reversal had to count as lost because of it: that is not lost.
+    """
+    parts = (
+        (Kind.CUSTOMER_CREDIT, refund.amount_minor - refund.lost_minor),
+        (Kind.REFUNDS, refund.lost_minor),
+    )
     return _refund(
         LedgerEntry.Kind.REFUND_RETURNED,
         refund,
         entity_id=entity_id,
         as_of=as_of,
-        legs=(
+        legs=[
             Leg(Kind.CASH, refund.amount_minor, refund.gateway),
-            Leg(Kind.CUSTOMER_CREDIT, -refund.amount_minor),
-        ),
+            *(Leg(kind, -amount_minor) for kind, amount_minor in parts if amount_minor),
+        ],
     )
 
 

@@ -170,7 +170,7 @@ def refund_sent(
 def refund_returned(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell that a refund came back to us, and is their credit."""
+    """This will tell that a refund came back to us, as far as it is their credit now."""
     mail = _refund(REFUND_RETURNED, refund, account=account, due_minor=due_minor, as_of=as_of)
     return _tell(f"refund:{refund.pk}:returned", mail)
 
@@ -311,7 +311,7 @@ def _refund(
 ) -> _Mail:
     payment, reader = refund.payment, Reader.of(account)
     context = {
-        "amount": reader.money(refund.amount_minor, refund.currency),
+        "amount": reader.money(refund.amount_minor - refund.lost_minor, refund.currency),
         "method": payment.method,
         "paid_on": reader.date(payment.received_at),
     }

@@ -458,22 +458,27 @@ def _succeed(current: Refund, *, account: Account, as_of: datetime) -> None:
 def _undo(
     current: Refund, *, because: str, account: Account, as_of: datetime, actor: str = "system"
 ) -> None:
-    """It never left us: the credit is there again, and pays what is open."""
+    """It never left us: the credit is there again, as far as it is still theirs, and pays what is open."""
     current.state = State.FAILED
     current.because = because[:300]
     current.next_action_at = current.unknown_since = None
+    taken = _taken_by_theirs(current)
+    there_again_minor = current.credit_minor - sum(minor for _, minor in taken)
+    current.lost_minor = min(_lost_minor(current.payment), there_again_minor)
     current.save()
-    grants = list(
-        CreditGrant.objects.filter(payment=current.payment, refunded_minor__gt=0).order_by("-pk")
+    _give_back(current, there_again_minor)
+    entity_id = account.entity_id
+    ledger.post(
+        [
+            ledger.refund_undone(current, entity_id=entity_id, as_of=as_of),
+            *(
+                ledger.refund_taken_of_credit(
+                    theirs, amount_minor=minor, entity_id=entity_id, as_of=as_of
+                )
+                for theirs, minor in taken
+            ),
+        ]
     )
-    left_minor = current.credit_minor
-    for grant in grants:
-        minor = min(grant.refunded_minor, left_minor)
-        grant.refunded_minor -= minor
-        grant.remaining_minor += minor
-        left_minor -= minor
-    CreditGrant.objects.bulk_update(grants, ["remaining_minor", "refunded_minor"])
-    ledger.post([ledger.refund_undone(current, entity_id=account.entity_id, as_of=as_of)])
     credits.apply_credits([account], as_of=as_of)
     amount = money(current.amount_minor, current.currency)
     _note(
@@ -485,31 +490,83 @@ def _undo(
     )
 
 
+def _taken_by_theirs(undone: Refund) -> list[tuple[Refund, int]]:
+    """
+    What was paid back at the provider meanwhile found its credit taken, by one that came to nothing.
+
+    So it takes that now, as it would have done: else they would have the money and the credit.
+    """
+    left_minor, taken = undone.credit_minor, []
+    for theirs in undone.payment.refunds.filter(
+        token=None, cost_minor__gt=0, requested_at__gte=undone.requested_at
+    ).exclude(state__in=Refund.UNPAID):
+        minor = min(theirs.cost_minor, left_minor)
+        if minor:
+            theirs.credit_minor += minor
+            theirs.cost_minor -= minor
+            theirs.save()
+            taken.append((theirs, minor))
+            left_minor -= minor
+    return taken
+
+
+def _lost_minor(payment: Payment) -> int:
+    """What its reversals could take from nobody, because it was being paid back; less what is found again."""
+    lost = payment.reversals.aggregate(total=Sum("lost_minor", default=0))["total"]
+    found = payment.refunds.aggregate(total=Sum("lost_minor", default=0))["total"]
+    return int(lost - found)
+
+
+def _give_back(undone: Refund, credit_minor: int) -> None:
+    """So much of its payment's credit is not paid back; what is lost of it has gone back."""
+    grants = list(
+        CreditGrant.objects.filter(payment=undone.payment, refunded_minor__gt=0).order_by("-pk")
+    )
+    left_minor, lost_minor = credit_minor, undone.lost_minor
+    for grant in grants:
+        minor = min(grant.refunded_minor, left_minor)
+        gone_minor = min(minor, lost_minor)
+        grant.refunded_minor -= minor
+        grant.reversed_minor += gone_minor
+        grant.remaining_minor += minor - gone_minor
+        left_minor -= minor
+        lost_minor -= gone_minor
+    CreditGrant.objects.bulk_update(grants, ["remaining_minor", "refunded_minor", "reversed_minor"])
+
+
 def _return(current: Refund, *, account: Account, as_of: datetime) -> None:
-    """It had left us and is here again: all of it is the customer's credit, and pays what is open."""
+    """It had left us and is here again: the customer's credit, as far as it is theirs; it pays what is open."""
     entity_id = account.entity_id
     was_sent = current.state == State.SUCCEEDED
     current.state = State.RETURNED
     current.next_action_at = None
+    current.lost_minor = min(_lost_minor(current.payment), current.credit_minor)
     if not was_sent:
         ledger.post([ledger.refund_sent(current, entity_id=entity_id, as_of=as_of)])
     ledger.post([ledger.refund_returned(current, entity_id=entity_id, as_of=as_of)])
-    CreditGrant.objects.create(
-        account=account,
-        token=current.pk,
-        kind=CreditGrant.Kind.RETURNED,
-        payment=current.payment,
-        currency=current.currency,
-        amount_minor=current.amount_minor,
-        remaining_minor=current.amount_minor,
-        reason=f"Refund to {current.payment.method}, sent back by its bank"[:300],
-    )
-    credits.apply_credits([account], as_of=as_of)
     amount = money(current.amount_minor, current.currency)
     because = current.because or "no reason given"
-    _note(current, f"The bank sent {amount} back ({because}): it is their credit", as_of=as_of)
-    due_minor = ledger.standing(account.pk, as_of=as_of).due_minor
-    messages.refund_returned(current, account=account, due_minor=due_minor, as_of=as_of)
+    theirs = "it is their credit"
+    if current.lost_minor:
+        lost = money(current.lost_minor, current.currency)
+        theirs = f"{lost} of it had gone back with its payment, the rest is their credit"
+    credit_minor = current.amount_minor - current.lost_minor
+    if credit_minor:
+        CreditGrant.objects.create(
+            account=account,
+            token=current.pk,
+            kind=CreditGrant.Kind.RETURNED,
+            payment=current.payment,
+            currency=current.currency,
+            amount_minor=credit_minor,
+            remaining_minor=credit_minor,
+            reason=f"Refund to {current.payment.method}, sent back by its bank"[:300],
+        )
+        credits.apply_credits([account], as_of=as_of)
+    _note(current, f"The bank sent {amount} back ({because}): {theirs}", as_of=as_of)
+    if credit_minor:
+        due_minor = ledger.standing(account.pk, as_of=as_of).due_minor
+        messages.refund_returned(current, account=account, due_minor=due_minor, as_of=as_of)
 
 
 def _leave_to_a_person(current: Refund, *, because: str, as_of: datetime) -> None:

@@ -85,6 +85,7 @@ class LedgerEntry(models.Model):
         REFUND_SENT = "REFUND_SENT", "Refund sent"
         REFUND_UNDONE = "REFUND_UNDONE", "Refund undone"
         REFUND_RETURNED = "REFUND_RETURNED", "Refund returned"
+        REFUND_FROM_CREDIT = "REFUND_FROM_CREDIT", "Refund taken of credit"
 
     kind = models.CharField(max_length=30, choices=Kind)
     # What it books: "invoice:17", "payment:4", "grant:2", "allocation:9".

@@ -37,6 +37,9 @@ class Refund(models.Model):
     # The amount, in two parts: what the payment had left as credit and was unused, and what it costs us.
     credit_minor = models.BigIntegerField()
     cost_minor = models.BigIntegerField()
+    # Of a refund that came to nothing, the part of that credit which is not theirs again: the payment
+    # went back meanwhile, and that credit with it.
+    lost_minor = models.BigIntegerField(default=0)
     state = models.CharField(max_length=12, choices=State, default=State.RESERVED)
     # The provider's refund; the token of the form where it was paid back by hand.
     provider_ref = models.CharField(max_length=200, null=True, blank=True)
@@ -74,6 +77,15 @@ class Refund(models.Model):
                     amount_minor=F("credit_minor") + F("cost_minor"),
                 ),
                 name="refund_is_the_sum_of_its_parts",
+            ),
+            models.CheckConstraint(
+                condition=Q(lost_minor=0)
+                | Q(
+                    lost_minor__gt=0,
+                    lost_minor__lte=F("credit_minor"),
+                    state__in=["FAILED", "RETURNED"],
+                ),
+                name="refund_loses_no_more_than_its_credit",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=["RESERVED", "SUBMITTED", "REVIEW", "FAILED"])

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from django.conf import settings
+from django.db import IntegrityError, transaction
 
 from billing import charge_protocol
 from billing.charge_protocol import (
@@ -20,6 +21,7 @@ from billing.charge_protocol import (
 )
 from billing.gateways import Status
 from billing.models import PaymentAttempt
+from tests.factories import CardFactory
 
 DRAWING = re.compile(r"^## PaymentAttempt$.*?```mermaid(.*?)```", re.MULTILINE | re.DOTALL)
 ARROW = re.compile(r"(\w+) --> (\w+)")
@@ -46,6 +48,27 @@ class TestTheDatabase:
         assert dict(one_in_flight.condition.children) == {
             "state__in": [state.value for state in PaymentAttempt.IN_FLIGHT]
         }
+
+    @pytest.mark.django_db
+    def test_refuses_every_change_that_the_protocol_does_not_know_and_no_other(self):
+        refused = set()
+        for before in State:
+            card = CardFactory()
+            attempt = PaymentAttempt.objects.create(
+                account=card.account, payment_method=card, amount_minor=1, state=before
+            )
+            for then in State:
+                try:
+                    with transaction.atomic():
+                        PaymentAttempt.objects.filter(pk=attempt.pk).update(state=then)
+                        transaction.set_rollback(True)
+                except IntegrityError as error:
+                    assert f"does not go from {before} to {then}" in str(error)
+                    refused.add((before, then))
+
+        every = {(before, then) for before in State for then in State if before is not then}
+        assert refused == every - charge_protocol.known_changes()
+        assert len(refused) >= 30
 
 
 class TestTheDrawing:

@@ -468,6 +468,11 @@ class TestPayments:
     def test_a_refund_is_its_parts(self):
         return refund(pay_by_hand(AccountFactory(), 100), cost_minor=31).save
 
+    @breaks("refund_loses_no_more_than_its_credit")
+    @pytest.mark.parametrize(("state", "lost_minor"), [("FAILED", 71), ("REVIEW", 1)])
+    def test_a_refund_loses_credit_that_it_had_and_only_at_its_end(self, state, lost_minor):
+        return refund(pay_by_hand(AccountFactory(), 100), state=state, lost_minor=lost_minor).save
+
     @breaks("refund_at_the_provider_has_its_ref")
     def test_a_refund_that_was_sent_has_its_ref(self):
         return refund(pay_by_hand(AccountFactory(), 100), state="SUCCEEDED").save
@@ -660,6 +665,7 @@ class TestAppendOnly:
             "posting_keeps_its_entry_at_zero",
             "issued_invoice_is_final",
             "billed_summary_is_frozen",
+            "attempt_moves_as_the_protocol_says",
         }
 
 

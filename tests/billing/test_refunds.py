@@ -4,11 +4,28 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import transaction
 
-from billing import disputes, gateways, payments, reconciliation, refunds
+from billing import (
+    disputes,
+    gateways,
+    locks,
+    payments,
+    reconciliation,
+    refunds,
+    reversals,
+)
 from billing.close import sweeper
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundSpec, RefundStatus
-from billing.models import CreditGrant, Decision, GatewayGuard, LedgerEntry, Payment, Refund
+from billing.models import (
+    CreditGrant,
+    Decision,
+    GatewayGuard,
+    LedgerEntry,
+    Payment,
+    Posting,
+    Refund,
+)
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
 from tests.billing.dispute_builders import seen_of
@@ -53,6 +70,11 @@ def booked(*kinds: str) -> list[dict[str, int]]:
     return [
         {p.ledger_account.kind: p.amount_minor for p in entry.postings.all()} for entry in entries
     ]
+
+
+def balance_of(kind: str) -> int:
+    postings = Posting.objects.filter(ledger_account__kind=kind)
+    return sum(postings.values_list("amount_minor", flat=True))
 
 
 def at_the_provider(sandbox, payment: Payment) -> list[int]:
@@ -443,6 +465,123 @@ class TestSentBack:
 
         assert provider.calls["read_refund"] == 6
         assert Refund.objects.get().next_action_at is None
+
+
+class TestOfAPaymentThatGoesBackMeanwhile:
+    """As if the refund had never been, or the reversal had come first: nobody keeps money that is gone."""
+
+    @pytest.fixture
+    def overpaid(self, provider) -> Payment:
+        """12.34 by card, of which 10.00 is credit: it was paid by hand while the provider was at it."""
+        account = owing()
+        by_hand = in_a_thread_of_the_provider(lambda: pay_by_hand(account, 1000))
+        provider.before("submit", by_hand)
+        collect(account)
+        return account.payments.get(gateway="sandbox")
+
+    def goes_back(self, payment: Payment, amount_minor: int = 1234) -> None:
+        with transaction.atomic():
+            reversals.reverse_payment(
+                payment,
+                account=locks.account_for_update(payment.account_id),
+                amount_minor=amount_minor,
+                provider_ref=f"return {payment.reversals.count()}",
+                reason="returned by the bank",
+                as_of=AS_OF,
+            )
+
+    def refused_after(self, provider, act) -> None:
+        def refuse() -> None:
+            in_a_thread_of_the_provider(act)()
+            raise gateways.RefundRefused("nothing is left")
+
+        provider.before("refund", refuse)
+
+    def test_refused_brings_no_credit_back(self, provider, overpaid):
+        self.refused_after(provider, lambda: self.goes_back(overpaid))
+
+        made = refund(overpaid, 1234)
+
+        assert (made.state, made.credit_minor, made.lost_minor) == (State.FAILED, 1000, 1000)
+        assert (due(overpaid.account), credit(overpaid.account)) == (234, 0)
+        assert CreditGrant.objects.get().reversed_minor == 1000
+        assert balance_of("REFUNDS") == 0
+        assert_books_hold()
+
+    def test_refused_brings_back_what_did_not_go_with_it(self, provider, overpaid):
+        self.refused_after(provider, lambda: self.goes_back(overpaid, 500))
+
+        made = refund(overpaid, 700)
+
+        assert (made.state, made.lost_minor) == (State.FAILED, 0)
+        # 300 of the credit and 200 of the invoice went back; the 700 that are there again pay that.
+        assert (due(overpaid.account), credit(overpaid.account)) == (0, 500)
+        assert balance_of("REFUNDS") == 0
+        assert_books_hold()
+
+    def test_refused_it_leaves_lost_what_an_earlier_refund_had_taken(self, provider, overpaid):
+        refund(overpaid, 400)
+        self.refused_after(provider, lambda: self.goes_back(overpaid))
+
+        made = refund(overpaid, 834)
+
+        assert (made.credit_minor, made.lost_minor) == (600, 600)
+        assert (due(overpaid.account), credit(overpaid.account)) == (234, 0)
+        assert balance_of("REFUNDS") == 400
+        assert_books_hold()
+
+    def test_sent_back_by_the_bank_it_is_theirs_only_as_far_as_it_was_a_gift(
+        self, provider, overpaid
+    ):
+        refund(overpaid, 1100)
+        self.goes_back(overpaid)
+        provider.says("read_refund", status=RefundStatus.RETURNED)
+
+        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+
+        # Of 11.00 only 1.00 was ever more than their own money, and that pays what is owed again.
+        assert Refund.objects.get().lost_minor == 1000
+        assert (due(overpaid.account), credit(overpaid.account)) == (134, 0)
+        assert balance_of("REFUNDS") == 100
+        message = Message.objects.get(kind="REFUND_RETURNED")
+        assert message.subject == "Your refund of €1.00 came back to us"
+        assert "€10.00 of it had gone back" in Decision.objects.latest("pk").because.replace(
+            "\xa0", ""
+        )
+        assert_books_hold(as_of=AS_OF + timedelta(days=5))
+
+    def test_sent_back_of_their_own_money_alone_nothing_is_theirs(self, provider, overpaid):
+        refund(overpaid, 1000)
+        self.goes_back(overpaid)
+        provider.says("read_refund", status=RefundStatus.RETURNED)
+
+        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+
+        assert (due(overpaid.account), credit(overpaid.account)) == (234, 0)
+        assert not Message.objects.filter(kind="REFUND_RETURNED").exists()
+        assert balance_of("REFUNDS") == 0
+        assert_books_hold(as_of=AS_OF + timedelta(days=5))
+
+    @pytest.mark.parametrize(("theirs_minor", "left_minor"), [(1234, 0), (700, 300)])
+    def test_that_was_paid_back_at_the_provider_takes_the_credit_of_one_that_fails(
+        self, provider, sandbox, overpaid, theirs_minor, left_minor
+    ):
+        def made_there() -> None:
+            spec = RefundSpec("", "acme", overpaid.provider_ref, theirs_minor, "EUR")
+            refunds.learn("sandbox", sandbox.refund(spec, key=str(token())), as_of=AS_OF)
+
+        self.refused_after(provider, made_there)
+
+        made = refund(overpaid, 1234)
+
+        theirs = Refund.objects.exclude(pk=made.pk).get()
+        assert (theirs.credit_minor, theirs.cost_minor) == (
+            min(theirs_minor, 1000),
+            max(theirs_minor - 1000, 0),
+        )
+        assert credit(overpaid.account) == left_minor
+        assert balance_of("REFUNDS") == theirs.cost_minor
+        assert_books_hold()
 
 
 class TestMadeAtTheProvider:

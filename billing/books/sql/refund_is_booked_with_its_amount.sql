@@ -4,6 +4,8 @@ SELECT r.id AS refund_id, r.payment_id, r.amount_minor, r.credit_minor, e.entry_
        coalesce(g.cash_minor, 0) AS cash_minor, coalesce(g.in_transit_minor, 0) AS in_transit_minor
   FROM billing_refund r
   JOIN billing_payment p ON p.id = r.payment_id
+  LEFT JOIN LATERAL (SELECT sum(f.customer_credit_minor)::bigint AS taken_minor FROM books_entry f
+                      WHERE f.kind = 'REFUND_FROM_CREDIT' AND f.source = 'refund:' || r.id) f ON true
   JOIN books_entry e ON e.kind IN ('REFUND_RESERVED', 'REFUND_SENT', 'REFUND_UNDONE', 'REFUND_RETURNED') AND e.source = 'refund:' || r.id
   LEFT JOIN (SELECT t.entry_id, l.gateway,
                     sum(t.amount_minor) FILTER (WHERE l.kind = 'CASH')::bigint AS cash_minor,
@@ -15,7 +17,7 @@ SELECT r.id AS refund_id, r.payment_id, r.amount_minor, r.credit_minor, e.entry_
        IS DISTINCT FROM (p.account_id, p.gateway, p.currency, r.account_id, r.currency)
     OR (e.customer_credit_minor, coalesce(g.cash_minor, 0), coalesce(g.in_transit_minor, 0))
        IS DISTINCT FROM CASE e.kind
-           WHEN 'REFUND_RESERVED' THEN (r.credit_minor, 0::bigint, -r.amount_minor)
-           WHEN 'REFUND_UNDONE' THEN (-r.credit_minor, 0::bigint, r.amount_minor)
+           WHEN 'REFUND_RESERVED' THEN (r.credit_minor - coalesce(f.taken_minor, 0), 0::bigint, -r.amount_minor)
+           WHEN 'REFUND_UNDONE' THEN (r.lost_minor - r.credit_minor, 0::bigint, r.amount_minor)
            WHEN 'REFUND_SENT' THEN (0::bigint, -r.amount_minor, r.amount_minor)
-           WHEN 'REFUND_RETURNED' THEN (-r.amount_minor, r.amount_minor, 0::bigint) END
+           WHEN 'REFUND_RETURNED' THEN (r.lost_minor - r.amount_minor, r.amount_minor, 0::bigint) END

@@ -311,7 +311,7 @@ BREAKS = {
     "reversal_is_never_more_than_the_payment": Break(
         """INSERT INTO billing_paymentreversal (account_id, payment_id, gateway, provider_ref, amount_minor, credit_minor,
                                                 owed_minor, lost_minor, reason, recorded_by, reversed_at)
-           SELECT account_id, payment_id, gateway, 'again', 1, 0, 0, 1, '', '', now()
+           SELECT account_id, payment_id, gateway, 'again', 1, 1, 0, 0, '', '', now()
              FROM billing_paymentreversal LIMIT 1""",
         also=frozenset({"reversal_is_booked"}),
     ),
@@ -321,8 +321,16 @@ BREAKS = {
              WHERE id = {one("billing_allocation", "reverses_id IS NOT NULL")}"""
     ),
     "reversal_reopens_what_is_owed_again": Break(
-        "UPDATE billing_paymentreversal SET owed_minor = owed_minor - 1, lost_minor = 1 WHERE provider_ref = 'return-1'",
+        """UPDATE billing_paymentreversal SET owed_minor = owed_minor - 1, credit_minor = credit_minor + 1
+            WHERE provider_ref = 'return-1'""",
         also=frozenset({"reversal_is_booked_with_its_amount"}),
+    ),
+    "reversal_lost_only_what_was_paid_back": Break(
+        """UPDATE billing_paymentreversal SET owed_minor = owed_minor - 1, lost_minor = 1
+            WHERE provider_ref = 'return-1'""",
+        also=frozenset(
+            {"reversal_is_booked_with_its_amount", "reversal_reopens_what_is_owed_again"}
+        ),
     ),
     # --- disputes
     "dispute_clearing_is_what_is_open": Break(
