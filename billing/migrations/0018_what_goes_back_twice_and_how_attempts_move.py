@@ -32,7 +32,7 @@ DROP FUNCTION refuse_unknown_change_of_attempt();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0017_refunds")]
+    dependencies = [("billing", "0022_executors")]
 
     operations = [
         migrations.AlterField(
