@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from billing import doorbell, inbound, reconciliation
 from billing.close import runner, runs, sweeper
+from billing.reports import progress
 from notifications import delivery
 
 # Well under the cluster's timeout, so that it never has to kill one.
@@ -34,6 +35,11 @@ def drain(lane: str) -> int:
 def sweep() -> dict[str, int]:
     """This will heal; see billing/close/sweeper.py."""
     return sweeper.sweep(as_of=timezone.now())
+
+
+def count_runs() -> int:
+    """This will count the runs that go on, so that their speed is known when somebody looks."""
+    return progress.refresh_running(as_of=timezone.now())
 
 
 def start_due_closes() -> int:

@@ -1,7 +1,17 @@
 from django.urls import path
 
 from billing.api.runs import RunView
-from billing.views import cards, health, invoices, mandates, overview, pay, runs, webhooks
+from billing.views import (
+    cards,
+    health,
+    invoices,
+    mandates,
+    overview,
+    pay,
+    run_steps,
+    runs,
+    webhooks,
+)
 
 urlpatterns = [
     path("", overview.start, name="overview"),
@@ -40,6 +50,8 @@ urlpatterns = [
     path("runs/", runs.listed, name="runs"),
     path("runs/start/", runs.start, name="run-start"),
     path("runs/<int:run_id>/", runs.detail, name="run"),
+    path("runs/<int:run_id>/steps/", run_steps.listed, name="run-steps"),
+    path("runs/<int:run_id>/steps.csv", run_steps.listed_csv, name="run-steps-csv"),
     path("runs/<int:run_id>/changes/", runs.changes, name="run-changes"),
     path("runs/<int:run_id>/changes.csv", runs.changes_csv, name="run-changes-csv"),
     path("runs/<int:run_id>/invoiced.csv", runs.report_csv, name="run-report-csv"),

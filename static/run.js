@@ -1,79 +1,64 @@
 /*
  * Keeps the page of a running close up to date. Without it the page reloads itself.
  *
- * Numbers are written into the page as they come. When more than numbers has changed (a new
- * currency, another reason to be stuck, the end), those parts are taken from the page itself.
+ * Fetches the page again, and takes over what has changed: words, numbers and attributes in place, so that
+ * nothing jumps and what has the focus keeps it; a part is exchanged only when its shape has changed.
  */
 "use strict";
 
-const run = document.getElementById("run");
-const EVERY_MS = 2000;
+const EVERY_MS = 3000;
+// A screen reader that is told every number hears nothing else.
+const SAY_EVERY_MS = 30000;
 
-function grouped(amount) {
-  const [whole, decimals] = String(amount).split(".");
-  const withCommas = whole.replace(/\B(?=(\d{3})+(?!\d))/g, ",");
-  return decimals === undefined ? withCommas : `${withCommas}.${decimals}`;
+function take(mine, fresh) {
+  if (mine.isEqualNode(fresh)) return;
+  if (mine.nodeName !== fresh.nodeName || mine.childNodes.length !== fresh.childNodes.length) {
+    mine.replaceWith(fresh.cloneNode(true));
+    return;
+  }
+  if (mine.nodeType === Node.TEXT_NODE) {
+    mine.data = fresh.data;
+    return;
+  }
+  for (const name of mine.getAttributeNames()) {
+    if (!fresh.hasAttribute(name)) mine.removeAttribute(name);
+  }
+  for (const name of fresh.getAttributeNames()) {
+    const value = fresh.getAttribute(name);
+    if (mine.getAttribute(name) !== value) mine.setAttribute(name, value);
+  }
+  const pairs = [...mine.childNodes].map((child, place) => [child, fresh.childNodes[place]]);
+  for (const [child, freshChild] of pairs) take(child, freshChild);
 }
 
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
+let saidAt = Date.now();
 
-function showNumbers(now) {
-  for (const element of run.querySelectorAll("[data-live]")) {
-    const value = now[element.dataset.live];
-    write(element, typeof value === "number" ? grouped(value) : value);
-  }
-  for (const element of run.querySelectorAll("[data-count]")) {
-    const [kind, state] = element.dataset.count.split(".");
-    const count = now.steps[kind]?.[state] ?? 0;
-    write(element, grouped(count));
-    element.classList.toggle("none", count === 0);
-  }
-  const byCurrency = new Map(now.answer.currencies.map((row) => [row.currency, row]));
-  for (const element of run.querySelectorAll("[data-money]")) {
-    const [currency, name] = element.dataset.money.split(".");
-    write(element, grouped(byCurrency.get(currency)?.[name] ?? ""));
-  }
-  for (const element of run.querySelectorAll("[data-share]")) {
-    const share = now.share_collected[element.dataset.share];
-    if (element instanceof HTMLProgressElement) element.value = share ?? 0;
-    else write(element, `${share ?? 0} %`);
-  }
-  const bar = run.querySelector("[data-bar]");
-  bar.max = now.steps_all;
-  bar.value = now.steps_ended;
-  run.querySelector("[data-left]").hidden = !now.left_in_words;
+function say(run, atOnce) {
+  if (!atOnce && Date.now() - saidAt < SAY_EVERY_MS) return;
+  saidAt = Date.now();
+  document.getElementById("said").textContent = run.dataset.said;
 }
-
-function shape(now) {
-  const shares = Object.values(now.share_collected).map((share) => share === null);
-  const currencies = now.answer.currencies.map((row) => row.currency);
-  return JSON.stringify([now.state, currencies, shares, now.stuck, now.world_changed]);
-}
-
-async function showParts() {
-  const response = await fetch(location.href);
-  if (!response.ok) return;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  for (const part of run.querySelectorAll("[data-part]")) {
-    const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
-    if (fresh && fresh.innerHTML !== part.innerHTML) part.innerHTML = fresh.innerHTML;
-  }
-}
-
-let lastShape = null;
 
 async function update() {
-  const response = await fetch(run.dataset.api, { headers: { Accept: "application/json" } });
-  if (response.status === 403) return location.reload(); // signed out meanwhile
+  const response = await fetch(location.href);
+  if (response.redirected) return location.reload(); // signed out meanwhile
   if (!response.ok) return false;
-  const now = await response.json();
-  const nowShape = shape(now);
-  if (lastShape !== null && lastShape !== nowShape) await showParts();
-  lastShape = nowShape;
-  showNumbers(now);
-  return now.state === "FINISHED";
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const fresh = page.getElementById("run");
+  if (fresh === null) return false;
+  const run = document.getElementById("run");
+  const chosen = document.getSelection();
+  // Who is copying something is left in peace.
+  if (chosen && !chosen.isCollapsed && run.contains(chosen.anchorNode)) return false;
+  const focused = document.activeElement?.getAttribute("href");
+  take(run, fresh);
+  if (focused && document.activeElement === document.body) {
+    document.querySelector(`#run a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+  const now = document.getElementById("run");
+  const finished = "finished" in now.dataset;
+  say(now, finished);
+  return finished;
 }
 
 async function keepUpToDate() {
@@ -83,8 +68,7 @@ async function keepUpToDate() {
   } catch {
     // The network or the server is away for a moment: the next round tries again.
   }
-  if (finished) await showParts();
-  else setTimeout(keepUpToDate, EVERY_MS);
+  if (!finished) setTimeout(keepUpToDate, EVERY_MS);
 }
 
-keepUpToDate();
+setTimeout(keepUpToDate, EVERY_MS);

@@ -13,7 +13,6 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.models import CloseRun
-from billing.progress import duration
 from billing.reports import pace, progress
 from notifications import formats
 
@@ -36,23 +35,15 @@ class RunView(APIView):
 
     def get(self, _request: Request, run_id: int) -> Response:
         run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-        so_far = progress.of(run, as_of=timezone.now())
-        return Response(so_far | _in_words(run, so_far), headers={"Cache-Control": "no-store"})
+        so_far = progress.current(run, as_of=timezone.now()).seen
+        return Response(so_far | _in_words(so_far), headers={"Cache-Control": "no-store"})
 
 
-def _in_words(run: CloseRun, so_far: dict[str, Any]) -> dict[str, Any]:
+def _in_words(so_far: dict[str, Any]) -> dict[str, Any]:
     as_of = datetime.fromisoformat(so_far["as_of"])
-    seconds = pace.seconds_left(
-        ended=so_far["steps_ended"],
-        everything=so_far["steps_all"],
-        started_at=run.started_at,
-        next_at=datetime.fromisoformat(so_far["next_at"]) if so_far["next_at"] else None,
-        as_of=as_of,
-    )
     return {
         "as_of_in_words": formats.instant(as_of, "en", "UTC"),
-        "seconds_left": seconds,
-        "left_in_words": "" if seconds is None else duration(seconds),
+        "left_in_words": pace.in_words(so_far),
         "share_collected": {
             row["currency"]: pace.share_collected(row) for row in so_far["answer"]["currencies"]
         },

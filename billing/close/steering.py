@@ -20,6 +20,7 @@ from django.db.models import Q, QuerySet
 from billing import decisions, doorbell
 from billing.close import pipeline, runs
 from billing.models import CloseRun, Decision, Step
+from billing.reports import progress
 
 State = Step.State
 STUCK = (State.DEAD, State.BLOCKED)
@@ -143,21 +144,23 @@ def _in_chunks(
     until: Callable[[], bool],
 ) -> Steered:
     chosen = steps.count()
-    rows = list(steps.filter(eligible).order_by("account", "pk").values_list("account", "pk"))
+    found = steps.filter(eligible).order_by("run", "account", "pk")
+    rows = list(found.values_list("run", "account", "pk"))
     changed, reached = 0, 0
     for chunk in _chunks(rows):
         if until():
-            return Steered(chosen, changed, not_reached=len(rows) - reached)
+            break
         changed += act(chunk)
         reached += len(chunk)
-    return Steered(chosen, changed)
+    progress.expire({run for run, _, _ in rows})
+    return Steered(chosen, changed, not_reached=len(rows) - reached)
 
 
-def _chunks(rows: Iterable[tuple[int | None, int]]) -> Iterator[list[int]]:
+def _chunks(rows: Iterable[tuple[int, int | None, int]]) -> Iterator[list[int]]:
     """The steps of one account stay together: what becomes of one depends on the one before it."""
     chunk: list[int] = []
-    for _, of_one in groupby(rows, key=lambda row: row[0]):
-        chunk += [pk for _, pk in of_one]
+    for _, of_one in groupby(rows, key=lambda row: row[:2]):
+        chunk += [pk for _, _, pk in of_one]
         if len(chunk) >= CHUNK:
             yield chunk
             chunk = []

@@ -16,6 +16,7 @@ from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
+from billing.models.run_progress import RunProgress
 from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Reconciliation",
     "ReconciliationBreak",
     "Refund",
+    "RunProgress",
     "Step",
     "Sweep",
     "UsageBatch",

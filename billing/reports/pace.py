@@ -1,11 +1,29 @@
-"""What a run's numbers say: how far it is, how much of the money is in, how long it has left. Pure."""
+"""What a run's numbers say: how much of the money is in, how fast it is, how long it has left. Pure."""
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
+from billing.progress import duration
 
-def share_collected(currency: dict[str, Any]) -> str | None:
+# The step that each waits for, in their order: close/pipeline.py says it, and a test holds both together.
+FOLLOWS: Mapping[str, str | None] = {
+    "INVOICE": None,
+    "CHARGE": "INVOICE",
+    "EMAIL": "INVOICE",
+    "HOLD": "CHARGE",
+}
+# Long enough to even out chunks, short enough to see a provider slow down.
+WINDOW = timedelta(minutes=3)
+# Two samples that are closer say more of chunks than of speed.
+APART = timedelta(seconds=10)
+# Kept to find one of just before the window.
+KEPT = 2 * WINDOW
+
+
+def share_collected(currency: Mapping[str, Any]) -> str | None:
     """
     How much of what was to be paid is paid, in percent with one decimal; None where nothing was.
 
@@ -18,15 +36,104 @@ def share_collected(currency: dict[str, Any]) -> str | None:
     return str(share.quantize(Decimal("0.1"), rounding=ROUND_DOWN))
 
 
-def seconds_left(
-    *, ended: int, everything: int, started_at: datetime, next_at: datetime | None, as_of: datetime
-) -> int | None:
-    """
-    How long the rest takes at the rate so far; None where that cannot be known.
+@dataclass(frozen=True)
+class Sample:
+    """How many steps of each kind had ended at a moment."""
 
-    It cannot before anything has ended, or while all that is left waits for a later time.
+    at: datetime
+    ended: Mapping[str, int]
+
+
+def kept(samples: Sequence[Sample], newest: Sample) -> list[Sample]:
+    """The samples to keep with a new one: of the last minutes, and none too near to the one before."""
+    recent = [sample for sample in samples if newest.at - KEPT <= sample.at < newest.at]
+    if len(recent) > 1 and recent[-1].at - recent[-2].at < APART:
+        recent.pop()
+    return [*recent, newest]
+
+
+def per_second(samples: Sequence[Sample], *, started_at: datetime) -> dict[str, float]:
     """
-    took = (as_of - started_at).total_seconds()
-    if not ended or ended == everything or took <= 0 or (next_at is not None and next_at > as_of):
-        return None
-    return round((everything - ended) * took / ended)
+    How many steps of each kind ended per second in the last minutes; of a run that has only begun, since then.
+
+    A kind of which none ended is left out, and so is all of it before there is anything to compare.
+    """
+    if not samples:
+        return {}
+    newest = samples[-1]
+    first = next((sample for sample in samples if sample.at >= newest.at - WINDOW), newest)
+    if newest.at - first.at < APART and newest.at - started_at <= WINDOW:
+        first = Sample(started_at, {})
+    seconds = (newest.at - first.at).total_seconds()
+    if seconds <= 0:
+        return {}
+    grown = {
+        kind: (ended - first.ended.get(kind, 0)) / seconds for kind, ended in newest.ended.items()
+    }
+    return {kind: rate for kind, rate in grown.items() if rate > 0}
+
+
+@dataclass(frozen=True)
+class Left:
+    """How long the rest takes; `at_least` where of some kind of step nobody can say yet how fast it is."""
+
+    seconds: int
+    at_least: bool = False
+
+
+def time_left(
+    *,
+    steps: Mapping[str, Mapping[str, int]],
+    later: Mapping[str, int],
+    rates: Mapping[str, float],
+    limits: Mapping[str, float],
+) -> Left | None:
+    """
+    How long what can be worked on now takes, at the rates measured and never above the lanes' limits.
+
+    `steps` by kind and state; `later`: how many of a kind wait for a time to come, and are not counted. The
+    kinds run beside one another, so the slowest decides. None where nothing moves, or nothing is known.
+    """
+    seconds, known, at_least = 0.0, False, False
+    for kind, count in _moving(steps, later).items():
+        if not count:
+            continue
+        bounds = [speeds[kind] for speeds in (rates, limits) if kind in speeds]
+        if bounds:
+            known, seconds = True, max(seconds, count / min(bounds))
+        at_least = at_least or kind not in rates
+    return Left(round(seconds), at_least=at_least) if known else None
+
+
+def _moving(steps: Mapping[str, Mapping[str, int]], later: Mapping[str, int]) -> dict[str, int]:
+    """How many of each kind can be worked on now, or when the step before them is done that can."""
+    moving: dict[str, int] = {}
+    for kind, before in FOLLOWS.items():
+        of_kind = steps.get(kind, {})
+        in_hand = sum(of_kind.get(state, 0) for state in ("READY", "RUNNING", "UNKNOWN"))
+        coming = of_kind.get("WAITING", 0)
+        if before is not None:
+            coming = min(coming, moving[before])
+        moving[kind] = max(in_hand - later.get(kind, 0), 0) + coming
+    return moving
+
+
+def in_words(seen: Mapping[str, Any]) -> str:
+    """ "about 3 min 20 s", "at least 5 s", or nothing where it is not known. Of what progress tells."""
+    seconds = seen["seconds_left"]
+    if seconds is None:
+        return ""
+    return f"{'at least' if seen['left_is_at_least'] else 'about'} {duration(seconds)}"
+
+
+def speed_in_words(per_second: float | None) -> str:
+    """ "24 a second", "90 a minute", or nothing where none ended."""
+    if not per_second:
+        return ""
+    if per_second >= SLOW:
+        return f"{per_second:,.0f} a second"
+    return f"{per_second * 60:,.0f} a minute"
+
+
+# Below this, a number a second has too few digits to see it change.
+SLOW = 10

@@ -1,17 +1,124 @@
-"""Where a close run stands: steps by kind and state, money by currency, what is stuck and why."""
+"""
+Where a close run stands: steps by kind and state, money by currency, what waits or is stuck, and why.
 
+`of` counts it now. `current` is what pages ask: of a large run it gives what was counted last, with its
+time, and says when it ought to be counted anew, which pages do after they have answered.
+"""
+
+import time
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Min
+from django.db import connection, transaction
+from django.db.models import Count, Max, Min, Q, QuerySet, Value
+from django.db.models.functions import Coalesce, Left, Now, NullIf
 
-from billing.models import CloseRun, Decision, Step
-from billing.reports import finance
+from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
+from billing.money import to_major
+from billing.reports import finance, pace
 
 State = Step.State
 STUCK = (State.BLOCKED, State.DEAD)
+# Reasons listed; the rest is in the list of steps.
+REASONS = 50
+
+# Counted as quickly as this, it is counted for every page…
+QUICK_MS = 50
+# …else anew when ten times as long has passed as it took: so it takes a tenth of one core at most…
+REST = 10
+# …and numbers older than this are not shown: whoever asks waits for new ones.
+TOO_OLD = timedelta(seconds=30)
+EXPIRED = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the run's page shows, as plain values; and whether it ought to be counted anew after that."""
+
+    seen: dict[str, Any]
+    is_due: bool = False
+
+
+def current(run: CloseRun, *, as_of: datetime) -> Sight:
+    """This will give the run's numbers with their time: quickly those of a moment ago, or counted now."""
+    kept = RunProgress.objects.filter(run=run).first()
+    if kept is None or kept.took_ms <= QUICK_MS or kept.seen["state"] != run.state:
+        return Sight(refresh(run, as_of=as_of))
+    age = as_of - kept.counted_at
+    if age > TOO_OLD:
+        return Sight(refresh(run, as_of=as_of))
+    # The database keeps no order of keys, and people read the steps in theirs.
+    in_order = {kind: kept.seen["steps"][kind] for kind in Step.Kind.values}
+    is_due = age > REST * timedelta(milliseconds=kept.took_ms)
+    return Sight({**kept.seen, "steps": in_order}, is_due)
+
+
+@transaction.atomic(durable=True)
+def refresh(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
+    """This will count a run's numbers and keep them; while somebody else does, it gives the ones before."""
+    kept = RunProgress.objects.select_for_update(skip_locked=True).filter(run=run).first()
+    if kept is None:
+        standing = RunProgress.objects.filter(run=run).first()
+        if standing is not None:
+            seen: dict[str, Any] = standing.seen
+            return seen
+        kept = RunProgress(run=run)
+    began = time.monotonic()
+    seen = of(run, as_of=as_of)
+    samples = pace.kept(_samples(kept), pace.Sample(as_of, _ended(seen["steps"])))
+    seen |= _speed(run, seen, samples)
+    kept.seen, kept.counted_at = seen, as_of
+    kept.samples = [{"at": each.at.isoformat(), "ended": dict(each.ended)} for each in samples]
+    kept.took_ms = round(1000 * (time.monotonic() - began))
+    if kept._state.adding:
+        # Two may count a run for the first time: one of them keeps it.
+        RunProgress.objects.bulk_create([kept], ignore_conflicts=True)
+    else:
+        kept.save()
+    return seen
+
+
+def expire(run_ids: Iterable[int]) -> None:
+    """This will let the next page of these runs count them: somebody has just changed them, and looks."""
+    RunProgress.objects.filter(run__in=run_ids).update(counted_at=EXPIRED)
+
+
+def refresh_running(*, as_of: datetime) -> int:
+    """This will count every run that goes on, so that their speed is known when somebody looks."""
+    running = list(CloseRun.objects.filter(state=CloseRun.State.RUNNING).select_related("entity"))
+    for run in running:
+        refresh(run, as_of=as_of)
+    return len(running)
+
+
+def _samples(kept: RunProgress) -> list[pace.Sample]:
+    return [pace.Sample(datetime.fromisoformat(each["at"]), each["ended"]) for each in kept.samples]
+
+
+def _ended(by_kind: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {
+        kind: sum(count for state, count in states.items() if state not in Step.OPEN)
+        for kind, states in by_kind.items()
+    }
+
+
+def _speed(
+    run: CloseRun, seen: Mapping[str, Any], samples: Sequence[pace.Sample]
+) -> dict[str, Any]:
+    """How many steps of each kind end per second, and how long the rest takes at that."""
+    rates = pace.per_second(samples, started_at=run.started_at)
+    later: Counter[str] = Counter()
+    for row in seen["waiting"]:
+        later[row["kind"]] += row["steps"] if row["state"] == State.READY else 0
+    left = pace.time_left(steps=seen["steps"], later=later, rates=rates, limits={})
+    return {
+        "per_second": {kind: round(rate, 2) for kind, rate in rates.items()},
+        "seconds_left": left.seconds if left else None,
+        "left_is_at_least": bool(left and left.at_least),
+    }
 
 
 def steps(run: CloseRun) -> dict[str, dict[str, int]]:
@@ -33,8 +140,12 @@ class Counts:
 
 def counts(run: CloseRun) -> Counts:
     """How far a run is, in steps."""
+    return _totals(steps(run))
+
+
+def _totals(by_kind: Mapping[str, Mapping[str, int]]) -> Counts:
     totals: Counter[str] = Counter()
-    for states in steps(run).values():
+    for states in by_kind.values():
         totals.update(states)
     return Counts(
         ended=sum(count for state, count in totals.items() if state not in Step.OPEN),
@@ -42,20 +153,28 @@ def counts(run: CloseRun) -> Counts:
     )
 
 
+# --- everything the page shows
+
+
 def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     """Everything the run's page shows, as plain values."""
-    so_far = counts(run)
+    by_kind = steps(run)
+    so_far = _totals(by_kind)
     first = next_at(run)
     return {
         "run": run.pk,
         "month": f"{run.month:%Y-%m}",
         "state": run.state,
         "as_of": as_of.isoformat(),
-        "steps": steps(run),
+        "steps": by_kind,
         "steps_all": so_far.everything,
         "steps_ended": so_far.ended,
         "next_at": first.isoformat() if first else None,
         "stuck": stuck(run),
+        "waiting": waiting(run),
+        "charges": charges(run),
+        "held": held(run),
+        "final": final(run),
         "world_changed": run.decisions.filter(world_changed=True).count(),
         "answer": finance.answer(run, as_of=as_of),
     }
@@ -67,9 +186,142 @@ def stuck(run: CloseRun) -> list[dict[str, Any]]:
         run.steps.filter(state__in=STUCK)
         .values("kind", "state", "because")
         .annotate(accounts=Count("account"))
-        .order_by("kind", "-accounts", "because")[:50]
+        .order_by("kind", "-accounts", "because")[:REASONS]
     )
     return [{**row} for row in rows]
+
+
+def waiting(run: CloseRun) -> list[dict[str, Any]]:
+    """
+    What waits for a time to come, or for the world to answer: each reason, how many, from when until when.
+
+    Throttled, down, on its way, not due yet, failed and to be tried again: none of it is an end.
+    """
+    rows = (
+        run.steps.filter(Q(state=State.UNKNOWN) | Q(state=State.READY, run_at__gt=Now()))
+        .values("kind", "state", why=WHY)
+        .annotate(steps=Count("pk"), first_at=Min("run_at"), last_at=Max("run_at"))
+        .order_by("kind", "-steps", "why")[:REASONS]
+    )
+    return [
+        {
+            "kind": row["kind"],
+            "state": row["state"],
+            "because": row["why"],
+            "steps": row["steps"],
+            "first_at": row["first_at"].isoformat(),
+            "last_at": row["last_at"].isoformat(),
+        }
+        for row in rows
+    ]
+
+
+# A step that failed says why in its error, until it gives up.
+WHY = Coalesce(NullIf("because", Value("")), Left("last_error", 200))
+
+
+def with_reason(found: QuerySet[Step], because: str) -> QuerySet[Step]:
+    """Those of the steps that are there, stuck or waiting, for this reason."""
+    return found.annotate(why=WHY).filter(why=because)
+
+
+def charges(run: CloseRun) -> list[dict[str, Any]]:
+    """
+    What became of charging, by currency: how many and how much, in major units as strings.
+
+    `to_charge` is what the invoice step left to the charge steps that have not ended; the others are this
+    run's attempts. A declined one that was tried again by dunning counts there, not here.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(CHARGES, {"run": run.pk})
+        rows = cursor.fetchall()
+    found: dict[str, dict[str, Any]] = {}
+    for currency, part, count, amount_minor in rows:
+        found.setdefault(currency, {"currency": currency})[part] = {
+            "count": count,
+            "amount": str(to_major(amount_minor, currency)),
+        }
+    return [found[currency] for currency in sorted(found)]
+
+
+PARTS = ("to_charge", "charged", "on_its_way", "review", "declined")
+CHARGES = """
+SELECT a.currency, 'to_charge', count(*), coalesce(sum((s.expected->>'due_minor')::bigint), 0)::bigint
+  FROM billing_step s JOIN accounts_account a ON a.id = s.account_id
+ WHERE s.run_id = %(run)s AND s.kind = 'CHARGE' AND s.state IN ('READY', 'RUNNING', 'UNKNOWN')
+ GROUP BY a.currency
+UNION ALL
+SELECT currency, CASE state WHEN 'SUCCEEDED' THEN 'charged' WHEN 'FAILED' THEN 'declined'
+                            WHEN 'REVIEW' THEN 'review' ELSE 'on_its_way' END AS part,
+       count(*), sum(amount_minor)::bigint
+  FROM billing_paymentattempt
+ WHERE run_id = %(run)s AND kind = 'AUTO' AND state <> 'RELEASED'
+ GROUP BY currency, part
+"""
+
+
+def held(run: CloseRun) -> list[dict[str, Any]]:
+    """Which of the run's accounts are held now: by reason and currency, how many, and what they owe."""
+    with connection.cursor() as cursor:
+        cursor.execute(HELD, {"run": run.pk})
+        return [
+            {
+                "reason": reason,
+                "currency": currency,
+                "accounts": accounts,
+                "placed_by_run": placed,
+                "owed": str(to_major(owed_minor, currency)),
+            }
+            for reason, currency, accounts, placed, owed_minor in cursor.fetchall()
+        ]
+
+
+# Starts from the open holds, which are few beside the steps.
+HELD = """
+WITH held AS (
+    SELECT h.id, h.account_id, h.reason, a.currency,
+           EXISTS (SELECT FROM billing_decision d
+                    WHERE d.hold_id = h.id AND d.run_id = %(run)s AND d.act = 'HOLD' AND d.did = 'DONE') AS by_run
+      FROM accounts_hold h JOIN accounts_account a ON a.id = h.account_id
+     WHERE h.lifted_at IS NULL
+       AND EXISTS (SELECT FROM billing_step s
+                    WHERE s.run_id = %(run)s AND s.account_id = h.account_id AND s.kind = 'HOLD')
+), owed AS (
+    SELECT i.account_id, sum(greatest(i.total_minor, 0) - coalesce(x.paid, 0)) AS minor
+      FROM billing_invoice i
+      LEFT JOIN LATERAL (SELECT sum(amount_minor) AS paid FROM billing_allocation
+                          WHERE invoice_id = i.id) x ON true
+     WHERE i.account_id IN (SELECT account_id FROM held) AND i.state = 'ISSUED' AND i.settled_at IS NULL
+     GROUP BY i.account_id
+)
+SELECT h.reason, h.currency, count(*), count(*) FILTER (WHERE h.by_run), coalesce(sum(o.minor), 0)::bigint
+  FROM held h LEFT JOIN owed o ON o.account_id = h.account_id
+ GROUP BY h.reason, h.currency ORDER BY h.reason DESC, h.currency
+"""
+
+
+def final(run: CloseRun) -> list[dict[str, Any]]:
+    """What the run's money still waits for, and until when at the latest; empty where it is final."""
+    later = run.steps.filter(state=State.READY, run_at__gt=Now()).aggregate(
+        count=Count("pk"), until=Max("run_at")
+    )
+    flying = PaymentAttempt.objects.filter(run=run, state__in=PaymentAttempt.IN_FLIGHT).aggregate(
+        count=Count("pk"), day=Max("charge_date")
+    )
+    tried_again = DunningCase.objects.filter(
+        closed_at=None, account__steps__run=run, account__steps__kind=Step.Kind.HOLD
+    )
+    dunned = tried_again.aggregate(count=Count("pk"), until=Max("ends_at"))
+    found = [
+        {"what": "steps", "count": later["count"], "until": _iso(later["until"])},
+        {"what": "payments", "count": flying["count"], "until": _iso(flying["day"])},
+        {"what": "dunning", "count": dunned["count"], "until": _iso(dunned["until"])},
+    ]
+    return [row for row in found if row["count"]]
+
+
+def _iso(moment: Any) -> str | None:
+    return moment.isoformat() if moment else None
 
 
 def changes(run: CloseRun) -> list[Decision]:

@@ -1,8 +1,6 @@
 """The close runs: did we collect the money yet, what is stuck, where had the world changed."""
 
-import csv
-from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,18 +13,20 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.models import Account, User
-from billing import guard
+from accounts.models import Account, BillingEntity, Hold, User
+from billing import guard, periods
 from billing.close import runs
 from billing.forms import StartCloseForm
 from billing.models import CloseRun, Decision, Dispute, ReconciliationBreak, Step
-from billing.progress import duration
-from billing.reports import csv_cells, finance, lines, pace, progress
+from billing.reports import finance, lines, pace, progress
+from billing.views.afterwards import counted_afterwards
+from billing.views.csv_files import csv_file
 from billing.views.staff import staff_only
 from notifications import formats
 
 SEE = "billing.view_closerun"
 START = "billing.add_closerun"
+STEER = "billing.change_step"
 CHANGES_PER_PAGE = 50
 
 
@@ -39,6 +39,7 @@ def listed(request: HttpRequest) -> HttpResponse:
         "tab": "runs",
         "runs": [_summary(run) for run in found],
         "may_start": request.user.has_perm(START),
+        "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
         "breaks_open": ReconciliationBreak.objects.filter(
             state=ReconciliationBreak.State.OPEN
@@ -46,6 +47,22 @@ def listed(request: HttpRequest) -> HttpResponse:
         "disputes_open": Dispute.objects.filter(state=Dispute.State.NEEDS_RESPONSE).count(),
     }
     return render(request, "billing/runs.html", context)
+
+
+def _coming(entity: BillingEntity) -> dict[str, Any]:
+    """The month that is closed next: nobody has started it, or could."""
+    as_of = timezone.now()
+    zones = runs.zones(entity)
+    over = periods.latest_month_over(as_of, zones)
+    is_over = not CloseRun.objects.filter(entity=entity, month=over).exists()
+    month = over if is_over else periods.next_month(over)
+    return {
+        "entity": entity.name,
+        "month": formats.period(month, "en"),
+        "accounts": Account.objects.filter(entity=entity, state=Account.State.ACTIVE).count(),
+        "is_over": is_over,
+        "closes_at": _instant(periods.closes_at(month, zones)),
+    }
 
 
 def _summary(run: CloseRun) -> dict[str, Any]:
@@ -66,21 +83,41 @@ def _summary(run: CloseRun) -> dict[str, Any]:
 def detail(request: HttpRequest, run_id: int) -> HttpResponse:
     """One run as it stands now; run.js keeps it up to date."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-    as_of = timezone.now()
-    so_far = progress.of(run, as_of=as_of)
+    sight = progress.current(run, as_of=timezone.now())
+    so_far = sight.seen
+    as_of = datetime.fromisoformat(so_far["as_of"])
     context = {
         "tab": "runs",
         "run": {**_summary(run), "id": run.pk, "policy": run.get_when_balance_changed_display()},
+        "may_steer": request.user.has_perm(STEER),
         "as_of": _instant(as_of),
-        "money": _money(so_far),
+        "said": _in_a_sentence(run, so_far),
         "bar": {"ended": so_far["steps_ended"], "all": so_far["steps_all"]},
-        "left": _left(run, so_far, as_of=as_of),
+        "left": pace.in_words(so_far),
+        "money": _money(so_far),
+        "charges": _charges(so_far),
+        "parts": CHARGE_PARTS.values(),
         "states": Step.State.labels,
         "steps": _steps(run, so_far),
+        "final": [_final(row) for row in so_far["final"]],
         "stuck": [_stuck(run, row) for row in sorted(so_far["stuck"], key=_first_step_first)],
+        "waiting": [_waiting(run, row) for row in sorted(so_far["waiting"], key=_first_step_first)],
+        "held": [_held(row) for row in so_far["held"]],
         "changes": so_far["world_changed"],
     }
-    return render(request, "billing/run.html", context)
+    response = render(request, "billing/run.html", context)
+    return counted_afterwards(response, run) if sight.is_due else response
+
+
+def _in_a_sentence(run: CloseRun, so_far: dict[str, Any]) -> str:
+    """What a screen reader hears when the page has changed."""
+    told = f"{so_far['steps_ended']:,} of {so_far['steps_all']:,} steps have ended"
+    if run.is_finished:
+        return f"The run is finished. {told}."
+    left = pace.in_words(so_far)
+    stopped = sum(row["accounts"] for row in so_far["stuck"])
+    waits = f" {stopped:,} wait for a person." if stopped else ""
+    return f"{told}{f', {left} left' if left else ''}.{waits}"
 
 
 def _money(so_far: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,20 +136,35 @@ MONEY = ("invoiced", "collected", "credited", "outstanding", "in_flight", "overd
 
 
 def _grouped(amount: str) -> str:
-    """ "1234.50" → "1,234.50"; run.js writes it the same way."""
+    """ "1234.50" → "1,234.50"."""
     whole, point, decimals = amount.partition(".")
     return f"{int(whole):,}{point}{decimals}" if abs(int(whole)) >= 1000 else amount
 
 
-def _left(run: CloseRun, so_far: dict[str, Any], *, as_of: datetime) -> str:
-    seconds = pace.seconds_left(
-        ended=so_far["steps_ended"],
-        everything=so_far["steps_all"],
-        started_at=run.started_at,
-        next_at=datetime.fromisoformat(so_far["next_at"]) if so_far["next_at"] else None,
-        as_of=as_of,
-    )
-    return "" if seconds is None else duration(seconds)
+CHARGE_PARTS = {
+    "to_charge": "Still to be charged",
+    "charged": "Charged",
+    "on_its_way": "On its way",
+    "review": "In review",
+    "declined": "Declined",
+}
+
+
+def _charges(so_far: dict[str, Any]) -> list[dict[str, Any]]:
+    nothing = {"count": 0, "amount": ""}
+    return [
+        {
+            "currency": row["currency"],
+            "parts": [
+                {
+                    "count": row.get(part, nothing)["count"],
+                    "amount": _grouped(row[part]["amount"]) if part in row else "",
+                }
+                for part in CHARGE_PARTS
+            ],
+        }
+        for row in so_far["charges"]
+    ]
 
 
 def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,6 +172,7 @@ def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "kind": kind,
             "title": Step.Kind(kind).label,
+            "speed": pace.speed_in_words(so_far["per_second"].get(kind)),
             "states": [
                 {
                     "state": state,
@@ -144,13 +197,48 @@ def _stuck(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
         "state": Step.State(row["state"]).label,
         "because": row["because"],
         "accounts": row["accounts"],
-        "url": _steps_url(run, kind=row["kind"], state=row["state"]),
+        "url": _steps_url(run, kind=row["kind"], state=row["state"], because=row["because"]),
     }
 
 
-def _steps_url(run: CloseRun, *, kind: str, state: str) -> str:
-    chosen = {"run__id__exact": run.pk, "kind__exact": kind, "state__exact": state}
-    return f"{reverse('admin:billing_step_changelist')}?{urlencode(chosen)}"
+def _waiting(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
+    first, last = (datetime.fromisoformat(row[name]) for name in ("first_at", "last_at"))
+    return {
+        "kind": Step.Kind(row["kind"]).label,
+        "state": Step.State(row["state"]).label,
+        "because": row["because"] or "its time has not come",
+        "steps": row["steps"],
+        "first": _instant(first),
+        "last": _instant(last) if last - first >= timedelta(minutes=1) else "",
+        "url": _steps_url(run, kind=row["kind"], state=row["state"], because=row["because"]),
+    }
+
+
+def _held(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "reason": Hold.Reason(row["reason"]).label,
+        "owed": _grouped(row["owed"]),
+        "url": f"{reverse('admin:accounts_hold_changelist')}?{urlencode(HELD_NOW | {'reason__exact': row['reason']})}",
+    }
+
+
+HELD_NOW = {"lifted_at__isnull": "True"}
+WAITS_FOR = {
+    "steps": "steps wait for their time, such as a due date",
+    "payments": "payments are on their way",
+    "dunning": "accounts are in dunning",
+}
+
+
+def _final(row: dict[str, Any]) -> dict[str, Any]:
+    until = row["until"]
+    day = formats.in_full(datetime.fromisoformat(until).date(), "en") if until else ""
+    return {"what": WAITS_FOR[row["what"]], "count": row["count"], "until": day}
+
+
+def _steps_url(run: CloseRun, **chosen: str) -> str:
+    return f"{reverse('run-steps', args=[run.pk])}?{urlencode(chosen)}"
 
 
 # --- where the world had changed
@@ -181,7 +269,7 @@ def changes_csv(request: HttpRequest, run_id: int) -> HttpResponse:
     """The same as a table to download."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
     rows = [_decision(decision) for decision in _changes(run, request.GET.get("act", ""))]
-    return _csv(f"{run.entity.slug}-{run.month:%Y-%m}-changes", rows, CHANGES)
+    return csv_file(f"{run.entity.slug}-{run.month:%Y-%m}-changes", rows, CHANGES)
 
 
 CHANGES = ("account", "act", "expected", "saw", "did", "because", "actor", "decided_at")
@@ -239,7 +327,7 @@ FACTS = {
 def report_csv(request: HttpRequest, run_id: int) -> HttpResponse:
     """What was invoiced, by account and product, as CSV."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-    return _csv(f"{run.entity.slug}-{run.month:%Y-%m}-invoiced", _invoiced(run), INVOICED)
+    return csv_file(f"{run.entity.slug}-{run.month:%Y-%m}-invoiced", _invoiced(run), INVOICED)
 
 
 @require_safe
@@ -256,16 +344,6 @@ INVOICED = ("account", "product", "currency", "amount_unrounded", "amount", "lin
 
 def _invoiced(run: CloseRun) -> list[dict[str, Any]]:
     return lines.invoiced(entity_id=run.entity_id, month=run.month, by=["account", "product"])
-
-
-def _csv(name: str, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> HttpResponse:
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    sheet = csv.DictWriter(response, list(columns), extrasaction="ignore")
-    sheet.writeheader()
-    for row in rows:
-        sheet.writerow(csv_cells.safe(row))
-    return response
 
 
 # --- starting one

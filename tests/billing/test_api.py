@@ -1,18 +1,17 @@
 """The run's JSON: for staff, signed in, and nobody else."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
+from django.utils import timezone
 
 from accounts.models import BillingEntity
 from billing.admin import groups
 from billing.close import pipeline, runner, runs
-from billing.reports import pace
+from billing.models import CloseRun
 from tests.factories import AS_OF, OCTOBER, UserFactory, account_using
-
-STARTED = datetime(2018, 11, 2, tzinfo=UTC)
 
 
 def signed_in(**of_user):
@@ -32,13 +31,16 @@ def run():
 
 @pytest.mark.django_db
 class TestRunView:
-    def test_answers_with_steps_money_and_when_it_was_true(self, run):
+    def test_answers_with_steps_money_and_when_it_was_true(self, run, monkeypatch):
+        run.steps.create(account=account_using("1.00"), kind="INVOICE", state="READY")
+        monkeypatch.setattr(pipeline.BY_KIND["INVOICE"], "batch", 1)
         runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        CloseRun.objects.update(started_at=timezone.now() - timedelta(seconds=30))
         client = signed_in(is_superuser=True, is_staff=True)
 
         answer = client.get(f"/api/runs/{run.pk}/").json()
 
-        assert answer["steps"]["INVOICE"] == {"DONE": 1}
+        assert answer["steps"]["INVOICE"] == {"DONE": 1, "READY": 1}
         assert answer["answer"]["currencies"][0]["outstanding"] == "12.34"
         assert answer["share_collected"] == {"EUR": "0.0"}
         assert answer["seconds_left"] > 0
@@ -86,39 +88,3 @@ class TestRunView:
         client = signed_in(is_superuser=True, is_staff=True)
 
         assert client.get("/api/runs/99/").status_code == 404
-
-
-class TestPace:
-    @pytest.mark.parametrize(
-        ("collected", "outstanding", "share"),
-        [
-            ("0", "0", None),
-            ("5.00", "5.00", "50.0"),
-            ("999.99", "0.01", "99.9"),
-            ("1", "0", "100.0"),
-        ],
-    )
-    def test_share_is_rounded_down(self, collected, outstanding, share):
-        assert pace.share_collected({"collected": collected, "outstanding": outstanding}) == share
-
-    @pytest.mark.parametrize(
-        ("ended", "after_s", "next_in_s", "left"),
-        [
-            (5, 10, 0, 10),
-            (5, 10, None, 10),
-            (0, 10, 0, None),  # nothing has ended
-            (10, 10, 0, None),  # all has
-            (5, 0, 0, None),  # started just now
-            (5, 10, 3600, None),  # the rest waits for a due date
-        ],
-    )
-    def test_time_left_goes_by_the_rate_so_far(self, ended, after_s, next_in_s, left):
-        as_of = STARTED + timedelta(seconds=after_s)
-
-        assert left == pace.seconds_left(
-            ended=ended,
-            everything=10,
-            started_at=STARTED,
-            next_at=None if next_in_s is None else as_of + timedelta(seconds=next_in_s),
-            as_of=as_of,
-        )

@@ -1,13 +1,15 @@
 """What finance is told adds up, says as of when, and runs in no spreadsheet."""
 
+import threading
 from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.models import BillingEntity
-from billing.models import Step
+from accounts.models import BillingEntity, Hold
+from billing.models import RunProgress, Step
 from billing.models.usage import Kind
 from billing.reports import csv_cells, finance, lines, progress
 from tests.billing.builders import collect, grant, pay_by_hand
@@ -22,6 +24,7 @@ from tests.factories import (
     SummaryFactory,
     account_using,
 )
+from tests.workers import Aside, at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -211,6 +214,71 @@ class TestProgress:
             {"kind": "CHARGE", "state": "BLOCKED", "because": "a reason", "accounts": 1},
         ]
 
+    def test_lists_what_goes_on_by_itself_and_until_when(self):
+        late, failed = account_using("12.34"), account_using("1.00")
+        run = start_close()
+        run.steps.filter(account=late, kind="INVOICE").update(
+            run_at=AS_OF + timedelta(days=9999), because="not overdue yet"
+        )
+        run.steps.filter(account=failed, kind="INVOICE").update(
+            state="UNKNOWN", last_error="OSError: no route"
+        )
+
+        failing, waiting = progress.waiting(run)
+
+        assert (waiting["because"], waiting["steps"]) == ("not overdue yet", 1)
+        assert waiting["last_at"] == (AS_OF + timedelta(days=9999)).isoformat()
+        assert (failing["state"], failing["because"]) == ("UNKNOWN", "OSError: no route")
+        listed = progress.with_reason(run.steps.all(), "OSError: no route")
+        assert [step.account for step in listed] == [failed]
+        assert progress.final(run) == [
+            {"what": "steps", "count": 1, "until": (AS_OF + timedelta(days=9999)).isoformat()}
+        ]
+
+    def test_says_what_became_of_charging_by_currency(self):
+        account_using("12.34")
+        account_using("5.00", card="sandbox_declined")
+        account_using("7.00", card="sandbox_lost_reply")
+        account_using("900", currency="JPY")
+        run = start_close()
+        work("INVOICE")
+        assert [row["to_charge"] for row in progress.charges(run)] == [
+            {"count": 3, "amount": "24.34"},
+            {"count": 1, "amount": "900"},
+        ]
+
+        work("CHARGE")
+
+        euro, yen = progress.charges(run)
+        assert euro["charged"] == {"count": 1, "amount": "12.34"}
+        assert euro["declined"] == {"count": 1, "amount": "5.00"}
+        assert euro["on_its_way"] == {"count": 1, "amount": "7.00"}
+        assert yen["charged"] == {"count": 1, "amount": "900"}
+        assert {row["what"] for row in progress.final(run)} == {"payments"}
+
+    def test_says_who_is_held_and_what_they_owe(self):
+        held = account_using("12.34", card="sandbox_declined")
+        account_using("5.00")
+        run = finish(start_close())
+        Hold.objects.create(account=held, reason="MANUAL", placed_at=AS_OF)
+
+        facts = [tuple(row.values()) for row in progress.held(run)]
+
+        assert facts == [
+            ("OVERDUE", "EUR", 1, 1, "12.34"),
+            ("MANUAL", "EUR", 1, 0, "12.34"),
+        ]
+
+    def test_of_a_run_with_dunning_is_not_final_before_that_ends(self):
+        entity = EntityFactory(slug="patient", invoice_prefix="PA", retry_days=[3])
+        account_using("12.34", card="sandbox_declined", entity=entity)
+        run = finish(start_close(entity=entity))
+
+        [dunning] = progress.final(run)
+
+        assert (dunning["what"], dunning["count"]) == ("dunning", 1)
+        assert dunning["until"]
+
     def test_lists_the_decisions_where_the_world_had_changed(self):
         account = account_using("12.34")
         run = start_close()
@@ -222,6 +290,73 @@ class TestProgress:
             ("CHARGE", account),
             ("EMAIL", account),
         ]
+
+
+class TestProgressThatIsKept:
+    @pytest.fixture
+    def run(self, monkeypatch):
+        """A run that takes long to count."""
+        account_using("12.34")
+        monkeypatch.setattr(progress, "QUICK_MS", -1)
+        return start_close()
+
+    def test_is_shown_with_its_time_until_it_is_too_old(self, run):
+        first = progress.current(run, as_of=AS_OF)
+        work("INVOICE")
+
+        soon = progress.current(run, as_of=AS_OF + timedelta(seconds=29))
+        late = progress.current(run, as_of=AS_OF + timedelta(seconds=31))
+
+        assert soon.seen == first.seen
+        assert list(soon.seen["steps"]) == Step.Kind.values
+        assert (soon.is_due, first.is_due, late.is_due) == (True, False, False)
+        assert soon.seen["as_of"] == AS_OF.isoformat()
+        assert late.seen["steps"]["INVOICE"] == {"DONE": 1}
+
+    def test_is_counted_anew_for_every_page_while_that_is_quick(self, run, monkeypatch):
+        monkeypatch.setattr(progress, "QUICK_MS", 10_000)
+        progress.current(run, as_of=AS_OF)
+        work("INVOICE")
+
+        assert progress.current(run, as_of=AS_OF).seen["steps"]["INVOICE"] == {"DONE": 1}
+        assert RunProgress.objects.count() == 1
+
+    def test_is_counted_anew_when_the_run_has_ended(self, run):
+        progress.current(run, as_of=AS_OF)
+
+        assert progress.current(finish(run), as_of=AS_OF).seen["state"] == "FINISHED"
+
+    def test_is_counted_by_one_at_a_time(self, run):
+        first = progress.refresh(run, as_of=AS_OF)
+        work("INVOICE")
+        asked, answered = threading.Event(), threading.Event()
+
+        def count_slowly():
+            with transaction.atomic():
+                RunProgress.objects.select_for_update().get()
+                asked.set()
+                answered.wait(10)
+
+        other = Aside(count_slowly)
+        asked.wait(10)
+        seen = progress.refresh(run, as_of=AS_OF + timedelta(seconds=31))
+        answered.set()
+        other.join()
+
+        assert seen == first
+
+    def test_of_two_who_count_it_first_one_is_kept(self, run):
+        at_once(*(lambda: progress.refresh(run, as_of=AS_OF) for _ in range(2)))
+
+        assert RunProgress.objects.count() == 1
+
+    def test_is_counted_of_every_run_that_goes_on(self, run):
+        assert progress.refresh_running(as_of=AS_OF) == 1
+
+        finish(run)
+
+        assert progress.refresh_running(as_of=AS_OF) == 0
+        assert str(RunProgress.objects.get()) == f"{run} as of 2018-11-02 09:00:00"
 
 
 class TestCsvCells:

@@ -107,3 +107,10 @@ class TestScheduledTasks:
         tasks.ring_email()
 
         assert set(OrmQ.objects.values_list("key", flat=True)) == {"email"}
+
+
+def test_runs_that_go_on_are_counted_every_minute():
+    account_using("12.00")
+    start_close()
+
+    assert tasks.count_runs() == 1

@@ -8,17 +8,22 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+import time_machine
 from django.contrib.auth.models import Group
+from django.db import OperationalError
 from django.test import Client
+from django.utils import timezone
 
 from accounts.models import BillingEntity, Hold, PaymentMethod
 from billing import credits, payments
 from billing.admin import groups
 from billing.close import pipeline, runner, runs
 from billing.gateways import OutcomeUnknown
-from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt
+from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt, RunProgress
 from billing.models.usage import Kind
-from billing.views import pay
+from billing.reports import progress
+from billing.views import pay, run_steps
+from notifications import formats
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -787,10 +792,8 @@ class TestRunPage:
         page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/"))
 
         assert "add one to the catalogue, then retry this step" in page
-        assert (
-            f"/admin/billing/step/?run__id__exact={run.pk}&amp;kind__exact=INVOICE"
-            "&amp;state__exact=BLOCKED" in page
-        )
+        assert f"/runs/{run.pk}/steps/?kind=INVOICE&amp;state=BLOCKED&amp;because=no+price" in page
+        assert f"/admin/billing/closerun/{run.pk}/retry/" in page
         assert page.index("no price for") < page.index("its invoice step is blocked")
 
     def test_a_finished_one_stands_still(self):
@@ -902,3 +905,142 @@ class TestStartClose:
         response = staff("Finance").post("/runs/start/", self.form(month))
 
         assert f"{month}&#x27; is no month: enter year and month" in text(response)
+
+
+@pytest.mark.django_db
+class TestListOfRuns:
+    @pytest.mark.parametrize(
+        ("now", "said"),
+        [
+            ("2018-11-02 09:00", "over since 1 November 2018, 00:00 (UTC), and starts by itself"),
+            ("2018-10-31 23:00", "over since 1 October 2018, 00:00 (UTC)"),
+        ],
+    )
+    def test_says_which_month_is_not_started_yet(self, now, said):
+        AccountFactory()
+        finance = staff("Finance")
+
+        with time_machine.travel(f"{now}+00:00", tick=False):
+            finance.force_login(UserFactory(is_staff=True, is_superuser=True))
+            page = text(finance.get("/runs/"))
+
+        assert said in page
+
+    def test_of_the_month_that_goes_on_says_when_it_is_over(self):
+        start_run()
+        nobody = text(staff(is_superuser=True).get("/runs/"))
+        AccountFactory()
+
+        with time_machine.travel("2018-11-02 09:00+00:00", tick=False):
+            page = text(staff(is_superuser=True).get("/runs/"))
+
+        assert "no account, nothing to close." in nobody
+        assert "November 2018" in page
+        assert "over on 1 December 2018, 00:00 (UTC)" in page
+
+
+@pytest.mark.django_db
+class TestALargeRunsPage:
+    def test_shows_what_was_counted_last_and_counts_anew_once_it_is_out(self, monkeypatch):
+        invoiced("12.34")
+        run = CloseRun.objects.get()
+        client = staff(is_superuser=True)
+        monkeypatch.setattr(progress, "QUICK_MS", -1)
+        client.get(f"/runs/{run.pk}/")
+        first = RunProgress.objects.get()
+        RunProgress.objects.update(counted_at=timezone.now() - timedelta(seconds=20))
+
+        page = text(client.get(f"/runs/{run.pk}/"))
+
+        assert formats.instant(datetime.fromisoformat(first.seen["as_of"]), "en", "UTC") in page
+        assert RunProgress.objects.get().seen["as_of"] > first.seen["as_of"]
+
+    def test_is_out_even_if_it_cannot_be_counted(self, monkeypatch, caplog):
+        invoiced("12.34")
+        run = CloseRun.objects.get()
+        client = staff(is_superuser=True)
+        monkeypatch.setattr(progress, "QUICK_MS", -1)
+        client.get(f"/runs/{run.pk}/")
+        RunProgress.objects.update(counted_at=timezone.now() - timedelta(seconds=20))
+
+        def fail(*_args, **_facts):
+            raise OperationalError("the server is gone")
+
+        monkeypatch.setattr(progress, "refresh", fail)
+
+        assert client.get(f"/runs/{run.pk}/").status_code == 200
+        assert "could not be counted" in caplog.text
+
+    def test_asks_the_database_a_few_times_whatever_the_run_holds(
+        self, django_assert_max_num_queries
+    ):
+        for card in ("sandbox_visa", "sandbox_declined"):
+            account_using("12.34", card=card)
+        run = start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        client = staff(is_superuser=True)
+        client.get(f"/runs/{run.pk}/")
+
+        # Session, user, run, what is kept; and, counted anew: its lock, ten counts, its row.
+        with django_assert_max_num_queries(20):
+            client.get(f"/runs/{run.pk}/")
+
+
+@pytest.mark.django_db
+class TestStepsOfARun:
+    def test_are_filtered_by_step_state_and_reason(self):
+        priced = account_using("12.34")
+        unpriced = AccountFactory(name="Unpriced")
+        SummaryFactory(account=unpriced, unit_price=None)
+        run = start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        client = staff("Finance")
+        because = run.steps.get(kind="INVOICE", state="BLOCKED").because
+
+        everything = text(client.get(f"/runs/{run.pk}/steps/"))
+        blocked = text(client.get(f"/runs/{run.pk}/steps/?kind=INVOICE&state=BLOCKED"))
+        for_that = text(client.get(f"/runs/{run.pk}/steps/", {"because": because}))
+        nothing = text(client.get(f"/runs/{run.pk}/steps/?state=DEAD"))
+        nonsense = text(client.get(f"/runs/{run.pk}/steps/?state=ASLEEP&after=x"))
+
+        assert "The run" in everything
+        assert f'href="{priced.get_absolute_url()}"' in everything
+        assert f'href="{priced.get_absolute_url()}"' not in blocked
+        assert "no price for" in blocked
+        assert "kind__exact=INVOICE&amp;state__exact=BLOCKED" in blocked
+        assert for_that.count("Unpriced") == 1
+        assert "There is no such step." in nothing
+        assert "The run" in nonsense
+
+    def test_turn_pages_without_counting_them(self, monkeypatch):
+        monkeypatch.setattr(run_steps, "STEPS_PER_PAGE", 3)
+        account_using("12.34")
+        run = start_run()
+        client = staff(is_superuser=True)
+
+        first = text(client.get(f"/runs/{run.pk}/steps/"))
+        following = re.search(r'href="\?(after=\d+)"', first).group(1)
+        second = text(client.get(f"/runs/{run.pk}/steps/?{following}"))
+
+        assert "Next page" not in second
+        assert "The run" in second
+        assert "The run" not in first
+
+    def test_as_csv_are_read_in_chunks_and_hold_no_formulas(self, monkeypatch):
+        monkeypatch.setattr(run_steps, "CHUNK", 2)
+        account_using("12.34", name="=1+1")
+        run = start_run()
+
+        response = staff(is_superuser=True).get(f"/runs/{run.pk}/steps.csv?kind=HOLD")
+        whole = staff(is_superuser=True).get(f"/runs/{run.pk}/steps.csv")
+
+        rows = list(csv.DictReader(io.StringIO(response.getvalue().decode())))
+        assert [(row["kind"], row["account_name"]) for row in rows] == [("Hold", "'=1+1")]
+        assert len(whole.getvalue().decode().splitlines()) == 6
+
+    def test_are_for_staff_who_may(self):
+        run = start_run()
+        user = UserFactory(is_staff=True)
+
+        assert signed_in(user).get(f"/runs/{run.pk}/steps/").status_code == 403
+        assert Client().get(f"/runs/{run.pk}/steps.csv").status_code == 302

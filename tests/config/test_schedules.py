@@ -28,6 +28,7 @@ class TestSync:
 
         assert rows() == {
             "sweep": ("billing.tasks.sweep", 1),
+            "count runs": ("billing.tasks.count_runs", 1),
             "start due closes": ("billing.tasks.start_due_closes", 60),
             "start due reconciliations": ("billing.tasks.start_due_reconciliations", 60),
             "deliver mail": ("billing.tasks.ring_email", 1),

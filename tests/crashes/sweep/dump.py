@@ -59,6 +59,9 @@ def _counts(row: Any) -> bool:
         case "Executor" | "Contribution" | "Sweep":
             # Who did it.
             return False
+        case "RunProgress":
+            # Counted by whoever looked.
+            return False
     return True
 
 
