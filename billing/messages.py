@@ -1,20 +1,24 @@
 """
 What customers are told about their money, and whether it is still true just before it is sent.
 
-Leaves: each writes one message in the caller's transaction, under the account's lock, and returns
+Leaves: each writes a message in the caller's transaction, under the account's lock, and returns
 it, or None if the fact is told already. Each states the balance, and the instant it was true at.
 
 An account without an email address stops no money: what nobody could be told of stands on its
-timeline. Only `invoice_issued` raises, because sending it is all its step does.
+timeline. Only `invoices_issued` raises, because sending it is all its step does.
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 from django.conf import settings
-from django.db.models import Q, Sum
+from django.db.models import Q, Sum, prefetch_related_objects
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -23,12 +27,22 @@ from accounts import timeline
 from accounts.models import Account, Hold, PaymentMethod
 from billing import decisions, ledger, locks
 from billing.ledger import Standing
-from billing.models import Decision, Invoice, Payment, PaymentAttempt, PaymentReversal, Refund
+from billing.models import (
+    Allocation,
+    Decision,
+    Invoice,
+    LineItem,
+    Payment,
+    PaymentAttempt,
+    PaymentReversal,
+    Refund,
+)
 from billing.references import reference_of
 from notifications import catalog, outbox
 from notifications.catalog import Cancel, Keep, Rerender, Verdict
 from notifications.formats import Reader
 from notifications.models import Message
+from notifications.outbox import Letter
 
 INVOICE = "INVOICE"
 RECEIPT = "RECEIPT"
@@ -45,43 +59,43 @@ HOLD_LIFTED = "HOLD_LIFTED"
 PRODUCTS_LISTED = 20
 
 
-class _Mail(TypedDict):
-    """What outbox.enqueue and outbox.render ask for alike."""
+@dataclass(frozen=True)
+class Bill:
+    """An issued invoice, its locked account, and what that owes now."""
 
+    invoice: Invoice
     account: Account
-    kind: str
-    context: dict[str, Any]
-    amounts: dict[str, Any]
-    as_of: datetime
+    due_minor: int
+
+
+# A message with its account, locked, and what that owes now.
+Looked: TypeAlias = tuple[Message, Account, Standing]
 
 
 def register() -> None:
     """This will make our kinds known to the outbox, each with its recheck."""
-    catalog.register(INVOICE, recheck=recheck_invoice)
+    catalog.register(INVOICE, recheck=recheck_invoices)
     catalog.register(RECEIPT)
-    catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
-    catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
-    catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
-    catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
+    catalog.register(PAYMENT_FAILED, recheck=_each(recheck_payment_failed))
+    catalog.register(CONFIRMATION_NEEDED, recheck=_each(recheck_confirmation_needed))
+    catalog.register(CHARGE_ANNOUNCED, recheck=_each(recheck_charge_announced))
+    catalog.register(PAYMENT_REVERSED, recheck=_each(recheck_payment_reversed))
     catalog.register(REFUND_SENT)
-    catalog.register(REFUND_RETURNED, recheck=recheck_refund_returned)
-    catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
-    catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
+    catalog.register(REFUND_RETURNED, recheck=_each(recheck_refund_returned))
+    catalog.register(HOLD_PLACED, recheck=_each(recheck_hold_placed))
+    catalog.register(HOLD_LIFTED, recheck=_each(recheck_hold_lifted))
 
 
 # --- what is told
 
 
-def invoice_issued(
-    invoice: Invoice, *, account: Account, due_minor: int, as_of: datetime
-) -> Message | None:
+def invoices_issued(bills: Sequence[Bill], *, as_of: datetime) -> list[Message | None]:
     """
-    This will tell of an invoice: what for, how much, what is due, and how it will be paid.
+    This will tell of invoices: what for, how much, what is due, and how it will be paid.
 
-    :raises NoRecipient: if the account has no email address.
+    :raises NoRecipient: if an account has no email address.
     """
-    mail = _invoice(invoice, account=account, due_minor=due_minor, as_of=as_of)
-    return outbox.enqueue(fact=f"invoice:{invoice.pk}", **mail)
+    return outbox.enqueue_all(_invoices(bills, as_of=as_of))
 
 
 def payment_received(
@@ -111,24 +125,22 @@ def payment_received(
         "surplus": reader.money(surplus_minor, payment.currency) if surplus_minor > 0 else "",
         "credit": reader.money(credit_minor, payment.currency) if credit_minor > 0 else "",
     }
-    mail = _mail(RECEIPT, context, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"payment:{payment.pk}", mail)
+    fact = f"payment:{payment.pk}"
+    return _tell(_letter(RECEIPT, fact, context, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def payment_failed(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
     """This will tell that a card was declined, why in words, and what to do."""
-    mail = _payment_failed(attempt, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"attempt:{attempt.pk}", mail)
+    return _tell(_payment_failed(attempt, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def charge_announced(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
     """This will tell what a direct debit will collect, and on which day, days before it does."""
-    mail = _charge_announced(attempt, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"attempt:{attempt.pk}", mail)
+    return _tell(_charge_announced(attempt, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def confirmation_needed(
@@ -142,8 +154,16 @@ def confirmation_needed(
         "until": reader.instant(until),
         "confirm_link": attempt_link(attempt),
     }
-    mail = _mail(CONFIRMATION_NEEDED, context, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"attempt:{attempt.pk}", mail)
+    return _tell(
+        _letter(
+            CONFIRMATION_NEEDED,
+            f"attempt:{attempt.pk}",
+            context,
+            account=account,
+            due_minor=due_minor,
+            as_of=as_of,
+        )
+    )
 
 
 def was_asked_to_confirm(attempt: PaymentAttempt) -> bool:
@@ -155,48 +175,46 @@ def payment_reversed(
     reversal: PaymentReversal, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
     """This will tell that a payment went back, and what is owed now."""
-    mail = _payment_reversed(reversal, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"reversal:{reversal.pk}", mail)
+    return _tell(_payment_reversed(reversal, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def refund_sent(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
     """This will tell that money was paid back, and how."""
-    mail = _refund(REFUND_SENT, refund, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"refund:{refund.pk}:sent", mail)
+    return _tell(_refund(REFUND_SENT, refund, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def refund_returned(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
     """This will tell that a refund came back to us, as far as it is their credit now."""
-    mail = _refund(REFUND_RETURNED, refund, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"refund:{refund.pk}:returned", mail)
+    return _tell(
+        _refund(REFUND_RETURNED, refund, account=account, due_minor=due_minor, as_of=as_of)
+    )
 
 
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
     """This will tell that the account is on hold, and what lifts it."""
-    mail = _hold_placed(hold, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"hold:{hold.pk}:placed", mail)
+    return _tell(_hold_placed(hold, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def hold_lifted(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
     """This will tell that the hold is gone."""
-    mail = _mail(HOLD_LIFTED, {}, account=account, due_minor=due_minor, as_of=as_of)
-    return _tell(f"hold:{hold.pk}:lifted", mail)
+    fact = f"hold:{hold.pk}:lifted"
+    return _tell(_letter(HOLD_LIFTED, fact, {}, account=account, due_minor=due_minor, as_of=as_of))
 
 
-def _tell(fact: str, mail: _Mail) -> Message | None:
+def _tell(letter: Letter) -> Message | None:
     try:
-        return outbox.enqueue(fact=fact, **mail)
+        return outbox.enqueue(letter)
     except outbox.NoRecipient:
         timeline.record(
             timeline.event(
-                account_id=mail["account"].pk,
+                account_id=letter.account.pk,
                 kind="message.not_written",
-                summary=f"Nobody was told ({mail['kind']}): the account has no email address",
-                fact=fact,
+                summary=f"Nobody was told ({letter.kind}): the account has no email address",
+                fact=letter.fact,
             )
         )
         return None
@@ -205,66 +223,104 @@ def _tell(fact: str, mail: _Mail) -> Message | None:
 # --- what each says
 
 
-def _invoice(invoice: Invoice, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
+def _invoices(bills: Sequence[Bill], *, as_of: datetime) -> list[Letter]:
+    ids = [bill.invoice.pk for bill in bills]
+    settled, products = _settled_by(ids), _products(ids)
+    cards = _cards_to_charge([bill.account.pk for bill in bills], as_of=as_of)
+    prefetch_related_objects([bill.account for bill in bills], "entity")
+    return [
+        _invoice(
+            bill,
+            settled=settled.get(bill.invoice.pk, (0, 0)),
+            products=products.get(bill.invoice.pk, []),
+            card=cards.get(bill.account.pk),
+            as_of=as_of,
+        )
+        for bill in bills
+    ]
+
+
+def _invoice(
+    bill: Bill,
+    *,
+    settled: tuple[int, int],
+    products: list[tuple[str, int]],
+    card: PaymentMethod | None,
+    as_of: datetime,
+) -> Letter:
+    invoice, account = bill.invoice, bill.account
     reader = Reader.of(account)
-    credit_minor, paid_minor = _settled_by(invoice)
+    credit_minor, paid_minor = settled
     left_minor = max(invoice.total_minor, 0) - credit_minor - paid_minor
     assert invoice.due_at is not None, "an issued invoice says when it is due"
     context = {
         "number": invoice.number,
         "period": reader.period(invoice.period.month),
-        **_products(invoice, reader),
+        **_rows(products, currency=invoice.currency, reader=reader),
         "total": reader.money(invoice.total_minor, invoice.currency),
         "is_credit": invoice.total_minor < 0,
         "credit": reader.money(-credit_minor, invoice.currency) if credit_minor else "",
         "paid": reader.money(-paid_minor, invoice.currency) if paid_minor else "",
         "left": reader.money(left_minor, invoice.currency),
         "due_date": reader.date(invoice.due_at) if left_minor > 0 else "",
-        **_card_to_charge(account, as_of=as_of),
+        "card": str(card) if card else "",
+        "is_mandate": card.is_mandate if card else False,
         "bank_details": invoice.entity.bank_details,
         "reference": reference_of(account.pk),
     }
-    return _mail(INVOICE, context, account=account, due_minor=due_minor, as_of=as_of)
+    fact = f"invoice:{invoice.pk}"
+    return _letter(INVOICE, fact, context, account=account, due_minor=bill.due_minor, as_of=as_of)
 
 
-def _settled_by(invoice: Invoice) -> tuple[int, int]:
-    """How much of an invoice credit has settled, and how much payments."""
-    sums = invoice.allocations.aggregate(
-        credit=Sum("amount_minor", filter=Q(grant__isnull=False), default=0),
-        paid=Sum("amount_minor", filter=Q(payment__isnull=False), default=0),
+def _settled_by(invoice_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """By invoice: how much of it credit has settled, and how much payments."""
+    sums = (
+        Allocation.objects.filter(invoice__in=invoice_ids)
+        .values_list("invoice")
+        .annotate(
+            credit=Sum("amount_minor", filter=Q(grant__isnull=False), default=0),
+            paid=Sum("amount_minor", filter=Q(payment__isnull=False), default=0),
+        )
     )
-    return sums["credit"], sums["paid"]
+    return {invoice: (credit, paid) for invoice, credit, paid in sums}
 
 
-def _products(invoice: Invoice, reader: Reader) -> dict[str, Any]:
-    rows = list(
-        invoice.lines.values_list("product__name")
-        .annotate(amount_minor=Sum("amount_minor"))
-        .values_list("product__name", "amount_minor")
-        .order_by("-amount_minor", "product__name")
+def _products(invoice_ids: Sequence[int]) -> dict[int, list[tuple[str, int]]]:
+    """By invoice: what each product came to, the greatest first."""
+    sums = (
+        LineItem.objects.filter(invoice__in=invoice_ids)
+        .values_list("invoice", "product__name")
+        .annotate(minor=Sum("amount_minor"))
+        .order_by("invoice", "-minor", "product__name")
     )
-    listed, more = rows[:PRODUCTS_LISTED], rows[PRODUCTS_LISTED:]
     return {
-        "products": [
-            {"name": name, "amount": reader.money(minor, invoice.currency)}
-            for name, minor in listed
-        ],
-        "more_count": len(more),
-        "more_amount": reader.money(sum(minor for _, minor in more), invoice.currency),
+        invoice: [(name, minor) for _invoice, name, minor in rows]
+        for invoice, rows in groupby(sums, key=itemgetter(0))
     }
 
 
-def _card_to_charge(account: Account, *, as_of: datetime) -> dict[str, Any]:
-    """The card or mandate the close will charge: "Visa ···· 4242"; empty if there is none that can be."""
-    card = account.payment_methods.filter(is_default=True, state=PaymentMethod.State.ACTIVE).first()
-    if card is None or card.has_expired(as_of):
-        return {"card": "", "is_mandate": False}
-    return {"card": str(card), "is_mandate": card.is_mandate}
+def _rows(products: list[tuple[str, int]], *, currency: str, reader: Reader) -> dict[str, Any]:
+    listed, more = products[:PRODUCTS_LISTED], products[PRODUCTS_LISTED:]
+    return {
+        "products": [
+            {"name": name, "amount": reader.money(minor, currency)} for name, minor in listed
+        ],
+        "more_count": len(more),
+        "more_amount": reader.money(sum(minor for _, minor in more), currency) if more else "",
+    }
+
+
+def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
+    """By account: the card or mandate the close will charge, if there is one that can be."""
+    cards = PaymentMethod.objects.filter(
+        account__in=account_ids, is_default=True, state=PaymentMethod.State.ACTIVE
+    )
+    return {card.account_id: card for card in cards if not card.has_expired(as_of)}
 
 
 def _payment_failed(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
-) -> _Mail:
+) -> Letter:
     reader = Reader.of(account)
     reason, advice = decline_in_words(attempt)
     case = attempt.case if attempt.case and attempt.case.closed_at is None else None
@@ -278,12 +334,13 @@ def _payment_failed(
         "next_try": reader.date(next_try_at) if next_try_at else "",
         "held_on": reader.date(case.ends_at) if case else "",
     }
-    return _mail(PAYMENT_FAILED, context, account=account, due_minor=due_minor, as_of=as_of)
+    fact = f"attempt:{attempt.pk}"
+    return _letter(PAYMENT_FAILED, fact, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
 def _charge_announced(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
-) -> _Mail:
+) -> Letter:
     assert attempt.charge_date is not None, f"{attempt} is charged at once"
     reader = Reader.of(account)
     context = {
@@ -291,41 +348,55 @@ def _charge_announced(
         "card": str(attempt.payment_method),
         "charge_date": reader.day(attempt.charge_date),
     }
-    return _mail(CHARGE_ANNOUNCED, context, account=account, due_minor=due_minor, as_of=as_of)
+    fact = f"attempt:{attempt.pk}"
+    return _letter(
+        CHARGE_ANNOUNCED, fact, context, account=account, due_minor=due_minor, as_of=as_of
+    )
 
 
 def _payment_reversed(
     reversal: PaymentReversal, *, account: Account, due_minor: int, as_of: datetime
-) -> _Mail:
+) -> Letter:
     payment, reader = reversal.payment, Reader.of(account)
     context = {
         "amount": reader.money(reversal.amount_minor, payment.currency),
         "method": payment.method,
         "paid_on": reader.date(payment.received_at),
     }
-    return _mail(PAYMENT_REVERSED, context, account=account, due_minor=due_minor, as_of=as_of)
+    fact = f"reversal:{reversal.pk}"
+    return _letter(
+        PAYMENT_REVERSED, fact, context, account=account, due_minor=due_minor, as_of=as_of
+    )
 
 
 def _refund(
     kind: str, refund: Refund, *, account: Account, due_minor: int, as_of: datetime
-) -> _Mail:
+) -> Letter:
     payment, reader = refund.payment, Reader.of(account)
     context = {
         "amount": reader.money(refund.amount_minor - refund.lost_minor, refund.currency),
         "method": payment.method,
         "paid_on": reader.date(payment.received_at),
     }
-    return _mail(kind, context, account=account, due_minor=due_minor, as_of=as_of)
+    fact = f"refund:{refund.pk}:{'sent' if kind == REFUND_SENT else 'returned'}"
+    return _letter(kind, fact, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
-def _hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> _Mail:
+def _hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Letter:
     context = {"is_overdue": hold.reason == Hold.Reason.OVERDUE}
-    return _mail(HOLD_PLACED, context, account=account, due_minor=due_minor, as_of=as_of)
+    fact = f"hold:{hold.pk}:placed"
+    return _letter(HOLD_PLACED, fact, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
-def _mail(
-    kind: str, context: dict[str, Any], *, account: Account, due_minor: int, as_of: datetime
-) -> _Mail:
+def _letter(
+    kind: str,
+    fact: str,
+    context: dict[str, Any],
+    *,
+    account: Account,
+    due_minor: int,
+    as_of: datetime,
+) -> Letter:
     reader = Reader.of(account)
     balance = {
         "has_due": due_minor > 0,
@@ -333,9 +404,10 @@ def _mail(
         "as_of": reader.instant(as_of),
         "pay_link": pay_link(account),
     }
-    return _Mail(
+    return Letter(
         account=account,
         kind=kind,
+        fact=fact,
         context={**context, **balance},
         amounts={"due_minor": due_minor, "currency": account.currency},
         as_of=as_of,
@@ -417,22 +489,48 @@ def decline_in_words(attempt: PaymentAttempt) -> tuple[Promise | str, Promise | 
 # --- whether it is still true
 
 
-def recheck_invoice(message: Message, as_of: datetime) -> Verdict:
+def recheck_invoices(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
     """Settled by a payment: the receipt tells it. Another balance: the mail says that one."""
-    account, standing = _look(message, as_of=as_of)
-    invoice = Invoice.objects.get(pk=int(_subject(message)))
-    if _stated(message) > 0 and _is_paid(invoice):
-        return _cancel(message, standing, because="settled meanwhile: the receipt tells it")
-    return _keep_or_rerender(
-        message,
-        standing,
-        lambda: _invoice(invoice, account=account, due_minor=standing.due_minor, as_of=as_of),
+    looked = _look(messages, as_of=as_of)
+    paid = _paid_by_a_payment(_invoice_of(m) for m in messages if _stated(m) > 0)
+    anew = _invoices_anew(
+        [each for each in looked if _invoice_of(each[0]) not in paid], as_of=as_of
     )
+    verdicts: list[Verdict] = []
+    for message, _account, standing in looked:
+        if _stated(message) > 0 and _invoice_of(message) in paid:
+            because = "settled meanwhile: the receipt tells it"
+            verdicts.append(_cancel(message, standing, because=because))
+        else:
+            verdicts.append(
+                _keep_or_rerender(message, standing, partial(anew.__getitem__, message.pk))
+            )
+    return verdicts
 
 
-def recheck_payment_failed(message: Message, as_of: datetime) -> Verdict:
+def _invoices_anew(looked: Sequence[Looked], *, as_of: datetime) -> dict[uuid.UUID, Letter]:
+    """By message: what those would say now that state another balance."""
+    changed = [each for each in looked if each[2].due_minor != _stated(each[0])]
+    if not changed:
+        return {}
+    invoices = Invoice.objects.select_related("period", "entity").in_bulk(
+        [_invoice_of(message) for message, *_ in changed]
+    )
+    bills = [
+        Bill(invoices[_invoice_of(message)], account, standing.due_minor)
+        for message, account, standing in changed
+    ]
+    letters = _invoices(bills, as_of=as_of)
+    return {message.pk: letter for (message, *_), letter in zip(changed, letters, strict=True)}
+
+
+def _invoice_of(message: Message) -> int:
+    return int(_subject(message))
+
+
+def recheck_payment_failed(looked: Looked, as_of: datetime) -> Verdict:
     """Nothing is due any more: there is nothing to be done about it."""
-    account, standing = _look(message, as_of=as_of)
+    message, account, standing = looked
     attempt = PaymentAttempt.objects.get(pk=uuid.UUID(_subject(message)))
     if standing.due_minor <= 0:
         return _cancel(message, standing, because="settled meanwhile", attempt=attempt)
@@ -446,9 +544,9 @@ def recheck_payment_failed(message: Message, as_of: datetime) -> Verdict:
     )
 
 
-def recheck_charge_announced(message: Message, as_of: datetime) -> Verdict:
+def recheck_charge_announced(looked: Looked, as_of: datetime) -> Verdict:
     """Given up, or handed to the bank already: an announcement would not be true, or late."""
-    account, standing = _look(message, as_of=as_of)
+    message, account, standing = looked
     attempt = PaymentAttempt.objects.get(pk=uuid.UUID(_subject(message)))
     if attempt.state not in {PaymentAttempt.State.RESERVED, PaymentAttempt.State.PREPARED}:
         because = "not collected on that day" if not attempt.submitted_at else "collected already"
@@ -463,9 +561,9 @@ def recheck_charge_announced(message: Message, as_of: datetime) -> Verdict:
     )
 
 
-def recheck_confirmation_needed(message: Message, as_of: datetime) -> Verdict:
+def recheck_confirmation_needed(looked: Looked, as_of: datetime) -> Verdict:
     """Confirmed, or given up: there is nothing to confirm any more."""
-    _account, standing = _look(message, as_of=as_of)
+    message, _account, standing = looked
     attempt = PaymentAttempt.objects.get(pk=uuid.UUID(_subject(message)))
     if attempt.state != PaymentAttempt.State.REQUIRES_ACTION:
         because = "there is nothing to confirm any more"
@@ -473,9 +571,9 @@ def recheck_confirmation_needed(message: Message, as_of: datetime) -> Verdict:
     return Keep()
 
 
-def recheck_payment_reversed(message: Message, as_of: datetime) -> Verdict:
+def recheck_payment_reversed(looked: Looked, as_of: datetime) -> Verdict:
     """The payment stays gone, whatever was paid since: only the balance may be another."""
-    account, standing = _look(message, as_of=as_of)
+    message, account, standing = looked
     reversal = PaymentReversal.objects.select_related("payment").get(pk=int(_subject(message)))
     return _keep_or_rerender(
         message,
@@ -486,9 +584,9 @@ def recheck_payment_reversed(message: Message, as_of: datetime) -> Verdict:
     )
 
 
-def recheck_refund_returned(message: Message, as_of: datetime) -> Verdict:
+def recheck_refund_returned(looked: Looked, as_of: datetime) -> Verdict:
     """It stays sent back: only the balance may be another."""
-    account, standing = _look(message, as_of=as_of)
+    message, account, standing = looked
     refund = Refund.objects.select_related("payment").get(pk=uuid.UUID(_subject(message)))
     return _keep_or_rerender(
         message,
@@ -499,9 +597,9 @@ def recheck_refund_returned(message: Message, as_of: datetime) -> Verdict:
     )
 
 
-def recheck_hold_placed(message: Message, as_of: datetime) -> Verdict:
+def recheck_hold_placed(looked: Looked, as_of: datetime) -> Verdict:
     """Lifted again: there is no hold to tell of."""
-    account, standing = _look(message, as_of=as_of)
+    message, account, standing = looked
     hold = Hold.objects.get(pk=int(_subject(message)))
     if hold.lifted_at is not None:
         return _cancel(message, standing, because="the hold was lifted meanwhile", hold=hold)
@@ -513,8 +611,9 @@ def recheck_hold_placed(message: Message, as_of: datetime) -> Verdict:
     )
 
 
-def recheck_hold_lifted(message: Message, as_of: datetime) -> Verdict:
+def recheck_hold_lifted(looked: Looked, as_of: datetime) -> Verdict:
     """They were never told of the hold: its end would only puzzle them."""
+    message, _account, _standing = looked
     placed = message.fact.replace(":lifted", ":placed")
     if Message.objects.filter(
         kind=HOLD_PLACED, fact=placed, state=Message.State.CANCELLED
@@ -523,9 +622,20 @@ def recheck_hold_lifted(message: Message, as_of: datetime) -> Verdict:
     return Keep()
 
 
-def _look(message: Message, *, as_of: datetime) -> tuple[Account, Standing]:
-    account = locks.account_for_update(message.account_id)
-    return account, ledger.standing(account.pk, as_of=as_of)
+def _look(messages: Sequence[Message], *, as_of: datetime) -> list[Looked]:
+    """Each message with its account, locked, and what that owes now."""
+    accounts = locks.accounts_for_update({message.account_id for message in messages})
+    standings = ledger.standings(accounts, as_of=as_of)
+    return [(m, accounts[m.account_id], standings[m.account_id]) for m in messages]
+
+
+def _each(judge: Callable[[Looked, datetime], Verdict]) -> catalog.Recheck:
+    """A recheck of many that are rarely many: their accounts are locked at once, each is judged by itself."""
+
+    def recheck(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
+        return [judge(looked, as_of) for looked in _look(messages, as_of=as_of)]
+
+    return recheck
 
 
 def _subject(message: Message) -> str:
@@ -537,11 +647,10 @@ def _stated(message: Message) -> int:
     return int(message.amounts["due_minor"])
 
 
-def _is_paid(invoice: Invoice) -> bool:
-    return (
-        invoice.settled_at is not None
-        and invoice.allocations.filter(payment__isnull=False).exists()
-    )
+def _paid_by_a_payment(invoice_ids: Iterable[int]) -> set[int]:
+    """Those of the invoices that are settled, by a payment at least in part."""
+    settled = Invoice.objects.filter(pk__in=[*invoice_ids], settled_at__isnull=False)
+    return set(settled.filter(allocations__payment__isnull=False).values_list("pk", flat=True))
 
 
 def _cancel(message: Message, standing: Standing, *, because: str, **links: Any) -> Cancel:
@@ -550,13 +659,13 @@ def _cancel(message: Message, standing: Standing, *, because: str, **links: Any)
 
 
 def _keep_or_rerender(
-    message: Message, standing: Standing, again: Callable[[], _Mail], **links: Any
+    message: Message, standing: Standing, again: Callable[[], Letter], **links: Any
 ) -> Verdict:
     if standing.due_minor == _stated(message):
         return Keep()
     because = "the balance had changed: rendered anew"
     _decide(message, standing, did=Decision.Did.DONE, because=because, **links)
-    return Rerender(outbox.render(**again()), because)
+    return Rerender(outbox.render(again()), because)
 
 
 def _decide(message: Message, standing: Standing, *, did: str, because: str, **links: Any) -> None:

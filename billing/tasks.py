@@ -8,7 +8,7 @@ from django.utils import timezone
 from billing import doorbell, inbound, reconciliation
 from billing.close import runner, runs, sweeper
 from billing.reports import progress
-from notifications import delivery
+from notifications import delivery, mail_server
 
 # Well under the cluster's timeout, so that it never has to kill one.
 DRAIN_SECONDS = 45
@@ -28,6 +28,7 @@ def drain(lane: str) -> int:
     while lane == "email" and time.monotonic() < stop_at:
         if delivery.deliver(as_of=timezone.now()) == delivery.Delivered():
             break
+    mail_server.hang_up()
     sweeper.release_reports()
     return worked
 

@@ -2,11 +2,11 @@
 The kinds of messages there are, and how each is rechecked just before it is sent.
 
 A kind is registered by the app that writes it, when that app is ready: this one knows no invoice.
-The recheck runs inside delivery's transaction, may lock and write what is its own, and answers with
-a verdict.
+The recheck is asked about many messages of the kind at once. It runs inside delivery's transaction,
+may lock and write what is its own, and answers with a verdict on each, in their order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -48,7 +48,7 @@ class Rerender:
 
 
 Verdict: TypeAlias = Keep | Cancel | Rerender
-Recheck: TypeAlias = Callable[[Message, datetime], Verdict]
+Recheck: TypeAlias = Callable[[Sequence[Message], datetime], Sequence[Verdict]]
 
 
 class UnknownKind(LookupError):
@@ -63,14 +63,14 @@ def register(kind: str, *, recheck: Recheck | None = None) -> None:
     _RECHECKS[kind] = recheck
 
 
-def recheck(message: Message, *, as_of: datetime) -> Verdict:
+def recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[Verdict]:
     """
-    This will ask whether a message is still true.
+    This will ask whether messages, all of one kind, are still true.
 
-    :raises UnknownKind: if no app has registered its kind.
+    :raises UnknownKind: if no app has registered their kind.
     """
-    ask = _RECHECKS[check(message.kind)]
-    return ask(message, as_of) if ask else Keep()
+    ask = _RECHECKS[check(messages[0].kind)]
+    return ask(messages, as_of) if ask else [Keep()] * len(messages)
 
 
 def check(kind: str) -> str:

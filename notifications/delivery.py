@@ -1,5 +1,5 @@
 """
-Deliver what the outbox holds: claim, recheck, send with nothing open, finish.
+Deliver what the outbox holds: claim, recheck, send with nothing open, finish; each for many at once.
 
 Any number of workers may do so at once. SMTP cannot be exactly-once: a worker killed between the
 server's "accepted" and our commit sends again. So nothing is lost, and each repeat carries the same
@@ -10,35 +10,35 @@ import logging
 import smtplib
 import uuid
 from collections import Counter
-from collections.abc import Collection
-from contextlib import closing, suppress
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import format_datetime, parseaddr
+from itertools import groupby
 from random import SystemRandom
-from typing import Any
 
-from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.core.mail import EmailMultiAlternatives, get_connection
-from django.core.validators import validate_email
-from django.db import transaction
-from django.db.models import F, Q
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts import timeline
-from notifications import catalog
+from notifications import catalog, mail_server
 from notifications.catalog import Cancel, Rerender
+from notifications.mail import NotDeliverable
+from notifications.mail_server import MailServerDown, NotBegun
 from notifications.models import Message
 
 logger = logging.getLogger(__name__)
 
 State = Message.State
 
-# Renewed before each send, so it has to outlast one message, not the batch.
+# How many are asked about, and written down, together.
+BATCH = 100
+# Renewed by the recheck. It has to outlast what follows: the time in which sending may begin, and one
+# mail of four words with a server that takes its whole timeout for each.
 LEASE = timedelta(seconds=60)
-# Per word with the server. A send is four (MAIL, RCPT, DATA, the text): all within the lease.
-SMTP_TIMEOUT_SECONDS = 10
+# What was found true is not sent later than this: it is asked about again.
+BEGIN_WITHIN = timedelta(seconds=10)
 MAX_TRIES = 8
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(hours=1)
@@ -56,12 +56,8 @@ class Delivered:
     failed: int = 0
 
 
-class MailServerDown(Exception):
-    """The mail server cannot be reached, or does not let us in."""
-
-
 class LeaseLost(Exception):
-    """Another worker has taken the message over: it is no longer ours to write."""
+    """Another worker has taken a message over: it is no longer ours to write."""
 
 
 class NotDead(Exception):
@@ -69,7 +65,7 @@ class NotDead(Exception):
 
 
 def deliver(
-    *, as_of: datetime, limit: int = 50, message_ids: Collection[uuid.UUID] | None = None
+    *, as_of: datetime, limit: int = BATCH, message_ids: Collection[uuid.UUID] | None = None
 ) -> Delivered:
     """
     This will deliver up to `limit` due messages, or those of the given ones that are due.
@@ -78,13 +74,17 @@ def deliver(
     others; it is tried again later, or is dead with its last error beside it.
     """
     messages = _claim(limit=limit, message_ids=message_ids)
-    with closing(_MailServer()) as server:
-        ends = Counter(_deliver_one(message, server=server, as_of=as_of) for message in messages)
+    worn_out = [message for message in messages if message.attempts > MAX_TRIES]
+    ends = _finish([_End(m, State.DEAD, last_error=KILLS_ITS_WORKER) for m in worn_out])
+    ends += _deliver([m for m in messages if m.attempts <= MAX_TRIES], as_of=as_of)
     return Delivered(
         sent=ends[State.SENT],
         cancelled=ends[State.CANCELLED],
         failed=ends[State.QUEUED] + ends[State.DEAD],
     )
+
+
+KILLS_ITS_WORKER = f"{MAX_TRIES} tries ended without a word: the worker was killed"
 
 
 def retry(message: Message, *, actor: str = "system") -> None:
@@ -138,138 +138,126 @@ def _claim(*, limit: int, message_ids: Collection[uuid.UUID] | None) -> list[Mes
     return messages
 
 
-# --- one message
+# --- one batch
 
 
-def _deliver_one(message: Message, *, server: "_MailServer", as_of: datetime) -> str | None:
-    """The state it ends in; None where another worker has taken it over."""
+def _deliver(messages: Sequence[Message], *, as_of: datetime) -> Counter[str]:
+    """How many came to which end."""
+    ends: Counter[str] = Counter()
+    if not messages:
+        return ends
     try:
-        return _try_one(message, server=server, as_of=as_of)
-    except LeaseLost:
-        logger.warning("Message %s: the lease was lost, another worker has it", message.pk)
-        return None
-
-
-def _try_one(message: Message, *, server: "_MailServer", as_of: datetime) -> str:
-    if message.attempts > MAX_TRIES:
-        return _bury(message, f"{MAX_TRIES} tries ended without a word: the worker was killed")
-    try:
-        server.open()
-        if _recheck(message, as_of=as_of) == State.CANCELLED:
-            return State.CANCELLED
-        server.send(_email(message))
-    except LeaseLost:
-        raise
+        mail_server.reach()
     except MailServerDown as error:
-        return _put_back(message, error)
+        return _finish([_end(message, error) for message in messages])
+    true = _still_true(messages, as_of=as_of, ends=ends)
+    sending = mail_server.send(true, begin_within=BEGIN_WITHIN.total_seconds())
+    with closing(sending):
+        for tried in sending:
+            ends += _finish([_end(message, error) for message, error in tried])
+    return ends
+
+
+def _still_true(
+    messages: Sequence[Message], *, as_of: datetime, ends: Counter[str]
+) -> list[Message]:
+    """Those that are to be sent, each kind asked about at once; the others come to their end."""
+    by_kind = groupby(sorted(messages, key=lambda m: m.kind), key=lambda m: m.kind)
+    return [
+        message
+        for _kind, of_a_kind in by_kind
+        for message in _ask(list(of_a_kind), as_of=as_of, ends=ends)
+    ]
+
+
+def _ask(messages: Sequence[Message], *, as_of: datetime, ends: Counter[str]) -> list[Message]:
+    try:
+        verdicts = _recheck(messages, as_of=as_of)
     except Exception as error:  # noqa: BLE001 - one message's defect must not stop the others
-        return _note_failure(message, error)
-    return _finish(message, State.SENT, sent_at=Now())
+        if len(messages) == 1:
+            _could_not_ask(messages[0], error, ends=ends)
+            return []
+        # One by one, so that only whose fault it is comes to harm.
+        return [m for message in messages for m in _ask([message], as_of=as_of, ends=ends)]
+    ends[State.CANCELLED] += sum(isinstance(verdict, Cancel) for verdict in verdicts)
+    for message, verdict in zip(messages, verdicts, strict=True):
+        if isinstance(verdict, Rerender):
+            message.__dict__.update(vars(verdict.content))
+    return [m for m, said in zip(messages, verdicts, strict=True) if not isinstance(said, Cancel)]
+
+
+def _could_not_ask(message: Message, error: Exception, *, ends: Counter[str]) -> None:
+    if isinstance(error, LeaseLost):
+        logger.warning("%s: the lease was lost, another worker has it", error)
+    else:
+        ends += _finish([_end(message, error)])
 
 
 @transaction.atomic(durable=True)
-def _recheck(message: Message, *, as_of: datetime) -> str:
+def _recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[catalog.Verdict]:
     """
-    This will ask whether the message is still true, and write the answer down.
+    This will ask whether messages of a kind are still true, and write the answers down.
 
-    A lost lease rolls back what the recheck wrote.
+    :raises LeaseLost: if one is another worker's by now; what the recheck wrote is taken back.
     """
-    verdict = catalog.recheck(message, as_of=as_of)
-    if isinstance(verdict, Cancel):
-        return _finish(message, State.CANCELLED, because=verdict.because[:300])
-    if isinstance(verdict, Rerender):
-        said = vars(verdict.content)
-        _write(message, because=verdict.because[:300], **said)
-        message.__dict__.update(said)
-    _write(message, lease_until=Now() + LEASE)
-    return State.SENDING
-
-
-# --- send
-
-
-class NotDeliverable(Exception):
-    """This message can never be delivered as it is; trying again would change nothing."""
-
-
-class _MailServer:
-    """One connection for the batch, opened anew after an error: what it left open is unknown."""
-
-    def __init__(self) -> None:
-        timeout = settings.EMAIL_TIMEOUT or SMTP_TIMEOUT_SECONDS
-        self._connection = get_connection(timeout=timeout)
-        self._down: MailServerDown | None = None
-
-    def open(self) -> None:
-        """
-        This will connect, unless connected; after one refusal it does not ask again.
-
-        :raises MailServerDown: if it cannot.
-        """
-        if self._down:
-            raise self._down
-        try:
-            self._connection.open()
-        except OSError as error:
-            self._down = MailServerDown(repr(error))
-            raise self._down from error
-
-    def send(self, email: EmailMultiAlternatives) -> None:
-        try:
-            self._connection.send_messages([email])
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._connection.close()
-
-
-def _email(message: Message) -> EmailMultiAlternatives:
-    try:
-        validate_email(message.recipient)
-    except ValidationError as error:
-        raise NotDeliverable(f"{message.recipient!r} is no email address") from error
-    email = EmailMultiAlternatives(
-        subject=message.subject,
-        body=message.body_text,
-        from_email=settings.DEFAULT_FROM_EMAIL,
-        to=[message.recipient],
-        headers={
-            "Message-ID": message_id(message),
-            "Date": format_datetime(message.created_at),
-            "Auto-Submitted": "auto-generated",
-            "Content-Language": message.locale,
-        },
+    verdicts = catalog.recheck(messages, as_of=as_of)
+    answers = list(zip(messages, verdicts, strict=True))
+    ours = 0
+    for message, verdict in answers:
+        if isinstance(verdict, Rerender):
+            said = vars(verdict.content)
+            _held([message]).update(because=verdict.because[:300], **said)
+    ours += _held([m for m, verdict in answers if not isinstance(verdict, Cancel)]).update(
+        lease_until=Now() + LEASE
     )
-    email.attach_alternative(message.body_html, "text/html")
-    try:
-        email.message()
-    except ValueError as error:  # BadHeaderError: a line break in a header
-        raise NotDeliverable(str(error)) from error
-    return email
+    ours += _write_ends(
+        [
+            _End(message, State.CANCELLED, because=verdict.because[:300])
+            for message, verdict in answers
+            if isinstance(verdict, Cancel)
+        ]
+    ).total()
+    if ours < len(messages):
+        raise LeaseLost(f"Message {messages[0].pk}" if len(messages) == 1 else "Some message")
+    return verdicts
 
 
-def message_id(message: Message) -> str:
-    """The Message-ID of every try of this message."""
-    domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
-    return f"<{message.pk}@{domain}>"
+def _held(messages: Sequence[Message]) -> QuerySet[Message]:
+    """Those that we hold the lease of."""
+    ids = [message.pk for message in messages]
+    return Message.objects.filter(pk__in=ids, lease_token__in={m.lease_token for m in messages})
 
 
-# --- what became of it
+# --- what became of each
 
 
-def _note_failure(message: Message, error: Exception) -> str:
+@dataclass(frozen=True)
+class _End:
+    """What is written beside a message when its batch is through with it."""
+
+    message: Message
+    state: str
+    because: str = ""
+    last_error: str = ""
+    wait: timedelta = timedelta(0)
+    is_a_try: bool = True
+
+
+def _end(message: Message, error: Exception | None) -> _End:
+    match error:
+        case None:
+            return _End(message, State.SENT)
+        case NotBegun():
+            return _End(message, State.QUEUED, is_a_try=False)
+        case MailServerDown():
+            logger.warning("Message %s: the mail server is down: %s", message.pk, error)
+            return _End(
+                message, State.QUEUED, last_error=str(error), wait=SERVER_RETRY, is_a_try=False
+            )
     logger.warning("Message %s: try %d failed: %r", message.pk, message.attempts, error)
     if _is_permanent(error) or message.attempts >= MAX_TRIES:
-        return _bury(message, repr(error))
-    return _finish(
-        message,
-        State.QUEUED,
-        next_attempt_at=Now() + _delay(message.attempts),
-        last_error=repr(error),
-    )
+        return _End(message, State.DEAD, last_error=repr(error))
+    return _End(message, State.QUEUED, last_error=repr(error), wait=_delay(message.attempts))
 
 
 def _is_permanent(error: Exception) -> bool:
@@ -290,32 +278,44 @@ def _delay(attempts: int) -> timedelta:
     return min(LONGEST_RETRY, FIRST_RETRY * (1 << (attempts - 1))) * SystemRandom().random()
 
 
-def _put_back(message: Message, error: MailServerDown) -> str:
-    logger.warning("Message %s: the mail server is down: %s", message.pk, error)
-    return _finish(
-        message,
-        State.QUEUED,
-        attempts=F("attempts") - 1,
-        next_attempt_at=Now() + SERVER_RETRY,
-        last_error=str(error),
-    )
+def _finish(ends: Sequence[_End]) -> Counter[str]:
+    """This will write down what became of messages we hold the lease of. Returns how many came to which."""
+    written = _write_ends(ends)
+    if lost := len(ends) - written.total():
+        logger.warning("%d messages: the lease was lost, another worker has them", lost)
+    return written
 
 
-def _bury(message: Message, last_error: str) -> str:
-    return _finish(message, State.DEAD, last_error=last_error)
+def _write_ends(ends: Sequence[_End]) -> Counter[str]:
+    if not ends:
+        return Counter()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            FINISH,
+            {
+                "ids": [str(end.message.pk) for end in ends],
+                "tokens": [str(end.message.lease_token) for end in ends],
+                "states": [end.state for end in ends],
+                "because": [end.because for end in ends],
+                "errors": [end.last_error for end in ends],
+                "waits": [end.wait for end in ends],
+                "tries": [int(end.is_a_try) for end in ends],
+            },
+        )
+        return Counter(state for (state,) in cursor.fetchall())
 
 
-def _finish(message: Message, state: str, **changes: Any) -> str:
-    _write(message, state=state, lease_token=None, lease_until=None, **changes)
-    return state
-
-
-def _write(message: Message, **changes: Any) -> None:
-    """
-    This will write to a message that we hold the lease of.
-
-    :raises LeaseLost: if it is another worker's by now; nothing is written.
-    """
-    ours = Message.objects.filter(pk=message.pk, lease_token=message.lease_token)
-    if not ours.update(**changes):
-        raise LeaseLost(message.pk)
+FINISH = """
+UPDATE notifications_message m
+   SET state = e.state, lease_token = NULL, lease_until = NULL,
+       sent_at = CASE e.state WHEN 'SENT' THEN statement_timestamp() END,
+       next_attempt_at = CASE e.state WHEN 'QUEUED' THEN statement_timestamp() + e.wait ELSE m.next_attempt_at END,
+       attempts = m.attempts - 1 + e.tries,
+       because = coalesce(nullif(e.because, ''), m.because),
+       last_error = coalesce(nullif(e.error, ''), m.last_error)
+  FROM unnest(%(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::text[], %(because)s::text[],
+              %(errors)s::text[], %(waits)s::interval[], %(tries)s::smallint[])
+       AS e(id, token, state, because, error, wait, tries)
+ WHERE m.id = e.id AND m.lease_token = e.token
+RETURNING m.state
+"""

@@ -140,6 +140,8 @@ if env.str("EMAIL_URL", default=""):  # pragma: no cover - tests name their own 
 else:
     EMAIL_BACKEND = "config.mail_files.EmlFileBackend"
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Billing <billing@localhost>")
+# To one mail server, from one worker, at most; opened only as far as its answers are slow.
+EMAIL_CONNECTIONS = env.int("EMAIL_CONNECTIONS", default=8)
 EMAIL_FILE_PATH = env.str("EMAIL_FILE_PATH", default=str(BASE_DIR / ".data" / "mail"))
 
 # The sandbox provider's own book: outside our database, so outside our transactions.

@@ -7,6 +7,7 @@ from django.core import mail
 
 from accounts.models import Account, Hold, PaymentMethod, TimelineEvent
 from billing import ledger, messages
+from billing.messages import Bill
 from billing.models import (
     Allocation,
     BillingPeriod,
@@ -167,16 +168,9 @@ def held(of: Account, reason: str = Hold.Reason.OVERDUE) -> Hold:
     return Hold.objects.create(account=of, reason=reason, placed_at=AS_OF)
 
 
-def tell_of(invoice: Invoice, **said: Any) -> Message:
-    message = messages.invoice_issued(
-        invoice,
-        account=invoice.account,
-        **{
-            "due_minor": ledger.standing(invoice.account_id, as_of=AS_OF).due_minor,
-            "as_of": AS_OF,
-            **said,
-        },
-    )
+def tell_of(invoice: Invoice) -> Message:
+    due_minor = ledger.standing(invoice.account_id, as_of=AS_OF).due_minor
+    [message] = messages.invoices_issued([Bill(invoice, invoice.account, due_minor)], as_of=AS_OF)
     assert message is not None
     return message
 
@@ -326,9 +320,8 @@ class TestInvoiceIssued:
         invoice = issued(account())
         tell_of(invoice)
 
-        again = messages.invoice_issued(
-            invoice, account=invoice.account, due_minor=999, as_of=LATER
-        )
+        bill = Bill(invoice, invoice.account, due_minor=999)
+        [again] = messages.invoices_issued([bill], as_of=LATER)
 
         assert again is None
         assert Message.objects.count() == 1

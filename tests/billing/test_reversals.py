@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 from django.urls import reverse
 
-from billing import locks, messages, reversals
+from billing import locks, reversals
 from billing.ledger import Kind
 from billing.models import (
     Allocation,
@@ -16,6 +16,8 @@ from billing.models import (
     Payment,
     PaymentReversal,
 )
+from notifications import catalog
+from notifications.catalog import Keep, Rerender
 from notifications.models import Message
 from tests.billing.builders import bill, credit, due, grant, owing, pay_by_hand
 from tests.billing.test_invoicing import NOVEMBER, using
@@ -185,13 +187,13 @@ class TestIsTold:
         go_back(payment, 1000)
         message = Message.objects.get(kind="PAYMENT_REVERSED")
         with transaction.atomic():
-            assert messages.recheck_payment_reversed(message, LATER) == messages.Keep()
+            assert catalog.recheck([message], as_of=LATER) == [Keep()]
         pay_by_hand(payment.account, 1000, as_of=LATER)
 
         with transaction.atomic():
-            verdict = messages.recheck_payment_reversed(message, LATER)
+            [verdict] = catalog.recheck([message], as_of=LATER)
 
-        assert isinstance(verdict, messages.Rerender)
+        assert isinstance(verdict, Rerender)
         assert "owed again" not in verdict.content.body_text
 
 

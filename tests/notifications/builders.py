@@ -1,6 +1,6 @@
 """Rows that messages are about. Each states only what the test is about."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -41,12 +41,14 @@ def queued(of: Account | None = None, *, fact: str = "hold:1:lifted", **said: An
     """A queued message of a kind that needs no recheck."""
     context = {"balance": "10", "as_of": "now", "has_due": True, "pay_link": "https://pay.example"}
     message = outbox.enqueue(
-        account=of or account(),
-        kind="RECEIPT",
-        fact=fact,
-        context={"amount": "€10.00", "method": "Visa", "paid": [], **context},
-        amounts={"due_minor": 1000, "currency": "EUR"},
-        as_of=AS_OF,
+        outbox.Letter(
+            account=of or account(),
+            kind="RECEIPT",
+            fact=fact,
+            context={"amount": "€10.00", "method": "Visa", "paid": [], **context},
+            amounts={"due_minor": 1000, "currency": "EUR"},
+            as_of=AS_OF,
+        )
     )
     assert message is not None
     Message.objects.filter(pk=message.pk).update(**{"state": message.state, **said})
@@ -64,8 +66,12 @@ def make_due(message: Message) -> None:
 
 @contextmanager
 def rechecked_by(recheck: Callable[[Message, datetime], Verdict]) -> Iterator[None]:
-    """Receipts are rechecked like this for a while."""
-    catalog.register("RECEIPT", recheck=recheck)
+    """Receipts are rechecked like this for a while, each by itself."""
+
+    def recheck_each(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
+        return [recheck(message, as_of) for message in messages]
+
+    catalog.register("RECEIPT", recheck=recheck_each)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from config.locale_catalogs import compile_catalogs
+from notifications import mail_server
 
 
 @dataclass
@@ -88,6 +89,7 @@ def sink(settings: Any) -> Iterator[Sink]:
     settings.EMAIL_HOST, settings.EMAIL_PORT = controller.hostname, controller.port
     settings.DEFAULT_FROM_EMAIL = "Month Close <billing@mail.example.com>"
     yield sink
+    mail_server.hang_up()
     controller.stop()
 
 

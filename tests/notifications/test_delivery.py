@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 
 from accounts.models import Account, TimelineEvent
-from notifications import delivery
+from notifications import delivery, mail, mail_server
 from notifications.catalog import Cancel, Content, Keep, Rerender, Verdict
 from notifications.delivery import Delivered, deliver
 from notifications.models import Message
@@ -32,16 +32,16 @@ class TestDeliver:
         delivered = deliver(as_of=AS_OF)
 
         assert delivered == Delivered(sent=1)
-        [mail] = sink.mails
+        [sent] = sink.mails
         assert sink.recipients == ["anna@example.com"]
-        assert mail["Subject"].strip() == message.subject  # it was folded
-        assert mail["To"] == "anna@example.com"
-        assert mail["From"] == "Month Close <billing@mail.example.com>"
-        assert mail["Message-ID"] == f"<{message.pk}@mail.example.com>"
-        assert mail["Auto-Submitted"] == "auto-generated"
-        assert mail["Content-Language"] == "hu"
-        assert parsedate_to_datetime(mail["Date"]) == message.created_at.replace(microsecond=0)
-        text, html = mail.get_body(("plain",)), mail.get_body(("html",))
+        assert sent["Subject"].strip() == message.subject  # it was folded
+        assert sent["To"] == "anna@example.com"
+        assert sent["From"] == "Month Close <billing@mail.example.com>"
+        assert sent["Message-ID"] == f"<{message.pk}@mail.example.com>"
+        assert sent["Auto-Submitted"] == "auto-generated"
+        assert sent["Content-Language"] == "hu"
+        assert parsedate_to_datetime(sent["Date"]) == message.created_at.replace(microsecond=0)
+        text, html = sent.get_body(("plain",)), sent.get_body(("html",))
         assert text is not None
         assert html is not None
         assert text.get_content().replace("\r\n", "\n") == message.body_text
@@ -121,7 +121,7 @@ class TestDeliver:
 
         assert (first, second) == (Delivered(failed=1), Delivered(sent=1))
         assert reread(message).attempts == 2
-        assert sink.message_ids == [delivery.message_id(message)]
+        assert sink.message_ids == [mail.message_id(message)]
 
     def test_gives_up_at_once_when_the_recipient_is_refused_for_good(self, sink: Sink) -> None:
         message = queued(account(email="gone@example.com"))
@@ -233,7 +233,7 @@ class TestKilled:
     ) -> None:
         message = queued()
         with monkeypatch.context() as patched:
-            patched.setattr(delivery, "_finish", self.die)
+            patched.setattr(delivery, "_end", self.die)
             with pytest.raises(self.Killed):
                 deliver(as_of=AS_OF)
         assert reread(message).state == State.SENDING
@@ -242,7 +242,7 @@ class TestKilled:
         make_due(message)
         assert deliver(as_of=AS_OF) == Delivered(sent=1)
 
-        assert sink.message_ids == [delivery.message_id(message)] * 2
+        assert sink.message_ids == [mail.message_id(message)] * 2
         assert reread(message).attempts == 2
 
     def test_between_claim_and_send_loses_nothing(
@@ -257,7 +257,7 @@ class TestKilled:
         make_due(message)
         deliver(as_of=AS_OF)
 
-        assert sink.message_ids == [delivery.message_id(message)]
+        assert sink.message_ids == [mail.message_id(message)]
 
     def die(self, *_args: object, **_options: object) -> None:
         raise self.Killed
@@ -293,9 +293,9 @@ class TestRecheck:
         assert (message.subject, message.as_of) == ("Now €5.00", later)
         assert message.amounts == {"due_minor": 500, "currency": "EUR"}
         assert message.because == "it had changed"
-        [mail] = sink.mails
-        assert mail["Subject"] == "Now €5.00"
-        text = mail.get_body(("plain",))
+        [sent] = sink.mails
+        assert sent["Subject"] == "Now €5.00"
+        text = sent.get_body(("plain",))
         assert text is not None
         assert "five" in text.get_content()
 
@@ -334,8 +334,10 @@ class TestRecheck:
         assert "FORGOTTEN" in reread(message).last_error
 
     def test_renews_the_lease_so_that_it_lasts_for_the_send(
-        self, sink: Sink, monkeypatch: pytest.MonkeyPatch
+        self, settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # Asked for one mail at a time, in the thread whose transaction the test looks into.
+        settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
         message = queued()
 
         def take_long(message: Message, _as_of: datetime) -> Verdict:
@@ -344,7 +346,7 @@ class TestRecheck:
 
         leased: list[bool] = []
         monkeypatch.setattr(
-            delivery._MailServer,
+            mail_server.Line,
             "send",
             lambda _self, _email: leased.append(
                 Message.objects.filter(
@@ -449,7 +451,7 @@ class TestSeveralDeliverers:
         for worker in workers:
             worker.join()
 
-        assert sorted(sink.message_ids) == sorted(map(delivery.message_id, messages))
+        assert sorted(sink.message_ids) == sorted(map(mail.message_id, messages))
         assert sum(batch.sent for batch in delivered) == 40
         assert {reread(message).attempts for message in messages} == {1}
 

@@ -24,7 +24,11 @@ CONTEXT = {
 
 
 def enqueue(of: Account, **said: Any) -> Message | None:
-    return outbox.enqueue(
+    return outbox.enqueue(letter(of, **said))
+
+
+def letter(of: Account, **said: Any) -> outbox.Letter:
+    return outbox.Letter(
         **{
             "account": of,
             "kind": "RECEIPT",
@@ -110,6 +114,30 @@ class TestEnqueue:
     def test_refuses_a_kind_that_nobody_registered(self) -> None:
         with pytest.raises(catalog.UnknownKind, match="RECEIPT"):
             enqueue(account(), kind="RECIEPT")
+
+
+@pytest.mark.django_db
+class TestEnqueueAll:
+    def test_writes_each_in_its_place_and_nothing_for_a_fact_that_is_told(
+        self, django_assert_num_queries: Any
+    ) -> None:
+        anna, bela = account(name="Anna"), account(name="Béla")
+        told = enqueue(anna)
+        letters = [letter(bela, fact="payment:2"), letter(anna), letter(anna, fact="payment:3")]
+
+        with django_assert_num_queries(2):
+            of_bela, again, another = outbox.enqueue_all(letters)
+
+        assert of_bela is not None
+        assert another is not None
+        assert again is None
+        assert {m.pk for m in Message.objects.all()} == {told.pk, of_bela.pk, another.pk}
+        written = Message.objects.get(pk=of_bela.pk)
+        assert (written.account, written.fact) == (bela, "payment:2")
+        assert (of_bela.created_at, of_bela.next_attempt_at) == (
+            written.created_at,
+            written.next_attempt_at,
+        )
 
 
 @pytest.mark.django_db

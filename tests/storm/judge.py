@@ -19,7 +19,7 @@ from billing.models import (
     UsageBatch,
     UsageEvent,
 )
-from notifications.delivery import message_id
+from notifications.mail import message_id
 from notifications.models import Message
 from tests.crashes.sweep.mail_sink import accepted
 from tests.storm.world import Journal

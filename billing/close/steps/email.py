@@ -1,21 +1,23 @@
 """Send each invoice, saying the balance as of the moment it is sent."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import transaction
 
-from accounts.models import Account
 from billing import ledger, locks, messages
 from billing.close.step import Chunk, Outcome, blocked, done, later, skipped
+from billing.ledger import Standing
+from billing.messages import Bill
 from billing.models import Invoice, Payment, Step
-from notifications import delivery, outbox
+from notifications import delivery
 from notifications.models import Message
 
 kind = Step.Kind.EMAIL
 follows = Step.Kind.INVOICE
 lane = "email"
-batch = 50
+batch = delivery.BATCH
 touches_the_world = True
 
 LOOK_AGAIN_AFTER = timedelta(seconds=5)
@@ -23,52 +25,83 @@ LOOK_AGAIN_AFTER = timedelta(seconds=5)
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Write the messages that are still true, deliver them, and say what became of each."""
-    decided = {step.pk: _write(chunk, step) for step in chunk.steps}
-    written = {pk: message.pk for pk, message in decided.items() if isinstance(message, Message)}
+    skips, written = _write(chunk)
     delivery.deliver(as_of=chunk.as_of, message_ids=list(written.values()))
-    now = Message.objects.in_bulk(list(written.values()))
+    became = _became(written.values())
+    yield from skips
     for step in chunk.steps:
-        outcome = decided[step.pk]
-        yield outcome if isinstance(outcome, Outcome) else _sent(chunk, step, now[outcome.pk])
+        if step.pk in written:
+            yield _sent(chunk, step, became[written[step.pk]])
 
 
 @transaction.atomic(durable=True)
-def _write(chunk: Chunk, step: Step) -> Message | Outcome:
-    account = locks.account_for_update(chunk.account_of(step).pk)
-    standing = ledger.standing(account.pk, as_of=chunk.as_of)
-    invoice = Invoice.objects.filter(pk=step.expected.get("invoice")).first()
-    if invoice is None:
-        return skipped(step, "no invoice this month", saw=standing.facts)
-    if (payment := _paid_meanwhile(invoice, step)) is not None:
-        return skipped(
-            step,
-            "settled meanwhile: the receipt tells it",
-            saw=standing.facts,
-            # This run's own charge is what the month is for; anybody else's payment is news.
-            world_changed=payment.attempt is None or payment.attempt.run_id != step.run_id,
-        )
-    return _message(invoice, account=account, due_minor=standing.due_minor, chunk=chunk, step=step)
+def _write(chunk: Chunk) -> tuple[list[Outcome], dict[int, UUID]]:
+    """The steps that have nothing to tell; and by step, the message that those write which have."""
+    accounts = locks.accounts_for_update(chunk.accounts)
+    standings = ledger.standings(accounts, as_of=chunk.as_of)
+    invoices = _invoices(chunk.steps)
+    paid = _paid_meanwhile(chunk.steps, invoices)
+    skips: list[Outcome] = []
+    bills: dict[int, Bill] = {}
+    for step in chunk.steps:
+        account = accounts[chunk.account_of(step).pk]
+        standing = standings[account.pk]
+        invoice = invoices.get(step.expected.get("invoice", 0))
+        if invoice is None:
+            skips.append(skipped(step, "no invoice this month", saw=standing.facts))
+        elif payment := paid.get(invoice.pk):
+            skips.append(_told_by_the_receipt(step, payment, standing))
+        elif not account.email:
+            skips.append(skipped(step, "the account has no email address"))
+        else:
+            bills[step.pk] = Bill(invoice, account, standing.due_minor)
+    return skips, dict(zip(bills, _messages(list(bills.values()), chunk), strict=True))
 
 
-def _paid_meanwhile(invoice: Invoice, step: Step) -> Payment | None:
-    """The payment, which has its own receipt, that has settled the invoice since it was issued as due."""
-    if step.expected.get("due_minor", 0) <= 0 or invoice.settled_at is None:
-        return None
-    paid = Payment.objects.filter(allocations__invoice=invoice).select_related("attempt")
-    return paid.order_by("-pk").first()
+def _invoices(steps: Sequence[Step]) -> dict[int, Invoice]:
+    expected = [step.expected["invoice"] for step in steps if "invoice" in step.expected]
+    return Invoice.objects.select_related("period", "entity").in_bulk(expected)
 
 
-def _message(
-    invoice: Invoice, *, account: Account, due_minor: int, chunk: Chunk, step: Step
-) -> Message | Outcome:
-    try:
-        written = messages.invoice_issued(
-            invoice, account=account, due_minor=due_minor, as_of=chunk.as_of
-        )
-    except outbox.NoRecipient:
-        return skipped(step, "the account has no email address")
-    # None: a killed worker wrote it before us.
-    return written or Message.objects.get(kind="INVOICE", fact=f"invoice:{invoice.pk}")
+def _paid_meanwhile(steps: Sequence[Step], invoices: dict[int, Invoice]) -> dict[int, Payment]:
+    """By invoice: the payment, which has its own receipt, that has settled it since it was issued as due."""
+    was_due = {s.expected.get("invoice") for s in steps if s.expected.get("due_minor", 0) > 0}
+    settled = [pk for pk, invoice in invoices.items() if invoice.settled_at and pk in was_due]
+    if not settled:
+        return {}
+    paid = Payment.objects.filter(allocations__invoice__in=settled).select_related("attempt")
+    allocated = list(paid.order_by("pk").values_list("allocations__invoice", "pk"))
+    payments = paid.in_bulk(pk for _invoice, pk in allocated)
+    return {invoice: payments[pk] for invoice, pk in allocated}
+
+
+def _told_by_the_receipt(step: Step, payment: Payment, standing: Standing) -> Outcome:
+    return skipped(
+        step,
+        "settled meanwhile: the receipt tells it",
+        saw=standing.facts,
+        # This run's own charge is what the month is for; anybody else's payment is news.
+        world_changed=payment.attempt is None or payment.attempt.run_id != step.run_id,
+    )
+
+
+def _messages(bills: Sequence[Bill], chunk: Chunk) -> list[UUID]:
+    """The message of each, written now, or before us by a worker that was killed."""
+    written = messages.invoices_issued(bills, as_of=chunk.as_of)
+    facts = [f"invoice:{bill.invoice.pk}" for bill in bills]
+    lacking = [fact for fact, message in zip(facts, written, strict=True) if message is None]
+    standing = Message.objects.filter(kind=messages.INVOICE, fact__in=lacking)
+    before = dict(standing.values_list("fact", "pk")) if lacking else {}
+    return [
+        message.pk if message else before[fact]
+        for fact, message in zip(facts, written, strict=True)
+    ]
+
+
+def _became(ids: Collection[UUID]) -> dict[UUID, Message]:
+    """What became of them, without what they say."""
+    said = ("subject", "body_text", "body_html")
+    return Message.objects.defer(*said).in_bulk(list(ids))
 
 
 def _sent(chunk: Chunk, step: Step, message: Message) -> Outcome:

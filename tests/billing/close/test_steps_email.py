@@ -80,7 +80,7 @@ class TestEmail:
     def test_that_became_untrue_between_writing_and_sending_is_cancelled(self, monkeypatch):
         account = invoiced()
         monkeypatch.setattr(
-            "notifications.catalog.recheck", lambda *_, **__: Cancel("settled meanwhile")
+            "notifications.catalog.recheck", lambda *_, **__: [Cancel("settled meanwhile")]
         )
 
         work_once("EMAIL")

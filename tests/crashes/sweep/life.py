@@ -30,7 +30,7 @@ from billing.gateways import Status
 from billing.gateways.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
 from billing.payments import calls
-from notifications.delivery import message_id
+from notifications.mail import message_id
 from notifications.models import Message
 from tests import restoring
 from tests.crashes.sweep import boundaries, databases, scenario
