@@ -5,7 +5,7 @@ import time
 from django.db import transaction
 from django.utils import timezone
 
-from billing import doorbell, inbound, reconciliation
+from billing import doorbell, inbound, log_context, reconciliation
 from billing.close import runner, runs, sweeper
 from billing.reports import progress
 from notifications import delivery, mail_server
@@ -16,6 +16,11 @@ DRAIN_SECONDS = 45
 
 def drain(lane: str) -> int:
     """This will work on a lane for at most 45 s, then ring again if there is more."""
+    with log_context.about(lane=lane):
+        return _drain(lane)
+
+
+def _drain(lane: str) -> int:
     stop_at = time.monotonic() + DRAIN_SECONDS
     while lane == "charge" and time.monotonic() < stop_at:
         if not inbound.process_due(as_of=timezone.now()):
@@ -35,7 +40,8 @@ def drain(lane: str) -> int:
 
 def sweep() -> dict[str, int]:
     """This will heal; see billing/close/sweeper.py."""
-    return sweeper.sweep(as_of=timezone.now())
+    with log_context.about(kind="SWEEP"):
+        return sweeper.sweep(as_of=timezone.now())
 
 
 def count_runs() -> int:

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import wraps
+from typing import ParamSpec, cast
 
 from django.conf import settings
 from django.db import (
@@ -26,11 +28,12 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from accounts.models import Account
-from billing import decisions, doorbell, executors, gateways, locks
+from billing import decisions, doorbell, executors, gateways, locks, log_context
 from billing.close import pipeline
 from billing.close.step import Chunk, Outcome, StepModule
 from billing.models import Decision, Step
 
+P = ParamSpec("P")
 logger = logging.getLogger(__name__)
 State = Step.State
 
@@ -72,9 +75,22 @@ def work_once(module: StepModule, *, as_of: datetime) -> int:
     return _work_in_the_database(module, as_of=as_of)
 
 
+def _told_in_the_log(work: Callable[P, int]) -> Callable[P, int]:
+    """What is logged within says which lane, kind and run it is about."""
+
+    @wraps(work)
+    def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        module = cast("StepModule", args[0])
+        with log_context.about(lane=module.lane, kind=module.kind):
+            return work(*args, **kwargs)
+
+    return told
+
+
 # --- steps that touch only our database
 
 
+@_told_in_the_log
 def _work_in_the_database(
     module: StepModule, *, as_of: datetime, only: Sequence[int] | None = None
 ) -> int:
@@ -103,6 +119,7 @@ def _transact(
     claimed += [step.pk for step in steps]
     if not steps:
         return 0
+    log_context.add(run=steps[0].run_id)
     accounts = locks.accounts_for_update({s.account_id for s in steps if s.account_id is not None})
     outcomes = list(module.perform(Chunk(steps[0].run, steps, accounts, as_of)))
     _check_complete(steps, outcomes)
@@ -134,10 +151,12 @@ def _check_complete(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
 # --- steps that touch the world
 
 
+@_told_in_the_log
 def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
     steps = _lease(module)
     if not steps:
         return 0
+    log_context.add(run=steps[0].run_id)
     try:
         _perform_leased(module, steps, as_of=as_of)
     except Exception as error:
@@ -347,7 +366,7 @@ def _charge_an_attempt(
     step = Step.objects.select_for_update(of=("self",)).select_related("run").get(pk=step_id)
     if step.lease_token != lease_token or not (lease_token or step.state in Step.CLAIMABLE):
         return
-    logger.error("%s failed: %r", step, error, exc_info=error)
+    logger.error("%s failed: %r", step, error, exc_info=error, extra=log_context.of(step))
     attempts = step.attempts if lease_token else step.attempts + 1
     Step.objects.filter(pk=step_id).update(
         attempts=attempts, last_error=f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from billing import charge_protocol, gateways
+from billing import charge_protocol, gateways, log_context
 from billing.charge_protocol import Move, State
 from billing.gateways import Observation
 from billing.models import PaymentAttempt
@@ -66,7 +66,13 @@ def _answer_of(
 
 def _note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) -> None:
     """No answer: stay in this state and ask again later, but not for ever."""
-    logger.warning("attempt %s: outcome unknown: %s: %s", attempt.pk, type(error).__name__, error)
+    logger.warning(
+        "attempt %s: outcome unknown: %s: %s",
+        attempt.pk,
+        type(error).__name__,
+        error,
+        extra=log_context.of(attempt),
+    )
     since = attempt.unknown_since or as_of
     changes: dict[str, Any] = {
         "unknown_since": since,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from billing import gateways, guard
+from billing import gateways, guard, log_context
 from billing.charge_protocol import State
 from billing.models import PaymentAttempt
 from billing.payments import calls, claiming, driving, reserving
@@ -74,7 +74,12 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
         gateway = gateways.get(attempt.gateway)
         return gateway.begin_authentication(calls.ref(asked[0]), return_url=return_url)
     except Exception as error:  # noqa: BLE001 - whatever the call raises: their page says how it stands
-        logger.warning("attempt %s: nobody could be sent to the bank: %r", attempt.pk, error)
+        logger.warning(
+            "attempt %s: nobody could be sent to the bank: %r",
+            attempt.pk,
+            error,
+            extra=log_context.of(attempt),
+        )
         return return_url
 
 

@@ -15,6 +15,7 @@ from billing import (
     dunning,
     ledger,
     locks,
+    log_context,
     messages,
     payment_methods,
     reversals,
@@ -206,7 +207,12 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
 
 def _leave_to_an_operator(attempt: PaymentAttempt, standing: Standing) -> None:
     """What we asked for was wrong, not the card: its holder can do nothing about it and is not written to."""
-    logger.error("attempt %s: refused for a fault of ours: %s", attempt.pk, attempt.decline_code)
+    logger.error(
+        "attempt %s: refused for a fault of ours: %s",
+        attempt.pk,
+        attempt.decline_code,
+        extra=log_context.of(attempt),
+    )
     decisions.record(
         decisions.decision(
             act="SUBMIT",
