@@ -1,13 +1,44 @@
 """Write decisions down: what was expected, what was seen under the lock, what was done, and why."""
 
+import json
 from typing import Any
+
+from django.db import connection
 
 from billing.models import Decision
 
 
 def record(*decisions: Decision) -> None:
     """This will append the decisions in the caller's transaction."""
-    Decision.objects.bulk_create(decisions)
+    if not decisions:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            RECORD,
+            {
+                "acts": [decision.act for decision in decisions],
+                "did": [decision.did for decision in decisions],
+                "because": [decision.because for decision in decisions],
+                "expected": [json.dumps(decision.expected) for decision in decisions],
+                "saw": [json.dumps(decision.saw) for decision in decisions],
+                "world_changed": [decision.world_changed for decision in decisions],
+                "accounts": [decision.account_id for decision in decisions],
+                "runs": [decision.run_id for decision in decisions],
+                "attempts": [decision.attempt_id for decision in decisions],
+                "holds": [decision.hold_id for decision in decisions],
+                "actors": [decision.actor for decision in decisions],
+            },
+        )
+
+
+# In one statement of fixed length: a close writes one for every step.
+RECORD = """
+INSERT INTO billing_decision
+       (act, did, because, expected, saw, world_changed, account_id, run_id, attempt_id, hold_id, actor)
+SELECT * FROM unnest(%(acts)s::text[], %(did)s::text[], %(because)s::text[], %(expected)s::jsonb[],
+                     %(saw)s::jsonb[], %(world_changed)s::boolean[], %(accounts)s::bigint[], %(runs)s::bigint[],
+                     %(attempts)s::uuid[], %(holds)s::bigint[], %(actors)s::text[])
+"""
 
 
 def decision(

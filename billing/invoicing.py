@@ -5,10 +5,13 @@ Both work on many accounts at once; the caller holds their locks. One account is
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
+
+from django.db import connection
 
 from accounts import timeline
 from accounts.models import Account, BillingEntity, TimelineEvent
@@ -19,9 +22,9 @@ from billing.models import (
     Invoice,
     LineItem,
     Price,
+    Product,
     UsageSummary,
 )
-from billing.models.usage import Kind
 from billing.money import money, round_half_up
 
 
@@ -61,14 +64,14 @@ def draft_invoices(accounts: Sequence[Account], *, month: date) -> Drafted:
     used = _Used(tally, month=month)
 
     drafted = Drafted()
-    lines: list[LineItem] = []
+    lines: list[_Line] = []
     for account in accounts:
         if account.pk not in tally:
             continue
         invoice = Invoice(
             entity_id=account.entity_id,
-            account=account,
-            period=periods[account.pk],
+            account_id=account.pk,
+            period_id=periods[account.pk],
             account_name=account.name,
             currency=account.currency,
         )
@@ -80,43 +83,112 @@ def draft_invoices(accounts: Sequence[Account], *, month: date) -> Drafted:
         invoice.total_minor = sum(line.amount_minor for line in own_lines)
         drafted.invoices[account.pk] = invoice
         lines += own_lines
-    _save(drafted.invoices.values(), lines)
+    _save(list(drafted.invoices.values()), lines)
     return drafted
 
 
-def _open_summaries(account_ids: Sequence[int], *, month: date) -> dict[int, list[UsageSummary]]:
-    summaries: dict[int, list[UsageSummary]] = defaultdict(list)
-    # Locked: a tally that comes meanwhile waits, then starts a new summary for the next invoice.
-    for summary in (
-        UsageSummary.objects.select_for_update(of=("self",))
-        .filter(account__in=account_ids, invoice=None, period__month__lte=month)
-        .select_related("period", "product")
-        .order_by("pk")
-    ):
-        summaries[summary.account_id].append(summary)
+@dataclass(slots=True)
+class _Period:
+    """A billing period, as pricing needs it."""
+
+    pk: int
+    month: date
+    starts_at: datetime
+    ends_at: datetime
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"
+
+
+@dataclass(slots=True)
+class _Tallied:
+    """
+    A usage summary that no invoice has taken, as pricing needs it.
+
+    No model instance: a close reads some for every account, and what the line copies from its summary
+    stays in the database.
+    """
+
+    pk: int
+    account_id: int
+    period: _Period
+    product: Product
+    kind: str
+    item: str
+    unit: str
+    unit_price: Decimal | None
+    quantity: Decimal
+    amount: Decimal | None
+
+    @property
+    def period_id(self) -> int:
+        return self.period.pk
+
+    @property
+    def product_id(self) -> int:
+        return self.product.pk
+
+
+def _open_summaries(account_ids: Sequence[int], *, month: date) -> dict[int, list[_Tallied]]:
+    """By account, in the order of their lines. A tally waits for the accounts' locks, so they stand still."""
+    rows = list(
+        UsageSummary.objects.filter(
+            account__in=account_ids, invoice=None, period__month__lte=month
+        ).values_list(
+            *("pk", "account_id", "period_id", "product_id", "kind", "item", "unit"),
+            *("unit_price", "quantity", "amount"),
+        )
+    )
+    periods = {
+        pk: _Period(pk, month, starts_at, ends_at)
+        for pk, month, starts_at, ends_at in BillingPeriod.objects.filter(
+            pk__in={row[2] for row in rows}
+        ).values_list("pk", "month", "starts_at", "ends_at")
+    }
+    products = Product.objects.in_bulk({row[3] for row in rows})
+    summaries: dict[int, list[_Tallied]] = defaultdict(list)
+    for pk, account_id, period_id, product_id, *facts in rows:
+        summaries[account_id].append(
+            _Tallied(pk, account_id, periods[period_id], products[product_id], *facts)
+        )
     for own in summaries.values():
         own.sort(key=lambda s: (s.period.month, s.product.code, s.kind, s.item, s.unit, s.pk))
     return summaries
 
 
-def _periods(account_ids: Iterable[int], *, month: date) -> dict[int, BillingPeriod]:
+def _periods(account_ids: Collection[int], *, month: date) -> dict[int, int]:
     """Each account's period of the month; most were opened when their usage was tallied."""
     wanted = BillingPeriod.objects.filter(account__in=account_ids, month=month)
-    periods = {period.account_id: period for period in wanted}
+    periods = dict(wanted.values_list("account", "pk"))
     if missing := [pk for pk in account_ids if pk not in periods]:
         # Opens one at a time across all workers: only where it must.
         metering.open_periods(month=month, account_ids=missing)
-        periods = {period.account_id: period for period in wanted.all()}
+        periods = dict(wanted.values_list("account", "pk"))
     return periods
 
 
-def _needs_price(summary: UsageSummary) -> bool:
+def _needs_price(summary: "_Tallied") -> bool:
     return summary.unit_price is None and summary.amount is None
 
 
+@dataclass(slots=True)
+class _Line:
+    """A line of a draft, priced; `_save` takes what it says from its summary."""
+
+    invoice: Invoice
+    summary: _Tallied
+    price: Price | None
+    unit_price: Decimal | None
+    free_quantity: Decimal
+    amount: Decimal
+    amount_minor: int
+    is_fee: bool = False
+    position: int = 0
+
+
 def _lines(
-    invoice: Invoice, summaries: Sequence[UsageSummary], prices: "PriceBook", used: "_Used"
-) -> list[LineItem]:
+    invoice: Invoice, summaries: Sequence[_Tallied], prices: "PriceBook", used: "_Used"
+) -> list[_Line]:
     lines = []
     for summary in summaries:
         price = prices.of(summary, currency=invoice.currency) if _needs_price(summary) else None
@@ -128,9 +200,7 @@ def _lines(
     return lines
 
 
-def _usage_line(
-    invoice: Invoice, summary: UsageSummary, price: Price | None, used: "_Used"
-) -> LineItem:
+def _usage_line(invoice: Invoice, summary: _Tallied, price: Price | None, used: "_Used") -> _Line:
     unit_price = price.unit_price if price else summary.unit_price
     free_quantity, amount = Decimal(0), summary.amount
     if unit_price is not None:
@@ -140,68 +210,136 @@ def _usage_line(
         if price:
             used.take(summary, price, free_quantity)
     assert amount is not None, f"{summary} has no price, no stated price and no stated amount"
-    return LineItem(
+    return _Line(
         invoice=invoice,
-        kind=summary.kind,
-        product=summary.product,
         summary=summary,
         price=price,
-        description=" · ".join(filter(None, [summary.product.name, summary.item]))[:500],
-        quantity=summary.quantity,
-        free_quantity=free_quantity,
-        unit=summary.unit,
         unit_price=unit_price,
-        amount_unrounded=amount,
+        free_quantity=free_quantity,
+        amount=amount,
         amount_minor=round_half_up(amount, invoice.currency),
-        starts_at=summary.period.starts_at,
-        ends_at=summary.period.ends_at,
     )
 
 
-def _fee_line(invoice: Invoice, summary: UsageSummary, price: Price) -> LineItem:
-    return LineItem(
+def _fee_line(invoice: Invoice, summary: _Tallied, price: Price) -> _Line:
+    return _Line(
         invoice=invoice,
-        kind=Kind.FEE,
-        product=summary.product,
+        summary=summary,
         price=price,
-        description=f"{summary.product.name} · monthly fee"[:500],
-        quantity=Decimal(1),
-        unit="month",
         unit_price=price.monthly_fee,
-        amount_unrounded=price.monthly_fee,
+        free_quantity=Decimal(0),
+        amount=price.monthly_fee,
         amount_minor=round_half_up(price.monthly_fee, invoice.currency),
-        starts_at=summary.period.starts_at,
-        ends_at=summary.period.ends_at,
+        is_fee=True,
     )
 
 
-def _save(invoices: Iterable[Invoice], lines: Sequence[LineItem]) -> None:
-    Invoice.objects.bulk_create(invoices)
-    LineItem.objects.bulk_create(lines)
-    summaries = []
-    for line in lines:
-        if line.summary is not None:
-            line.summary.invoice = line.invoice
-            summaries.append(line.summary)
-    UsageSummary.objects.bulk_update(summaries, ["invoice"])
+def _save(invoices: Sequence[Invoice], lines: Sequence[_Line]) -> None:
+    if not invoices:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            DRAFTS,
+            {
+                "entities": [invoice.entity_id for invoice in invoices],
+                "accounts": [invoice.account_id for invoice in invoices],
+                "periods": [invoice.period_id for invoice in invoices],
+                "names": [invoice.account_name for invoice in invoices],
+                "currencies": [invoice.currency for invoice in invoices],
+                "totals": [invoice.total_minor for invoice in invoices],
+            },
+        )
+        pks = dict(cursor.fetchall())
+        for invoice in invoices:
+            invoice.pk = pks[invoice.account_id]
+        cursor.execute(
+            LINES,
+            {
+                "invoices": [line.invoice.pk for line in lines],
+                "positions": [line.position for line in lines],
+                "summaries": [line.summary.pk for line in lines],
+                "fees": [line.is_fee for line in lines],
+                "prices": [line.price.pk if line.price else None for line in lines],
+                "unit_prices": [line.unit_price for line in lines],
+                "free": [line.free_quantity for line in lines],
+                "amounts": [line.amount for line in lines],
+                "minors": [line.amount_minor for line in lines],
+            },
+        )
+        usage = [line for line in lines if not line.is_fee]
+        cursor.execute(
+            TAKE_SUMMARIES,
+            {
+                "invoices": [line.invoice.pk for line in usage],
+                "summaries": [line.summary.pk for line in usage],
+            },
+        )
+        assert cursor.rowcount == len(usage), (
+            "an invoice took a summary while its account was locked"
+        )
+
+
+# One statement each, however many accounts: a close drafts them by the hundred.
+DRAFTS = """
+INSERT INTO billing_invoice (entity_id, account_id, period_id, account_name, currency, total_minor, state)
+SELECT *, 'DRAFT'
+  FROM unnest(%(entities)s::bigint[], %(accounts)s::bigint[], %(periods)s::bigint[], %(names)s::text[],
+              %(currencies)s::text[], %(totals)s::bigint[])
+RETURNING account_id, id
+"""
+
+LINES = """
+INSERT INTO billing_lineitem (invoice_id, position, kind, product_id, summary_id, price_id, description, quantity,
+       free_quantity, unit, unit_price, amount_unrounded, amount_minor, starts_at, ends_at)
+SELECT line.invoice_id, line.position, CASE WHEN line.is_fee THEN 'FEE' ELSE summary.kind END, summary.product_id,
+       CASE WHEN line.is_fee THEN NULL ELSE summary.id END, line.price_id,
+       left(CASE WHEN line.is_fee THEN product.name || ' · monthly fee'
+                 ELSE concat_ws(' · ', nullif(product.name, ''), nullif(summary.item, '')) END, 500),
+       CASE WHEN line.is_fee THEN 1 ELSE summary.quantity END, line.free_quantity,
+       CASE WHEN line.is_fee THEN 'month' ELSE summary.unit END, line.unit_price, line.amount, line.amount_minor,
+       period.starts_at, period.ends_at
+  FROM unnest(%(invoices)s::bigint[], %(positions)s::int[], %(summaries)s::bigint[], %(fees)s::boolean[],
+              %(prices)s::bigint[], %(unit_prices)s::numeric[], %(free)s::numeric[], %(amounts)s::numeric[],
+              %(minors)s::bigint[])
+       AS line(invoice_id, position, summary_id, is_fee, price_id, unit_price, free_quantity, amount, amount_minor)
+  JOIN billing_usagesummary summary ON summary.id = line.summary_id
+  JOIN billing_product product ON product.id = summary.product_id
+  JOIN billing_billingperiod period ON period.id = summary.period_id
+"""
+
+TAKE_SUMMARIES = """
+UPDATE billing_usagesummary summary
+   SET invoice_id = line.invoice_id
+  FROM unnest(%(invoices)s::bigint[], %(summaries)s::bigint[]) AS line(invoice_id, summary_id)
+ WHERE summary.id = line.summary_id AND summary.invoice_id IS NULL
+"""
 
 
 class PriceBook:
     """The catalogue's prices of what some summaries used, read once."""
 
-    def __init__(self, summaries: Iterable[UsageSummary]) -> None:
+    def __init__(self, summaries: "Iterable[Priceable]") -> None:
+        self._found: dict[tuple[Any, ...], Price] = {}
         self._prices: dict[tuple[int, str, str, str], list[Price]] = defaultdict(list)
         products = {summary.product_id for summary in summaries}
         for price in Price.objects.filter(product__in=products).order_by("starts_at"):
             key = (price.product_id, price.item, price.unit, price.currency)
             self._prices[key].append(price)
 
-    def of(self, summary: UsageSummary, *, currency: str) -> Price:
+    def of(self, summary: "Priceable", *, currency: str) -> Price:
         """
         The price in force when the summary's period starts, else the first to start within it.
 
         :raises NoPrice: if there is none, for the item or for the product as a whole.
         """
+        period = summary.period
+        key = (summary.product_id, summary.item, summary.unit, currency, period.starts_at)
+        # Most accounts of a close have used the same, in the same few time zones.
+        if (*key, period.ends_at) not in self._found:
+            self._found[*key, period.ends_at] = self._find(summary, currency)
+        return self._found[*key, period.ends_at]
+
+    def _find(self, summary: "Priceable", currency: str) -> Price:
         own, general = (
             self._prices.get((summary.product_id, item, summary.unit, currency), [])
             for item in (summary.item, "")
@@ -220,10 +358,13 @@ class PriceBook:
         )
 
 
+Priceable = _Tallied | UsageSummary
+
+
 class _Used:
     """Which allowances and monthly fees of a period are used up: by this draft, or by earlier invoices."""
 
-    def __init__(self, tally: Mapping[int, Sequence[UsageSummary]], *, month: date) -> None:
+    def __init__(self, tally: Mapping[int, Sequence[_Tallied]], *, month: date) -> None:
         self._free: dict[tuple[int, int], Decimal] = defaultdict(Decimal)
         self._fees: set[tuple[int, int]] = set()
         # Only late usage can meet a period that was billed before; or, where a later month was
@@ -233,28 +374,29 @@ class _Used:
                 "account", flat=True
             )
         )
-        late = {
-            s.period
+        periods = {
+            (pk, s.period.starts_at): s.period.pk
             for pk, own in tally.items()
             for s in own
             if s.period.month < month or pk in ahead
         }
-        periods = {(period.account_id, period.starts_at): period.pk for period in late}
+        if not periods:
+            return
         for line in LineItem.objects.filter(
-            invoice__account__in={period.account_id for period in late}, price__isnull=False
+            invoice__account__in={account_id for account_id, _ in periods}, price__isnull=False
         ).select_related("invoice"):
             period_id = periods.get((line.invoice.account_id, line.starts_at))
             if period_id is not None and line.price_id is not None:
                 self._free[period_id, line.price_id] += line.free_quantity
                 self._fees |= {(period_id, line.price_id)} if line.summary_id is None else set()
 
-    def allowance(self, summary: UsageSummary, price: Price) -> Decimal:
+    def allowance(self, summary: _Tallied, price: Price) -> Decimal:
         return price.free_quantity - self._free[summary.period_id, price.pk]
 
-    def take(self, summary: UsageSummary, price: Price, free_quantity: Decimal) -> None:
+    def take(self, summary: _Tallied, price: Price, free_quantity: Decimal) -> None:
         self._free[summary.period_id, price.pk] += free_quantity
 
-    def fee_is_due(self, summary: UsageSummary, price: Price) -> bool:
+    def fee_is_due(self, summary: _Tallied, price: Price) -> bool:
         """True the first time it is asked for a price and period that no invoice charged the fee of."""
         key = (summary.period_id, price.pk)
         if key in self._fees:
@@ -277,9 +419,7 @@ def issue_invoices(
     entities = BillingEntity.objects.in_bulk({invoice.entity_id for invoice in invoices})
     for entity in entities.values():
         _number([i for i in invoices if i.entity_id == entity.pk], entity=entity, as_of=as_of)
-    Invoice.objects.bulk_update(
-        invoices, ["state", "sequence", "number", "issued_at", "due_at", "settled_at"]
-    )
+    _save_issued(invoices)
     ledger.post([ledger.invoice_issued(invoice) for invoice in invoices if invoice.total_minor])
     CreditGrant.objects.bulk_create(_credit(i) for i in invoices if i.total_minor < 0)
     timeline.record(*(_issued(invoice) for invoice in invoices))
@@ -298,6 +438,32 @@ def _number(invoices: Sequence[Invoice], *, entity: BillingEntity, as_of: dateti
         invoice.settled_at = as_of if invoice.total_minor <= 0 else None
     series.next_number += len(invoices)
     series.save(update_fields=["next_number"])
+
+
+def _save_issued(invoices: Sequence[Invoice]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            ISSUE,
+            {
+                "invoices": [invoice.pk for invoice in invoices],
+                "sequences": [invoice.sequence for invoice in invoices],
+                "numbers": [invoice.number for invoice in invoices],
+                "issued": [invoice.issued_at for invoice in invoices],
+                "due": [invoice.due_at for invoice in invoices],
+                "settled": [invoice.settled_at for invoice in invoices],
+            },
+        )
+
+
+ISSUE = """
+UPDATE billing_invoice invoice
+   SET state = 'ISSUED', sequence = issued.sequence, number = issued.number, issued_at = issued.issued_at,
+       due_at = issued.due_at, settled_at = issued.settled_at
+  FROM unnest(%(invoices)s::bigint[], %(sequences)s::bigint[], %(numbers)s::text[], %(issued)s::timestamptz[],
+              %(due)s::timestamptz[], %(settled)s::timestamptz[])
+       AS issued(id, sequence, number, issued_at, due_at, settled_at)
+ WHERE invoice.id = issued.id
+"""
 
 
 def _credit(invoice: Invoice) -> CreditGrant:

@@ -430,24 +430,57 @@ def post(events: Sequence[Event]) -> None:
     """
     if not events:
         return
-    entries = LedgerEntry.objects.bulk_create(
-        LedgerEntry(
-            kind=event.kind,
-            source=event.source,
-            currency=event.currency,
-            account_id=event.account_id,
-            description=event.description[:300],
-            effective_at=event.effective_at,
-        )
-        for event in events
-    )
     accounts = _ledger_accounts(events)
-    running = _latest(accounts[key] for key in accounts if key[2] is not None)
-    Posting.objects.bulk_create(
-        _posting(entry, accounts[_key(event, leg)], leg.amount_minor, running)
-        for entry, event in zip(entries, events, strict=True)
-        for leg in event.legs
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            ENTRIES,
+            {
+                "kinds": [event.kind for event in events],
+                "sources": [event.source for event in events],
+                "currencies": [event.currency for event in events],
+                "accounts": [event.account_id for event in events],
+                "descriptions": [event.description[:300] for event in events],
+                "effective": [event.effective_at for event in events],
+            },
+        )
+        entries = {(kind, source): pk for pk, kind, source in cursor.fetchall()}
+        legs = [(event, leg) for event in events for leg in event.legs]
+        cursor.execute(
+            POSTINGS,
+            {
+                "entries": [entries[event.kind, event.source] for event, _ in legs],
+                "ledger_accounts": [accounts[_key(event, leg)] for event, leg in legs],
+                "amounts": [leg.amount_minor for _, leg in legs],
+                "running": [leg.kind in LedgerAccount.CUSTOMER_SIDE for _, leg in legs],
+            },
+        )
+
+
+# One statement each, however many events: a close books several for every account.
+ENTRIES = """
+INSERT INTO billing_ledgerentry (kind, source, currency, account_id, description, effective_at)
+SELECT * FROM unnest(%(kinds)s::text[], %(sources)s::text[], %(currencies)s::text[], %(accounts)s::bigint[],
+                     %(descriptions)s::text[], %(effective)s::timestamptz[])
+RETURNING id, kind, source
+"""
+
+# A running balance goes on from the latest posting of its ledger account, in the order of the legs.
+POSTINGS = """
+INSERT INTO billing_posting (entry_id, ledger_account_id, amount_minor, version, balance_minor)
+SELECT leg.entry_id, leg.ledger_account_id, leg.amount_minor,
+       CASE WHEN leg.is_running THEN coalesce(latest.version, 0) + row_number() OVER so_far END,
+       CASE WHEN leg.is_running
+            THEN coalesce(latest.balance_minor, 0) + (sum(leg.amount_minor) OVER so_far)::bigint END
+  FROM unnest(%(entries)s::bigint[], %(ledger_accounts)s::bigint[], %(amounts)s::bigint[],
+              %(running)s::boolean[])
+       WITH ORDINALITY AS leg(entry_id, ledger_account_id, amount_minor, is_running, position)
+  LEFT JOIN LATERAL (
+       SELECT version, balance_minor FROM billing_posting
+        WHERE leg.is_running AND ledger_account_id = leg.ledger_account_id AND version IS NOT NULL
+        ORDER BY version DESC LIMIT 1) latest ON true
+WINDOW so_far AS (PARTITION BY leg.ledger_account_id ORDER BY leg.position)
+ ORDER BY leg.position
+"""
 
 
 # kind, currency, account, entity, gateway: what makes a ledger account one of its kind.
@@ -465,19 +498,9 @@ def _ledger_accounts(events: Sequence[Event]) -> dict[Key, int]:
     found = _find(keys)
     if missing := sorted(keys - found.keys(), key=repr):
         # Another worker may open the same company-side account at the same time: one wins.
-        LedgerAccount.objects.bulk_create(
-            (
-                LedgerAccount(
-                    kind=kind,
-                    currency=currency,
-                    account_id=account,
-                    entity_id=entity,
-                    gateway=gateway,
-                )
-                for kind, currency, account, entity, gateway in missing
-            ),
-            ignore_conflicts=True,
-        )
+        with connection.cursor() as cursor:
+            columns = [list(column) for column in zip(*missing, strict=True)]
+            cursor.execute(OPEN_LEDGER_ACCOUNTS, columns)
         found = _find(keys)
     return found
 
@@ -490,36 +513,8 @@ def _find(keys: set[Key]) -> dict[Key, int]:
     return {row[:5]: row[5] for row in rows if row[:5] in keys}
 
 
-@dataclass
-class _Running:
-    version: int = 0
-    balance_minor: int = 0
-
-
-def _latest(ledger_account_ids: Iterable[int]) -> dict[int, _Running]:
-    """The latest running balance of each customer-side ledger account; zero where nothing is posted."""
-    running = {pk: _Running() for pk in ledger_account_ids}
-    with connection.cursor() as cursor:
-        cursor.execute(LATEST, [list(running)])
-        running.update((pk, _Running(version, minor)) for pk, version, minor in cursor.fetchall())
-    return running
-
-
-LATEST = """
-SELECT l.id, p.version, p.balance_minor
-  FROM unnest(%s::bigint[]) AS l(id)
- CROSS JOIN LATERAL (
-       SELECT version, balance_minor FROM billing_posting
-        WHERE ledger_account_id = l.id AND version IS NOT NULL ORDER BY version DESC LIMIT 1) p
+OPEN_LEDGER_ACCOUNTS = """
+INSERT INTO billing_ledgeraccount (kind, currency, account_id, entity_id, gateway)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])
+ON CONFLICT DO NOTHING
 """
-
-
-def _posting(
-    entry: LedgerEntry, ledger_account_id: int, amount_minor: int, running: dict[int, _Running]
-) -> Posting:
-    posting = Posting(entry=entry, ledger_account_id=ledger_account_id, amount_minor=amount_minor)
-    if (so_far := running.get(ledger_account_id)) is not None:
-        so_far.version += 1
-        so_far.balance_minor += amount_minor
-        posting.version, posting.balance_minor = so_far.version, so_far.balance_minor
-    return posting

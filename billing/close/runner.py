@@ -6,6 +6,7 @@ readying of what follows: a kill rolls all of it back. One that touches the worl
 works with nothing open, and may write its outcome only while its lease token stands.
 """
 
+import json
 import logging
 import random
 import uuid
@@ -318,25 +319,30 @@ def _ready_followers(module: StepModule, outcomes: Sequence[Outcome]) -> None:
     following = pipeline.followers(module.kind)
     if not outcomes or not following:
         return
-    by_account = {outcome.step.account_id: outcome for outcome in outcomes}
-    waiting = list(
-        Step.objects.filter(
-            run=outcomes[0].step.run_id,
-            account__in=by_account,
-            kind__in=[step.kind for step in following],
-            state=State.WAITING,
+    with connection.cursor() as cursor:
+        cursor.execute(
+            READY_FOLLOWERS,
+            {
+                "run": outcomes[0].step.run_id,
+                "kinds": [step.kind for step in following],
+                "accounts": [outcome.step.account_id for outcome in outcomes],
+                "expects": [json.dumps(outcome.expect) for outcome in outcomes],
+            },
         )
-    )
-    for step in waiting:
-        step.state = State.READY
-        step.expected = by_account[step.account_id].expect
-    # A person may have cancelled one meanwhile: then it stays so.
-    Step.objects.filter(state=State.WAITING).bulk_update(waiting, ["state", "expected"])
     lanes = dict.fromkeys(step.lane for step in following)
     # Turn about, so that workers spread over the lanes instead of all starting with the first.
     for times in range(1, settings.WORKERS + 1):
         for lane in lanes:
             doorbell.ring(lane, times=times)
+
+
+# A person may have cancelled one meanwhile: then it stays so.
+READY_FOLLOWERS = """
+UPDATE billing_step s
+   SET state = 'READY', expected = o.expect
+  FROM unnest(%(accounts)s::bigint[], %(expects)s::jsonb[]) AS o(account_id, expect)
+ WHERE s.run_id = %(run)s AND s.account_id = o.account_id AND s.kind = ANY(%(kinds)s) AND s.state = 'WAITING'
+"""
 
 
 def _block_followers(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
