@@ -6,6 +6,7 @@ from billing.views import (
     health,
     invoices,
     mandates,
+    metrics,
     overview,
     pay,
     run_steps,
@@ -58,6 +59,7 @@ urlpatterns = [
     path("runs/<int:run_id>/report.json", runs.report_json, name="run-report-json"),
     path("api/runs/<int:run_id>/", RunView.as_view(), name="api-run"),
     path("webhooks/<slug:gateway>/", webhooks.receive, name="webhook"),
+    path("metrics", metrics.scrape, name="metrics"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
 ]

@@ -42,13 +42,13 @@ class Sight:
     is_due: bool = False
 
 
-def current(run: CloseRun, *, as_of: datetime) -> Sight:
+def current(run: CloseRun, *, as_of: datetime, at_most: timedelta = TOO_OLD) -> Sight:
     """This will give the run's numbers with their time: quickly those of a moment ago, or counted now."""
     kept = RunProgress.objects.filter(run=run).first()
     if kept is None or kept.took_ms <= QUICK_MS or kept.seen["state"] != run.state:
         return Sight(refresh(run, as_of=as_of))
     age = as_of - kept.counted_at
-    if age > TOO_OLD:
+    if age > at_most:
         return Sight(refresh(run, as_of=as_of))
     # The database keeps no order of keys, and people read the steps in theirs.
     in_order = {kind: kept.seen["steps"][kind] for kind in Step.Kind.values}
