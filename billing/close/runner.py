@@ -9,6 +9,7 @@ works with nothing open, and may write its outcome only while its lease token st
 import json
 import logging
 import random
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from django.db.models.functions import Now
 
 from accounts.models import Account
 from billing import decisions, doorbell, executors, gateways, locks, log_context
-from billing.close import pipeline
+from billing.close import claiming, pipeline
 from billing.close.step import Chunk, Outcome, StepModule
 from billing.models import Decision, Step
 
@@ -42,6 +43,9 @@ State = Step.State
 RETRY_BASE = timedelta(seconds=30)
 RETRY_CAP = timedelta(hours=1)
 ATTEMPTS_MAX = 8
+
+# A bucket is refilled for a grant within half a second: worth more than a doorbell and another task.
+WAIT_HERE_SECONDS = 1
 
 # The database itself is in trouble: nobody's step is at fault. Let the worker die and be restarted.
 NOT_THE_STEPS_FAULT = (OperationalError, InterfaceError)
@@ -58,19 +62,45 @@ def is_the_databases_fault(error: BaseException) -> bool:
 
 
 def drain(lane: str, *, clock: Callable[[], datetime], until: Callable[[], bool]) -> int:
-    """This will work on a lane until nothing is ready in it, or `until` says stop. Returns steps ended."""
+    """
+    This will work on a lane until nothing is ready in it, or may begin, or `until` says stop. Returns steps ended.
+    """
+    modules = [module for module in pipeline.STEPS if module.lane == lane]
     worked = 0
     while not until():
-        ended = sum(work_once(step, as_of=clock()) for step in pipeline.STEPS if step.lane == lane)
-        if not ended:
-            return worked
+        ended, throttled = 0, None
+        for module in modules:
+            try:
+                ended += _work(module, as_of=clock())
+            except claiming.Throttled as refused:
+                throttled = refused
         worked += ended
+        if not ended and not (throttled and _wait(lane, throttled)):
+            return worked
     doorbell.ring(lane)
     return worked
 
 
+def _wait(lane: str, throttled: claiming.Throttled) -> bool:
+    """Wait here for a bucket that fills in a moment; for all else leave, and let a doorbell ring then."""
+    if throttled.again_at is None:
+        return False
+    if throttled.wait_seconds > WAIT_HERE_SECONDS:
+        doorbell.ring_at(lane, throttled.again_at)
+        return False
+    time.sleep(throttled.wait_seconds)
+    return True
+
+
 def work_once(module: StepModule, *, as_of: datetime) -> int:
-    """This will work on one chunk of a kind of step. Returns how many it took; 0: none was ready."""
+    """This will work on one chunk of a kind of step. Returns how many it took; 0: none is ready, or may begin."""
+    try:
+        return _work(module, as_of=as_of)
+    except claiming.Throttled:
+        return 0
+
+
+def _work(module: StepModule, *, as_of: datetime) -> int:
     if module.touches_the_world:
         return _work_in_the_world(module, as_of=as_of)
     return _work_in_the_database(module, as_of=as_of)
@@ -116,7 +146,7 @@ def _work_in_the_database(
 def _transact(
     module: StepModule, claimed: list[int], *, as_of: datetime, only: Sequence[int] | None
 ) -> int:
-    steps = _ready(module, limit=module.batch, only=only)
+    steps = claiming.ready(module, limit=module.batch, only=only)
     claimed += [step.pk for step in steps]
     if not steps:
         return 0
@@ -126,21 +156,6 @@ def _transact(
     _check_complete(steps, outcomes)
     write_down(module, outcomes, as_of=as_of)
     return len(steps)
-
-
-def _ready(module: StepModule, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
-    """Ready steps of one run, locked; steps that another worker holds are passed over."""
-    ready = Step.objects.filter(kind=module.kind, state__in=Step.CLAIMABLE, run_at__lte=Now())
-    if only is not None:
-        ready = ready.filter(pk__in=only)
-    order = ("-priority", "run_at", "pk")
-    first_run = ready.order_by(*order).values_list("run", flat=True).first()
-    return list(
-        ready.filter(run=first_run)
-        .select_for_update(skip_locked=True, of=("self",))
-        .select_related("run")
-        .order_by(*order)[:limit]
-    )
 
 
 def _check_complete(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
@@ -154,17 +169,18 @@ def _check_complete(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
 
 @_told_in_the_log
 def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
-    steps = _lease(module)
-    if not steps:
+    leased = claiming.lease(module, limit=module.batch)
+    if not leased.steps:
         return 0
-    log_context.add(run=steps[0].run_id)
+    log_context.add(run=leased.steps[0].run_id)
     try:
-        _perform_leased(module, steps, as_of=as_of)
+        _perform_leased(module, leased.steps, as_of=as_of)
     except Exception as error:
         if is_the_databases_fault(error):
-            _give_back(steps)
+            _give_back(leased.steps)
         raise
-    return len(steps)
+    claiming.settle(leased)
+    return len(leased.steps)
 
 
 def _perform_leased(module: StepModule, steps: Sequence[Step], *, as_of: datetime) -> None:
@@ -190,22 +206,6 @@ def _perform_leased(module: StepModule, steps: Sequence[Step], *, as_of: datetim
         logger.warning("%s: %s steps one by one: %r", module.kind, len(steps), error)
         for step in steps:
             _perform_leased(module, [step], as_of=as_of)
-
-
-@transaction.atomic(durable=True)
-def _lease(module: StepModule) -> list[Step]:
-    steps = _ready(module, limit=module.batch)
-    token = uuid.uuid4()
-    Step.objects.filter(pk__in=[step.pk for step in steps]).update(
-        state=State.RUNNING,
-        lease_token=token,
-        lease_until=Now() + timedelta(seconds=settings.STEP_LEASE_SECONDS),
-        # Counted before the work, so that a step that kills its worker runs out of attempts.
-        attempts=F("attempts") + 1,
-    )
-    for step in steps:
-        step.lease_token = token
-    return steps
 
 
 def _give_back(steps: Sequence[Step]) -> None:

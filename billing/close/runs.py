@@ -123,9 +123,13 @@ TO_CLOSE = """
         OR EXISTS (SELECT 1 FROM billing_usagesummary s WHERE s.account_id = a.id AND s.invoice_id IS NULL))
 """
 PLAN = f"""
-INSERT INTO billing_step (run_id, account_id, kind, state, priority, attempts, expected, because, last_error)
-SELECT %(run)s, a.id, k.kind, CASE k.kind WHEN 'INVOICE' THEN 'READY' ELSE 'WAITING' END, 0, 0, '{{}}', '', ''
+INSERT INTO billing_step
+       (run_id, account_id, kind, state, priority, attempts, expected, because, last_error, provider)
+SELECT %(run)s, a.id, k.kind, CASE k.kind WHEN 'INVOICE' THEN 'READY' ELSE 'WAITING' END, 0, 0, '{{}}', '', '',
+       CASE k.kind WHEN 'CHARGE' THEN coalesce(card.gateway, '') ELSE '' END
   FROM (SELECT a.id {TO_CLOSE}) AS a CROSS JOIN unnest(%(kinds)s::text[]) AS k(kind)
+  LEFT JOIN accounts_paymentmethod card
+    ON card.account_id = a.id AND card.is_default AND card.state = 'ACTIVE'
  ORDER BY a.id
 """
 

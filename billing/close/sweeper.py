@@ -26,7 +26,7 @@ from billing import (
     refunds,
     retries,
 )
-from billing.close import pipeline, runner, runs
+from billing.close import claiming, pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
 
@@ -105,12 +105,7 @@ def release_reports() -> int:
 
 def ring_for_ready_steps() -> int:
     """This will ring every lane that has something ready, in case its doorbell was lost."""
-    ready = set(
-        Step.objects.filter(state__in=Step.CLAIMABLE, run_at__lte=Now())
-        .values_list("kind", flat=True)
-        .distinct()
-    )
-    lanes = {pipeline.BY_KIND[kind].lane for kind in ready}
+    lanes = {module.lane for module in pipeline.STEPS if claiming.turns(module.kind)}
     for lane in lanes:
         doorbell.ring(lane, times=settings.WORKERS)
     return len(lanes)

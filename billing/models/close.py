@@ -2,7 +2,7 @@ from datetime import date
 from typing import Final
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Func, Q
 from django.db.models.functions import Now
 
 
@@ -68,6 +68,21 @@ class CloseRun(models.Model):
         return date.fromisoformat(f"{text}-01")
 
 
+class Turn(Func):
+    """
+    Where a step stands in line: its time, ten minutes earlier for each step of priority.
+
+    So whatever waits ten minutes overtakes what comes then with one priority more. It does not change while
+    the step waits, so an index can keep it; without a zone, since PostgreSQL indexes no arithmetic that has one.
+    """
+
+    template = "(%(expressions)s * INTERVAL '10 minutes')"
+    arg_joiner = " AT TIME ZONE 'UTC' - "
+
+    def __init__(self) -> None:
+        super().__init__("run_at", "priority", output_field=models.DateTimeField())
+
+
 class Step(models.Model):
     """One step of one account in one run: the only record of work. Queue rows are doorbells."""
 
@@ -99,8 +114,11 @@ class Step(models.Model):
     )
     kind = models.CharField(max_length=10, choices=Kind)
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
-    priority = models.SmallIntegerField(default=0)  # higher goes first
+    # Higher goes first, and ten minutes of waiting make up for one: see Turn.
+    priority = models.SmallIntegerField(default=0)
     run_at = models.DateTimeField(db_default=Now())
+    # Of a charge: whose lane it takes, as last seen; the claim puts it right. Empty: no provider is called.
+    provider = models.CharField(max_length=30, blank=True, default="", db_default="")
     attempts = models.PositiveSmallIntegerField(default=0)
     # The fence: whoever finishes the step must hold the token it was claimed with.
     lease_token = models.UUIDField(null=True, blank=True)
@@ -132,10 +150,17 @@ class Step(models.Model):
                 | Q(state__in=["WAITING", "READY", "RUNNING", "UNKNOWN"], finished_at=None),
                 name="ended_step_says_when",
             ),
+            models.CheckConstraint(
+                condition=Q(priority__range=(-10, 10)), name="step_priority_is_ten_at_most"
+            ),
         ]
         indexes = [
             models.Index(
-                fields=["kind", "-priority", "run_at", "id"],
+                "run",
+                "kind",
+                "provider",
+                Turn(),
+                "id",
                 condition=Q(state__in=["READY", "UNKNOWN"]),
                 name="steps_to_claim",
             ),

@@ -30,9 +30,8 @@ def begin_probe(lane: Lane, at: datetime) -> None:
 
 
 def withdraw_probe(lane: Lane, at: datetime) -> None:
-    """This will let another one probe, unless this one was answered: nothing was called."""
-    if lane.is_probing:
-        lane.is_probing, lane.probe_at = False, at
+    """This will let another one probe: nothing was called."""
+    lane.is_probing, lane.probe_at = False, at
 
 
 def note_answer(lane: Lane, at: datetime) -> None:

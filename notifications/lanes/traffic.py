@@ -126,7 +126,7 @@ def _probe(lane: Lane, at: datetime) -> Grant:
     if not breaker.may_probe(lane, at):
         return _wait(lane, NO_ANSWER, lane.probe_at, at)
     breaker.begin_probe(lane, at)
-    return Grant(provider=lane.provider, count=1, is_probe=True)
+    return Grant(provider=lane.provider, count=1, again_at=lane.probe_at, is_probe=True)
 
 
 def _wait(lane: Lane, because: str, until: datetime, at: datetime) -> Grant:
@@ -152,7 +152,7 @@ def give_back(granted: Grant, *, unused: int) -> None:
     with transaction.atomic():
         lane, at = _locked(lane)
         if granted.is_probe:
-            breaker.withdraw_probe(lane, at)
+            _withdraw(granted, lane, at)
         elif bucket.rate_at(lane, at) is not None:
             lane.tokens += unused
         lane.save()
@@ -163,8 +163,14 @@ def end_probe(granted: Grant) -> None:
     if granted.is_probe:
         with transaction.atomic():
             lane, at = _locked(_lane(granted.provider))
-            breaker.withdraw_probe(lane, at)
+            _withdraw(granted, lane, at)
             lane.save()
+
+
+def _withdraw(granted: Grant, lane: Lane, at: datetime) -> None:
+    """Unless it was answered, or another one is out by now."""
+    if lane.is_probing and lane.probe_at == granted.again_at:
+        breaker.withdraw_probe(lane, at)
 
 
 def admit(provider: str) -> str:

@@ -12,7 +12,7 @@ from django_q.models import OrmQ
 
 from accounts.models import Account
 from billing import gateways
-from billing.close import pipeline, runner, sweeper
+from billing.close import claiming, pipeline, runner, sweeper
 from billing.close.step import Chunk, Outcome, done, later, unknown
 from billing.models import Decision, Step
 from tests.closing import cancel, start_close
@@ -147,7 +147,7 @@ class TestStepsThatTouchOnlyOurDatabase:
         def no_such_column(*_args, **_facts):
             raise LookupError("no such column")
 
-        monkeypatch.setattr(runner, "_ready", no_such_column)
+        monkeypatch.setattr(claiming, "ready", no_such_column)
 
         with pytest.raises(LookupError):
             Module(does_all).work()

@@ -97,7 +97,7 @@ class TestCharge:
         account.payment_methods.update(gateway="unheard of")
         good = invoiced("3.00")
 
-        work_once("CHARGE")
+        work("CHARGE")
 
         assert step_of(account, "CHARGE").state == "BLOCKED"
         assert "'unheard of'" in step_of(account, "CHARGE").because

@@ -1,0 +1,224 @@
+"""
+Which steps are taken next, by whom, and how many: in line, fair between runs, no faster than their lanes.
+
+A step stands in line by its time, ten minutes earlier for each step of priority: so one that waits gains on
+those that come later, and none waits for ever (`Turn`). Runs, and in them the lanes of providers, take
+turns: a run of half a million steps leaves room for one of three. Only a charge takes a provider's lane, that
+of its account's card as it is now; `Step.provider` is where it was last seen, and is corrected here.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from accounts.models import PaymentMethod
+from billing import gateways
+from billing.close.step import StepModule
+from billing.models import CloseRun, Step
+from notifications import lanes
+from notifications.lanes import Grant
+
+
+class Throttled(Exception):
+    """Steps are ready, and none may begin now. Says when to look again; None: when another one ends."""
+
+    def __init__(self, refused: Sequence[Grant]) -> None:
+        soonest = min(refused, key=lambda grant: grant.wait_seconds if grant.again_at else 3600)
+        super().__init__(soonest.because)
+        self.again_at: datetime | None = soonest.again_at
+        self.wait_seconds = soonest.wait_seconds
+
+
+@dataclass(frozen=True)
+class Leased:
+    """Steps of one run and lane that are ours for a while, and what was granted for them."""
+
+    steps: list[Step]
+    granted: Grant | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Queue:
+    """Where ready steps of a kind stand: a run's, and in it a provider's."""
+
+    run_id: int
+    provider: str
+
+
+# Whose turn it was last in this process, by kind.
+_last_turn: dict[str, Queue] = {}
+
+
+def ready(module: StepModule, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
+    """
+    This will lock ready steps of one run, or those of `only` that still are, in the caller's transaction.
+
+    Steps that another worker holds are passed over.
+    """
+    for queue in turns(module.kind):
+        steps = _take(module.kind, queue, limit=limit, only=only)
+        if steps:
+            _last_turn[module.kind] = queue
+            return steps
+    return []
+
+
+def lease(module: StepModule, *, limit: int) -> Leased:
+    """
+    This will lease ready steps of one run and lane, as many as its lane grants.
+
+    A step counts an attempt when it is leased, so that one that kills its worker runs out of them.
+
+    :raises Throttled: if steps are ready, and no lane of theirs lets any begin.
+    """
+    refused: list[Grant] = []
+    moved = 0
+    for queue in turns(module.kind):
+        with transaction.atomic(durable=True):
+            granted = _granted(queue.provider, limit)
+            steps = _take(module.kind, queue, limit=granted.count if granted else limit)
+            mine = _of_this_lane(steps) if module.kind == Step.Kind.CHARGE else steps
+            _lease(mine)
+            if granted:
+                lanes.give_back(granted, unused=granted.count - len(mine))
+        if mine:
+            _last_turn[module.kind] = queue
+            return Leased(mine, granted)
+        moved += len(steps)
+        if granted and not granted.count:
+            refused.append(granted)
+    if moved:
+        return lease(module, limit=limit)
+    if refused:
+        raise Throttled(refused)
+    return Leased([])
+
+
+def settle(leased: Leased) -> None:
+    """This will tell the lane what became of its grant, after the work: what has ended, and what called nobody."""
+    if leased.granted is None:
+        return
+    lanes.end_probe(leased.granted)
+    ours = Step.objects.filter(pk__in=[step.pk for step in leased.steps])
+    states = Counter(ours.values_list("state", flat=True))
+    lanes.note_done(leased.granted.provider, states[Step.State.DONE] + states[Step.State.BLOCKED])
+    # Where nothing was due, nobody was called.
+    lanes.give_back(leased.granted, unused=states[Step.State.SKIPPED])
+
+
+def turns(kind: str) -> list[Queue]:
+    """The queues in which steps of this kind are due, the one after the last turn's first."""
+    with connection.cursor() as cursor:
+        cursor.execute(QUEUES, {"kind": kind})
+        queues = sorted(Queue(run_id, provider) for run_id, provider in cursor.fetchall())
+    last = _last_turn.get(kind)
+    return queues if last is None else sorted(queues, key=lambda queue: queue <= last)
+
+
+# What is due now. Nobody is more than ten steps of priority, so 100 minutes, behind their time: the bound
+# lets the index pass by what waits for a later day.
+IN_LINE = "run_at AT TIME ZONE 'UTC' - priority * INTERVAL '10 minutes'"
+DUE = f"""
+       state IN ('READY', 'UNKNOWN') AND run_at <= statement_timestamp()
+   AND {IN_LINE} <= statement_timestamp() AT TIME ZONE 'UTC' + INTERVAL '100 minutes'
+"""
+# From one provider's first step to the next one's, by the index: not past all those between.
+QUEUES = f"""
+SELECT r.id, p.provider
+  FROM billing_closerun r
+ CROSS JOIN LATERAL (
+       WITH RECURSIVE each (provider) AS (
+           SELECT min(provider) FROM billing_step
+            WHERE run_id = r.id AND kind = %(kind)s AND state IN ('READY', 'UNKNOWN')
+           UNION ALL
+           SELECT (SELECT min(s.provider) FROM billing_step s
+                    WHERE s.run_id = r.id AND s.kind = %(kind)s AND s.state IN ('READY', 'UNKNOWN')
+                      AND s.provider > each.provider)
+             FROM each WHERE each.provider IS NOT NULL)
+       SELECT provider FROM each WHERE provider IS NOT NULL) p
+ WHERE r.state = '{CloseRun.State.RUNNING}'
+   AND EXISTS (SELECT FROM billing_step
+                WHERE run_id = r.id AND kind = %(kind)s AND provider = p.provider AND {DUE})
+"""
+TAKE = f"""
+SELECT * FROM billing_step
+ WHERE run_id = %(run)s AND kind = %(kind)s AND provider = %(provider)s AND {DUE}
+   AND (%(only)s::bigint[] IS NULL OR id = ANY (%(only)s))
+ ORDER BY {IN_LINE}, id
+ LIMIT %(limit)s
+   FOR UPDATE SKIP LOCKED
+"""
+
+
+def _take(kind: str, queue: Queue, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
+    parameters = {
+        "run": queue.run_id,
+        "kind": kind,
+        "provider": queue.provider,
+        "limit": limit,
+        "only": None if only is None else list(only),
+    }
+    steps = list(Step.objects.raw(TAKE, parameters))
+    if steps:
+        run = CloseRun.objects.get(pk=queue.run_id)
+        for step in steps:
+            step.run = run
+    return steps
+
+
+def _granted(provider: str, limit: int) -> Grant | None:
+    """What the provider's lane lets begin; None where no provider is called."""
+    if not provider:
+        return None
+    return lanes.grant(provider, wanted=limit, in_flight=lambda: in_flight(provider))
+
+
+def in_flight(provider: str) -> int:
+    """How many leases of a lane are alive. One that has run out is not: its worker is, or stands still."""
+    return Step.objects.filter(
+        provider=provider, state=Step.State.RUNNING, lease_until__gt=Now()
+    ).count()
+
+
+def _lease(steps: Sequence[Step]) -> None:
+    token = uuid.uuid4()
+    Step.objects.filter(pk__in=[step.pk for step in steps]).update(
+        state=Step.State.RUNNING,
+        lease_token=token,
+        lease_until=Now() + timedelta(seconds=settings.STEP_LEASE_SECONDS),
+        attempts=F("attempts") + 1,
+    )
+    for step in steps:
+        step.lease_token = token
+
+
+def _of_this_lane(steps: Sequence[Step]) -> list[Step]:
+    """Those whose card is where it was last seen. The others stay ready, and go to the queue of their lane."""
+    providers = _providers(step.account_id for step in steps if step.account_id is not None)
+    stay = []
+    for step in steps:
+        provider = providers.get(step.account_id or 0, "")
+        if provider == step.provider:
+            stay.append(step)
+        else:
+            step.provider = provider
+            step.save(update_fields=["provider"])
+    return stay
+
+
+def _providers(account_ids: Iterable[int]) -> dict[int, str]:
+    """Through whom each account is charged now; what is not set up is called by nobody, and takes no lane."""
+    cards = PaymentMethod.objects.filter(
+        account__in=account_ids,
+        is_default=True,
+        state=PaymentMethod.State.ACTIVE,
+        gateway__in=gateways.names(),
+    )
+    return dict(cards.values_list("account", "gateway"))
