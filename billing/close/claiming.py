@@ -81,19 +81,13 @@ def lease(module: StepModule, *, limit: int) -> Leased:
     refused: list[Grant] = []
     moved = 0
     for queue in turns(module.kind):
-        with transaction.atomic(durable=True):
-            granted = _granted(queue.provider, limit)
-            steps = _take(module.kind, queue, limit=granted.count if granted else limit)
-            mine = _of_this_lane(steps) if module.kind == Step.Kind.CHARGE else steps
-            _lease(mine)
-            if granted:
-                lanes.give_back(granted, unused=granted.count - len(mine))
-        if mine:
+        leased, elsewhere = _lease(module, queue, limit=limit)
+        if leased.steps:
             _last_turn[module.kind] = queue
-            return Leased(mine, granted)
-        moved += len(steps)
-        if granted and not granted.count:
-            refused.append(granted)
+            return leased
+        moved += elsewhere
+        if leased.granted and not leased.granted.count:
+            refused.append(leased.granted)
     if moved:
         return lease(module, limit=limit)
     if refused:
@@ -187,7 +181,19 @@ def in_flight(provider: str) -> int:
     ).count()
 
 
-def _lease(steps: Sequence[Step]) -> None:
+@transaction.atomic(durable=True)
+def _lease(module: StepModule, queue: Queue, *, limit: int) -> tuple[Leased, int]:
+    """What is leased from one queue, and how many were found to stand in the wrong one."""
+    granted = _granted(queue.provider, limit)
+    found = _take(module.kind, queue, limit=granted.count if granted else limit)
+    steps = _of_this_lane(found) if module.kind == Step.Kind.CHARGE else found
+    _write_leases(steps)
+    if granted:
+        lanes.give_back(granted, unused=granted.count - len(steps))
+    return Leased(steps, granted), len(found) - len(steps)
+
+
+def _write_leases(steps: Sequence[Step]) -> None:
     token = uuid.uuid4()
     Step.objects.filter(pk__in=[step.pk for step in steps]).update(
         state=Step.State.RUNNING,

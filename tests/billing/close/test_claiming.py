@@ -155,7 +155,7 @@ class TestALease:
     def test_costs_nothing_where_it_fails_before_it_is_written(self, monkeypatch):
         lane(tokens=50, rate=8)
         charges(cards=4)
-        monkeypatch.setattr(claiming, "_lease", lambda steps: 1 / 0)
+        monkeypatch.setattr(claiming, "_write_leases", lambda steps: 1 / 0)
 
         with pytest.raises(ZeroDivisionError):
             take()
