@@ -614,6 +614,10 @@ class TestTheClose:
     def test_an_ended_step_says_when(self):
         return Step(run=run(), kind="REPORT", state="DONE").save
 
+    @breaks("step_priority_is_ten_at_most")
+    def test_nobody_stands_in_line_for_ever(self):
+        return Step(run=run(), kind="REPORT", priority=-11).save
+
 
 def append_only() -> list[tuple[models.Model, str, object]]:
     account = account_using("12.34")

@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
@@ -282,12 +282,6 @@ class TestTheLine:
 
         assert later.pk not in {step.pk for step in take()}
         assert take() == []
-
-    def test_priority_is_ten_at_most_either_way(self):
-        run = charges(none=1)
-
-        with pytest.raises(IntegrityError, match="step_priority_is_ten_at_most"):
-            run.steps.update(priority=-11)
 
     def test_is_kept_by_an_index(self):
         run = charges(none=1)
