@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0010_refund_permission"),
-        ("billing", "0018_what_goes_back_twice_and_how_attempts_move"),
+        ("billing", "0023_progress_is_kept"),
     ]
 
     operations = [

@@ -59,13 +59,11 @@ def _counts(row: Any) -> bool:
         case "Executor" | "Contribution" | "Sweep":
             # Who did it.
             return False
-<<<<<<< HEAD
         case "RunProgress":
             # Counted by whoever looked.
-=======
+            return False
         case "Lane" | "LaneTally":
             # How the calls went.
->>>>>>> f2fa09a (The crash sweep lists the claim where it is now, and does not compare how the calls went)
             return False
     return True
 
