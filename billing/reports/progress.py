@@ -16,9 +16,11 @@ from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
+from billing import executors
 from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
 from billing.money import to_major
-from billing.reports import finance, pace
+from billing.reports import finance, hosts, pace
+from notifications import lanes
 
 State = Step.State
 STUCK = (State.BLOCKED, State.DEAD)
@@ -109,11 +111,16 @@ def _speed(
     run: CloseRun, seen: Mapping[str, Any], samples: Sequence[pace.Sample]
 ) -> dict[str, Any]:
     """How many steps of each kind end per second, and how long the rest takes at that."""
-    rates = pace.per_second(samples, started_at=run.started_at)
+    measured = pace.per_second(samples, started_at=run.started_at)
+    limits = _limits(seen["lanes"])
+    # A lane that is shut opens nobody knows when: its speed of a minute ago says nothing.
+    shut = {kind for kind, limit in limits.items() if not limit}
+    rates = {kind: rate for kind, rate in measured.items() if kind not in shut}
+    limits = {kind: limit for kind, limit in limits.items() if limit}
     later: Counter[str] = Counter()
     for row in seen["waiting"]:
         later[row["kind"]] += row["steps"] if row["state"] == State.READY else 0
-    left = pace.time_left(steps=seen["steps"], later=later, rates=rates, limits={})
+    left = pace.time_left(steps=seen["steps"], later=later, rates=rates, limits=limits)
     return {
         "per_second": {kind: round(rate, 2) for kind, rate in rates.items()},
         "seconds_left": left.seconds if left else None,
@@ -175,6 +182,9 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
         "charges": charges(run),
         "held": held(run),
         "final": final(run),
+        "lanes": how_lanes_stand(),
+        "hosts": hosts.worked(run),
+        "clusters": who_lives(),
         "world_changed": run.decisions.filter(world_changed=True).count(),
         "answer": finance.answer(run, as_of=as_of),
     }
@@ -318,6 +328,48 @@ def final(run: CloseRun) -> list[dict[str, Any]]:
         {"what": "dunning", "count": dunned["count"], "until": _iso(dunned["until"])},
     ]
     return [row for row in found if row["count"]]
+
+
+# The lane of the mail; all others are payment providers.
+MAIL = "smtp"
+
+
+def how_lanes_stand() -> list[dict[str, Any]]:
+    """How fast each provider is, how fast it may be, and why nothing begins; of its newest credential."""
+    newest = {sight.lane.provider: sight for sight in lanes.sights()}
+    return [
+        {
+            "provider": provider,
+            "per_second": round(sight.speed.per_second, 2),
+            "rate": sight.speed.rate_now,
+            "saturation": sight.saturation,
+            "shut": sight.why_shut,
+            "slowed": sight.slowed_because,
+        }
+        for provider, sight in newest.items()
+    ]
+
+
+def who_lives() -> list[dict[str, Any]]:
+    """The clusters that have given a sign of life, by host."""
+    return [
+        {"host": each.host, "pid": each.pid, "lanes": list(each.lanes), "workers": each.workers}
+        for each in executors.seen()
+        if each.is_alive
+    ]
+
+
+def _limits(seen: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The most steps of a kind that the lanes let through a second; 0 where they are shut."""
+    found = {}
+    for kind, of_kind in (
+        (Step.Kind.CHARGE, [lane for lane in seen if lane["provider"] != MAIL]),
+        (Step.Kind.EMAIL, [lane for lane in seen if lane["provider"] == MAIL]),
+    ):
+        rates = [0.0 if lane["shut"] else lane["rate"] for lane in of_kind]
+        if rates and None not in rates:
+            found[kind.value] = sum(rates)
+    return found
 
 
 def _iso(moment: Any) -> str | None:

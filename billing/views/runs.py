@@ -103,6 +103,9 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "stuck": [_stuck(run, row) for row in sorted(so_far["stuck"], key=_first_step_first)],
         "waiting": [_waiting(run, row) for row in sorted(so_far["waiting"], key=_first_step_first)],
         "held": [_held(row) for row in so_far["held"]],
+        "lanes": [_lane(row) for row in so_far["lanes"]],
+        "hosts": [_host(row) for row in so_far["hosts"]],
+        "clusters": [_cluster(row) for row in so_far["clusters"]],
         "changes": so_far["world_changed"],
     }
     response = render(request, "billing/run.html", context)
@@ -224,6 +227,35 @@ def _held(row: dict[str, Any]) -> dict[str, Any]:
 
 
 HELD_NOW = {"lifted_at__isnull": "True"}
+
+
+def _lane(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "provider": row["provider"],
+        "speed": pace.speed_in_words(row["per_second"]),
+        "limit": pace.speed_in_words(row["rate"]),
+        "saturation": None if row["saturation"] is None else round(100 * row["saturation"]),
+        "because": row["shut"] or row["slowed"],
+        "is_shut": bool(row["shut"]),
+    }
+
+
+def _host(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "host": row["host"],
+        "kind": Step.Kind(row["kind"]).label,
+        "processes": row["processes"],
+        "steps": row["steps"],
+        "speed": pace.speed_in_words(float(row["per_second"])),
+        "last": _instant(datetime.fromisoformat(row["last_at"])),
+    }
+
+
+def _cluster(row: dict[str, Any]) -> str:
+    workers = row["workers"]
+    return f"{row['host']}: {workers} worker{'' if workers == 1 else 's'} for {', '.join(row['lanes'])}"
+
+
 WAITS_FOR = {
     "steps": "steps wait for their time, such as a due date",
     "payments": "payments are on their way",

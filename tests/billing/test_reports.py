@@ -9,9 +9,12 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from accounts.models import BillingEntity, Hold
+from billing import executors
 from billing.models import RunProgress, Step
 from billing.models.usage import Kind
 from billing.reports import csv_cells, finance, lines, progress
+from notifications import lanes
+from notifications.models import Lane
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.closing import finish, start_close, work
 from tests.factories import (
@@ -268,6 +271,40 @@ class TestProgress:
             ("OVERDUE", "EUR", 1, 1, "12.34"),
             ("MANUAL", "EUR", 1, 0, "12.34"),
         ]
+
+    def test_says_who_works_and_how_fast_they_may(self):
+        account_using("12.34")
+        run = start_close()
+        executors.beat(lanes=["default", "charge"], workers=3, is_first=True)
+        work("INVOICE")
+        lanes.grant("sandbox", wanted=1)
+        lanes.grant("smtp", wanted=1)
+        Lane.objects.filter(provider="sandbox").update(rate=2.0)
+
+        told = progress.refresh(run, as_of=AS_OF)
+
+        [cluster] = told["clusters"]
+        assert (cluster["lanes"], cluster["workers"]) == (["default", "charge"], 3)
+        assert [(row["kind"], row["steps"]) for row in told["hosts"]] == [("INVOICE", 1)]
+        by_provider = {row["provider"]: row for row in told["lanes"]}
+        assert by_provider["sandbox"]["rate"] == 2.0
+        assert by_provider["smtp"]["rate"] is None
+        # One charge at two a second; nobody knows how fast the mail is.
+        assert (told["seconds_left"], told["left_is_at_least"]) == (0, True)
+
+    def test_does_not_say_how_long_it_takes_while_the_lane_is_shut(self):
+        account_using("12.34")
+        run = start_close()
+        work("INVOICE")
+        run.steps.filter(kind="EMAIL").update(state="DONE", finished_at=AS_OF)
+        lanes.grant("sandbox", wanted=1)
+        lane = Lane.objects.get()
+        Lane.objects.update(rate=2.0)
+        assert progress.refresh(run, as_of=AS_OF)["seconds_left"] is not None
+
+        lanes.pause(lane.pk, by="ann@example.com", because="their maintenance")
+
+        assert progress.refresh(run, as_of=AS_OF)["seconds_left"] is None
 
     def test_of_a_run_with_dunning_is_not_final_before_that_ends(self):
         entity = EntityFactory(slug="patient", invoice_prefix="PA", retry_days=[3])
