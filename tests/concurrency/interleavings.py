@@ -24,7 +24,8 @@ import pytest
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from billing import inbound
+from billing import inbound, refunds
+from billing.gateways.sandbox import SandboxGateway
 from billing.payments import calls
 
 Act = Callable[[], Any]
@@ -37,6 +38,8 @@ A_STEP_SECONDS = 0.004
 # a thousand schedules in all, in a minute and a half on two cores. `make evidence` plays 252 of each.
 ALL_UP_TO = 252
 SAMPLE = int(os.environ.get("INTERLEAVINGS", "72"))
+# Of pairs in which more happens outside the locks than under them.
+FEWER = SAMPLE // 4
 
 _here = threading.local()
 
@@ -55,6 +58,8 @@ def points() -> Iterator[None]:
             (BaseDatabaseWrapper, "_commit"),
             (calls, "_answer_of"),
             (inbound, "_ask"),
+            (refunds, "_look"),
+            (SandboxGateway, "refund"),
         ):
             patch.setattr(owner, name, _after_a_point(getattr(owner, name)))
         yield
@@ -202,16 +207,18 @@ class Table:
         return bool(_ask("SELECT pg_blocking_pids(%s) && %s::int[]", [session.pid, others]))
 
 
-def orders(first: int, second: int, *, seed: int) -> Iterator[tuple[int, ...]]:
+def orders(
+    first: int, second: int, *, seed: int, all_up_to: int = ALL_UP_TO, sample: int = SAMPLE
+) -> Iterator[tuple[int, ...]]:
     """All orders in which two can take so many turns; a sample of them where they are many."""
-    if math.comb(first + second, first) <= ALL_UP_TO:
+    if math.comb(first + second, first) <= all_up_to:
         for places in itertools.combinations(range(first + second), first):
             yield tuple(int(place not in places) for place in range(first + second))
         return
     turns = [0] * first + [1] * second
     rng = random.Random(seed)
     drawn: set[tuple[int, ...]] = set()
-    while len(drawn) < SAMPLE:
+    while len(drawn) < sample:
         rng.shuffle(turns)
         if (order := tuple(turns)) not in drawn:
             drawn.add(order)

@@ -11,12 +11,32 @@ import pytest
 from django.db import transaction
 
 from accounts.models import Account, BillingEntity, Hold
-from billing import decisions, dunning, inbound, ledger, locks, payment_methods, payments, reversals
+from billing import (
+    decisions,
+    disputes,
+    dunning,
+    inbound,
+    ledger,
+    locks,
+    payment_methods,
+    payments,
+    refunds,
+    reversals,
+)
 from billing.close import pipeline, runner
 from billing.gateways import EventHint
 from billing.gateways.base import About
-from billing.models import Decision, Payment, PaymentAttempt, PaymentReversal, Step
+from billing.models import (
+    Decision,
+    Dispute,
+    Payment,
+    PaymentAttempt,
+    PaymentReversal,
+    Refund,
+    Step,
+)
 from billing.payments import AlreadyRecorded, CannotCollect, driving, settling
+from billing.refunds import CannotRefund
 from tests.billing.builders import (
     assert_books_balance,
     bill,
@@ -26,8 +46,9 @@ from tests.billing.builders import (
     grant,
     pay_by_hand,
 )
+from tests.billing.dispute_builders import seen_of
 from tests.closing import assert_books_hold, start_close, work
-from tests.concurrency.interleavings import Played, Table, orders, point, points
+from tests.concurrency.interleavings import FEWER, Played, Table, orders, point, points
 from tests.factories import (
     AS_OF,
     CardFactory,
@@ -35,6 +56,7 @@ from tests.factories import (
     PeriodFactory,
     SummaryFactory,
     account_using,
+    token,
 )
 from tests.provider import Killed
 
@@ -70,6 +92,7 @@ def every_order(sandbox, record_property):
         arrange: Act | None = None,
         check: Callable[[Account, Played], None] | None = None,
         refusals: tuple[type[Exception], ...] = (),
+        **how_many: int,
     ) -> list[Played]:
         def play(account: Account, turns: Sequence[int]) -> Played:
             if arrange:
@@ -90,7 +113,8 @@ def every_order(sandbox, record_property):
         with a_table() as table:
             serial = ONE_AFTER_THE_OTHER, THE_OTHER_FIRST
             played = [play(*each) for each in zip(on(2), serial, strict=True)]
-            mixed = list(orders(played[0].points[0], played[1].points[1], seed=SEED))
+            steps = played[0].points[0], played[1].points[1]
+            mixed = list(orders(*steps, seed=SEED, **how_many))
             played += [play(*each) for each in zip(on(len(mixed)), mixed, strict=True)]
         assert_books_hold(as_of=LATER)
         record_property("schedules", len(played))
@@ -114,6 +138,9 @@ def settle(account: Account) -> None:
     if account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
         payments.drive_due(as_of=AS_OF + timedelta(hours=2))
     assert not account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists()
+    if account.refunds.filter(state__in=Refund.IN_FLIGHT).exists():
+        refunds.drive_due(as_of=AS_OF + timedelta(hours=2))
+    assert not account.refunds.filter(state__in=Refund.IN_FLIGHT).exists()
 
 
 def killed_in(module: object, phase: str, account: Account) -> None:
@@ -330,12 +357,16 @@ def paid(account: Account) -> None:
     pay_by_hand(account, 1500)
 
 
-def reversal(amount_minor: int, name: str) -> Act:
+def first_payment(account: Account, by: str) -> Payment:
+    return account.payments.filter(gateway=by).earliest("pk")
+
+
+def reversal(amount_minor: int, name: str, *, by: str = "manual") -> Act:
     @transaction.atomic
     def reverse(account: Account) -> PaymentReversal:
         locked = locks.account_for_update(account.pk)
         return reversals.reverse_payment(
-            account.payments.earliest("pk"),
+            first_payment(account, by),
             account=locked,
             amount_minor=amount_minor,
             provider_ref=f"{name} {account.pk}",
@@ -379,6 +410,195 @@ def test_a_reversal_and_a_new_payment(every_order):
         arrange=paid,
         check=as_if_the_first_had_never_come,
     )
+
+
+# --- money that we pay back, or that is disputed
+
+FEW = {"all_up_to": FEWER, "sample": FEWER}
+
+
+def refund(amount_minor: int, *, by: str = "sandbox") -> Act:
+    return lambda account: refunds.refund(
+        payment_id=first_payment(account, by).pk,
+        token=token(),
+        amount_minor=amount_minor,
+        reason="Not what they wanted",
+        actor="ann@example.com",
+        as_of=AS_OF,
+    )
+
+
+def dispute(account: Account) -> Dispute | None:
+    payment = first_payment(account, "sandbox")
+    return disputes.apply_provider_state("sandbox", seen_of(payment), as_of=SOON)
+
+
+def overpaid_by_card(account: Account) -> None:
+    """12.34 by card, of which 10.00 is credit: it was paid by hand while the provider was at it."""
+    killed_in(settling, "apply_provider_state", account)
+    pay_by_hand(account, 1000)
+    payments.drive_due(as_of=SOON)
+
+
+def using_in_november(account: Account) -> None:
+    november = PeriodFactory(account=account, month=NOVEMBER)
+    SummaryFactory(account=account, period=november, quantity=100, unit_price="0.10")
+
+
+def bill_november(account: Account) -> None:
+    bill(account, month=NOVEMBER)
+
+
+@pytest.fixture
+def paid_back(sandbox):
+    """What of an account's first payment the provider has paid back; our rows say the same."""
+
+    def look(account: Account) -> int:
+        payment = first_payment(account, "sandbox")
+        there = sum(seen.amount_minor for seen in sandbox.find_refunds(payment.provider_ref))
+        succeeded = payment.refunds.filter(state=Refund.State.SUCCEEDED)
+        assert there == sum(succeeded.values_list("amount_minor", flat=True))
+        return there
+
+    return look
+
+
+def test_a_refund_by_hand_and_another_that_is_too_much_with_it(every_order):
+    def never_more_than_was_paid(account: Account, played: Played) -> None:
+        made = account.refunds.get()
+        assert (made.amount_minor, made.state) == (1000, "SUCCEEDED"), played
+
+    every_order(
+        refund(1000, by="manual"),
+        refund(1000, by="manual"),
+        arrange=paid,
+        check=never_more_than_was_paid,
+        refusals=(CannotRefund,),
+    )
+
+
+def test_a_refund_and_another_that_is_too_much_with_it(every_order, paid_back):
+    def never_more_than_was_paid(account: Account, played: Played) -> None:
+        assert paid_back(account) == 1000, played
+
+    every_order(
+        refund(1000),
+        refund(1000),
+        arrange=collect,
+        check=never_more_than_was_paid,
+        refusals=(CannotRefund,),
+        **FEW,
+    )
+
+
+def test_a_refund_and_a_dispute(every_order, paid_back):
+    def not_sent_once_it_is_disputed(account: Account, played: Played) -> None:
+        assert paid_back(account) in {0, 500}, played
+        assert disputes.disputed_minor(account.payments.get()) == MINOR, played
+        assert (due(account), credit(account)) == (0, 0), played
+
+    played = every_order(
+        refund(500),
+        dispute,
+        arrange=collect,
+        check=not_sent_once_it_is_disputed,
+        refusals=(CannotRefund,),
+        **FEW,
+    )
+
+    assert [isinstance(each.results[0], Refund) for each in played[:2]] == [True, False]
+
+
+def test_a_refund_and_the_reversal_of_its_payment(every_order, paid_back):
+    def owed_again_and_no_credit_of_it_left(account: Account, played: Played) -> None:
+        assert paid_back(account) in {0, MINOR}, played
+        assert (due(account), credit(account)) == (MINOR - 1000, 0), played
+
+    every_order(
+        refund(MINOR),
+        reversal(MINOR, "all", by="sandbox"),
+        arrange=overpaid_by_card,
+        check=owed_again_and_no_credit_of_it_left,
+        refusals=(CannotRefund,),
+        **FEW,
+    )
+
+
+def test_a_refund_that_is_refused_and_a_charge(every_order, sandbox, monkeypatch):
+    """The credit that it had taken is there again: while the invoice is charged, which needs less then."""
+
+    def with_credit_and_an_invoice_without_it(account: Account) -> None:
+        overpaid_by_card(account)
+        using_in_november(account)
+        with monkeypatch.context() as patch:
+            patch.setattr(refunds, "_drive", lambda *_args, **_facts: None)
+            refund(1000)(account)
+        bill_november(account)
+
+    def refused(account: Account) -> None:
+        made = account.refunds.get()
+        point()
+        refunds._refuse(made.pk, because="refused", as_of=SOON)
+
+    def no_more_than_was_due_then(account: Account, played: Played) -> None:
+        [_, *taken] = taken_from(account, sandbox)
+        assert due(account) == (0 if taken else 1000 - 1000), played
+        assert credit(account) == sum(taken), played
+
+    every_order(
+        collect,
+        refused,
+        arrange=with_credit_and_an_invoice_without_it,
+        check=no_more_than_was_due_then,
+        refusals=(CannotCollect,),
+        **FEW,
+    )
+
+
+def test_a_dispute_and_a_charge_by_itself(every_order, sandbox):
+    def paid_october_owes_november(account: Account) -> None:
+        collect(account)
+        using_in_november(account)
+        bill_november(account)
+
+    def not_sent_once_it_is_paused(account: Account, played: Played) -> None:
+        [_, *taken] = taken_from(account, sandbox)
+        assert due(account) == 1000 - sum(taken), played
+        assert account.pauses.filter(resumed_at=None).exists()
+
+    played = every_order(
+        partial(collect, kind=PaymentAttempt.Kind.AUTO),
+        dispute,
+        arrange=paid_october_owes_november,
+        check=not_sent_once_it_is_paused,
+        refusals=(CannotCollect,),
+        **FEW,
+    )
+
+    first, second = (each.results[0] for each in played[:2])
+    assert (first.state, type(second)) == ("SUCCEEDED", payments.ChargingPaused)
+
+
+def test_a_refund_and_the_use_of_the_credit_it_would_take(every_order):
+    def used_or_paid_back(account: Account, played: Played) -> None:
+        made = account.refunds.get()
+        assert made.credit_minor in {0, 1500 - MINOR}, played
+        assert due(account) == 1000 - (1500 - MINOR) + made.credit_minor, played
+        assert credit(account) == 0, played
+
+    def overpaid_by_hand(account: Account) -> None:
+        paid(account)
+        using_in_november(account)
+
+    played = every_order(
+        refund(1500 - MINOR, by="manual"),
+        bill_november,
+        arrange=overpaid_by_hand,
+        check=used_or_paid_back,
+        **FEW,
+    )
+
+    assert any(each.waited for each in played)
 
 
 def steps_ready(kind: str, *, card: str | None = "sandbox_visa") -> Callable[[int], list[Account]]:
