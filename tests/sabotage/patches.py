@@ -16,11 +16,17 @@ RUNNER = "billing/close/runner.py"
 STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/guard.py"
 FINDING = "billing/reconciliation/finding.py"
+REFUNDS = "billing/refunds.py"
+DISPUTES = "billing/disputes.py"
+REVERSALS = "billing/reversals.py"
+HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
 TEST_PAYMENTS = "tests/billing/test_payments.py"
 TEST_GUARD = "tests/billing/test_guard.py"
 TEST_INBOUND = "tests/billing/test_inbound.py"
+TEST_REFUNDS = "tests/billing/test_refunds.py"
+TEST_DISPUTES = "tests/billing/test_disputes.py"
 TEST_PHASES = "tests/crashes/test_charge_phases.py"
 AT_ONCE = "tests/concurrency/test_payments.py"
 IN_EVERY_ORDER = "tests/concurrency/test_interleavings.py"
@@ -318,6 +324,152 @@ PATCHES = (
         (
             f"{TEST_GUARD}::test_a_zombie_of_the_lost_time_cannot_submit_any_more",
             "tests/billing/test_reconciliation.py::test_of_a_lost_attempt_is_cancelled_at_once",
+        ),
+    ),
+    Patch(
+        "the database lets an attempt go anywhere",
+        (
+            Change(
+                HOW_ATTEMPTS_MOVE,
+                "    IF NOT (CASE NEW.state\n",
+                "    IF NULL AND NOT (CASE NEW.state\n",
+            ),
+        ),
+        (
+            "tests/billing/test_charge_protocol.py"
+            "::test_refuses_every_change_that_the_protocol_does_not_know_and_no_other",
+        ),
+    ),
+    # --- money that goes back
+    Patch(
+        "what is left to refund is not looked at under the lock",
+        (
+            Change(
+                REFUNDS,
+                "    account = locks.account_for_update(wanted.account_id)\n",
+                "    account = Account.objects.get(pk=wanted.account_id)\n",
+            ),
+        ),
+        (f"{IN_EVERY_ORDER}::test_a_refund_by_hand_and_another_that_is_too_much_with_it",),
+    ),
+    Patch(
+        "a refund is sent again by a new key, without a look at the provider's list",
+        (
+            Change(
+                REFUNDS,
+                "    return gateway.find_refunds(current.payment.provider_ref)\n",
+                "    return []\n",
+            ),
+            Change(REFUNDS, "|{current.pk}|refund", "|{uuid.uuid4()}|refund"),
+        ),
+        (
+            f"{TEST_REFUNDS}::test_after_a_lost_reply",
+            f"{TEST_REFUNDS}::test_exactly_once_on_a_bad_line",
+        ),
+    ),
+    Patch(
+        "a refund's timeout is taken as failed",
+        (
+            Change(
+                REFUNDS,
+                "    if current.state == State.RESERVED and (is_final or as_of - since >= KEY_HOLDS):\n",
+                "    if current.state in {State.RESERVED, State.SUBMITTED}:\n",
+            ),
+        ),
+        (
+            f"{TEST_REFUNDS}::test_after_a_lost_reply",
+            f"{TEST_REFUNDS}::test_a_second_as_long_as_one_is_on_its_way",
+        ),
+    ),
+    Patch(
+        "a refund is sent again when its key may be forgotten",
+        (Change(REFUNDS, "KEY_HOLDS = timedelta(hours=12)", "KEY_HOLDS = timedelta(hours=48)"),),
+        (f"{TEST_REFUNDS}::test_never_sends_again",),
+    ),
+    Patch(
+        "what was paid back on the provider's pages is not asked about",
+        (
+            Change(
+                REFUNDS,
+                "        for seen in _look(current):\n            learn(current.gateway, seen, as_of=as_of)\n",
+                "",
+            ),
+        ),
+        (f"{TEST_REFUNDS}::test_is_found_before_we_send_one_of_our_own",),
+    ),
+    Patch(
+        "what is disputed is paid back as well",
+        (
+            Change(
+                REFUNDS,
+                "gone_minor = reversals.reversed_minor(payment) + disputes.disputed_minor(payment)",
+                "gone_minor = reversals.reversed_minor(payment)",
+            ),
+        ),
+        (
+            f"{TEST_REFUNDS}::test_what_is_disputed",
+            f"{IN_EVERY_ORDER}::test_a_refund_and_a_dispute",
+        ),
+    ),
+    Patch(
+        "a refund that is refused gives back credit that went back meanwhile",
+        (Change(REFUNDS, "    return int(lost - found)\n", "    return 0\n"),),
+        (
+            f"{TEST_REFUNDS}::test_refused_brings_no_credit_back",
+            f"{TEST_REFUNDS}::test_sent_back_by_the_bank_it_is_theirs_only_as_far_as_it_was_a_gift",
+            f"{IN_EVERY_ORDER}::test_a_refund_and_the_reversal_of_its_payment",
+        ),
+    ),
+    Patch(
+        "a dispute is opened again by each end that is told",
+        (
+            Change(
+                DISPUTES,
+                "        if dispute.state == State.INQUIRY:\n            _open",
+                "        if True:\n            _open",
+            ),
+        ),
+        (f"{TEST_DISPUTES}::test_that_is_won_brings_the_money_back_but_not_the_fee_and_resumes",),
+    ),
+    Patch(
+        "a dispute does not pause charging",
+        (
+            Change(
+                DISPUTES,
+                "    if pauses.open_pause(account.pk, ChargingPause.Reason.DISPUTE) is None:\n",
+                "    if False:\n",
+            ),
+        ),
+        (
+            f"{TEST_DISPUTES}::test_that_is_opened_takes_the_money_and_the_fee_and_pauses_charging",
+            f"{IN_EVERY_ORDER}::test_a_dispute_and_a_charge_by_itself",
+        ),
+    ),
+    Patch(
+        "a lost dispute lets charging go on when another one is won",
+        (
+            Change(
+                DISPUTES,
+                "        or others.filter(state=State.LOST, closed_at__gte=paused.paused_at).exists()\n",
+                "",
+            ),
+        ),
+        (
+            f"{TEST_DISPUTES}::test_is_not_resumed_while_any_dispute_is_open_nor_by_winning_beside_a_lost_one",
+        ),
+    ),
+    Patch(
+        "a payment goes back each time that it is told",
+        (
+            Change(
+                REVERSALS,
+                "    if (before := known.first()) is not None:\n        return before\n",
+                '    provider_ref = f"{provider_ref} {known.count()}"\n',
+            ),
+        ),
+        (
+            f"{IN_EVERY_ORDER}::test_a_reversal_and_the_same_again",
+            "tests/billing/test_debits.py::test_is_owed_again_once_however_often_it_is_told",
         ),
     ),
 )
