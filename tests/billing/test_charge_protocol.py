@@ -61,7 +61,7 @@ class TestTheDatabase:
         }
 
     @pytest.mark.django_db
-    def test_refuses_every_change_that_the_protocol_does_not_know_and_no_other(self):
+    def test_refuses_what_the_protocol_does_not_know(self):
         refused = set()
         for before in State:
             card = CardFactory()
