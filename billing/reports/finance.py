@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db import connection
 
-from billing.models import CloseRun, PaymentAttempt
+from billing.models import CloseRun, PaymentAttempt, Refund
 from billing.money import to_major
 
 
@@ -15,6 +15,10 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
 
     invoiced = collected + credited + outstanding - kept_as_credit. Money in flight is part of what
     is outstanding; so is what is overdue, which counts money in flight as covered. `kept_as_credit` is what invoices below zero gave back as credit.
+
+    What went back: `reversed` had been collected, and is not any more (a returned debit, a lost dispute): it
+    was owed again. `paid_back` and `disputed` are part of what is collected: refunds, also those on their way,
+    and what banks hold until a dispute is decided. collected = in_hand + paid_back + disputed.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -23,6 +27,7 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
                 "entity": run.entity_id,
                 "month": run.month,
                 "in_flight": list(PaymentAttempt.IN_FLIGHT),
+                "unpaid": list(Refund.UNPAID),
                 "as_of": as_of,
             },
         )
@@ -36,6 +41,8 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     }
 
 
+# What is paid back or disputed of a payment is of what it settled last, as a reversal takes it.
+#
 # Each part passes over the invoices once, by currency: a hundred thousand take part of a second. Only
 # what is overdue is added up by account, and only of invoices that are not settled.
 ANSWER = """
@@ -50,8 +57,28 @@ WITH invoices AS (
 ), allocated AS (
     SELECT i.currency, sum(x.amount_minor) AS amount,
            coalesce(sum(x.amount_minor) FILTER (WHERE x.payment_id IS NOT NULL), 0) AS collected,
+           coalesce(-sum(x.amount_minor) FILTER (WHERE x.payment_id IS NOT NULL AND x.reverses_id IS NOT NULL), 0) AS reversed,
            coalesce(sum(x.amount_minor) FILTER (WHERE x.grant_id IS NOT NULL), 0) AS credited
       FROM invoices i JOIN billing_allocation x ON x.invoice_id = i.id GROUP BY i.currency
+), touched AS (
+    SELECT payment_id, sum(back) AS back, sum(disputed) AS disputed
+      FROM (SELECT payment_id, cost_minor AS back, 0 AS disputed FROM billing_refund
+             WHERE state <> ALL(%(unpaid)s)
+             UNION ALL
+            SELECT payment_id, 0, amount_minor FROM billing_dispute WHERE state = 'NEEDS_RESPONSE') each_of_them
+     GROUP BY payment_id
+), settled AS (
+    SELECT x.invoice_id, x.amount, t.back, t.disputed,
+           coalesce(sum(x.amount) OVER (PARTITION BY x.payment_id ORDER BY x.first_id DESC
+                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS newer
+      FROM touched t
+      JOIN (SELECT payment_id, invoice_id, coalesce(reverses_id, id) AS first_id, sum(amount_minor) AS amount
+              FROM billing_allocation WHERE payment_id IN (SELECT payment_id FROM touched)
+             GROUP BY payment_id, invoice_id, coalesce(reverses_id, id)) x USING (payment_id)
+), went AS (
+    SELECT i.currency, sum(least(s.amount, greatest(s.back - s.newer, 0))) AS paid_back,
+           sum(least(s.amount, greatest(s.back + s.disputed - s.newer, 0))) AS away
+      FROM settled s JOIN invoices i ON i.id = s.invoice_id GROUP BY i.currency
 ), flying AS (
     SELECT t.account_id, t.currency, sum(t.amount_minor) AS in_flight
       FROM billing_paymentattempt t
@@ -74,12 +101,16 @@ SELECT i.currency, i.invoices, i.invoiced::bigint,
        coalesce(a.collected, 0)::bigint AS collected, coalesce(a.credited, 0)::bigint AS credited,
        (i.payable - coalesce(a.amount, 0))::bigint AS outstanding,
        coalesce(w.in_flight, 0)::bigint AS in_flight, coalesce(w.overdue, 0)::bigint AS overdue,
-       i.kept_as_credit::bigint
+       i.kept_as_credit::bigint, coalesce(a.reversed, 0)::bigint AS reversed,
+       coalesce(g.paid_back, 0)::bigint AS paid_back, coalesce(g.away - g.paid_back, 0)::bigint AS disputed,
+       (coalesce(a.collected, 0) - coalesce(g.away, 0))::bigint AS in_hand
   FROM issued i LEFT JOIN allocated a USING (currency) LEFT JOIN waiting w USING (currency)
+  LEFT JOIN went g USING (currency)
  ORDER BY i.currency
 """
 MONEY = (
     "invoiced", "collected", "credited", "outstanding", "in_flight", "overdue", "kept_as_credit",
+    "reversed", "paid_back", "disputed", "in_hand",
 )  # fmt: skip
 # The keys of a row, in their order.
 COLUMNS = ("currency", "invoices", *MONEY)

@@ -15,7 +15,7 @@ from billing import settlement
 from billing.models import Allocation, CreditGrant, Invoice, LineItem
 from billing.money import to_major
 from billing.reports import csv_cells
-from billing.views import numbers
+from billing.views import numbers, went_back
 from billing.views.access import Seat, members_only, show
 from billing.views.rows import by_transfer, invoice_row, invoice_rows, issued
 
@@ -53,7 +53,7 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
         "addressee": invoice.account_name,
         "invoice": invoice_row(seat, invoice, due_minor=due_minor, as_of=as_of),
         "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
-        "allocations": [_allocation(seat, allocation) for allocation in _allocations(invoice)],
+        "allocations": _paid_by(seat, invoice),
         "transfer": by_transfer(invoice.entity, seat.account),
     }
     return show(request, seat, "billing/invoice.html", context)
@@ -116,10 +116,6 @@ def _lines(invoice: Invoice) -> Iterable[LineItem]:
     return invoice.lines.select_related("product").order_by("position")
 
 
-def _allocations(invoice: Invoice) -> Iterable[Allocation]:
-    return invoice.allocations.select_related("payment", "grant", "invoice").order_by("pk")
-
-
 def _line(seat: Seat, line: LineItem, currency: str) -> dict[str, Any]:
     locale = seat.reader.locale
     return {
@@ -143,8 +139,22 @@ CREDITS = {
     CreditGrant.Kind.PROMOTIONAL: _("Promotional credit"),
     CreditGrant.Kind.GOODWILL: _("Goodwill credit"),
     CreditGrant.Kind.SURPLUS: _("Credit from an earlier payment"),
+    CreditGrant.Kind.RETURNED: _("Credit from a refund that came back"),
     CreditGrant.Kind.INVOICE: _("Credit from an earlier invoice"),
 }
+
+
+def _paid_by(seat: Seat, invoice: Invoice) -> list[dict[str, Any]]:
+    """What settled it, in order; what went back of a payment stands where that is named first."""
+    allocations = list(
+        invoice.allocations.select_related("payment", "grant", "invoice").order_by("pk")
+    )
+    paid = {each.payment_id for each in allocations if each.payment_id is not None}
+    gone = went_back.by_payment(seat, paid)
+    return [
+        {**_allocation(seat, each), "went_back": gone.pop(each.payment_id or 0, [])}
+        for each in allocations
+    ]
 
 
 def _allocation(seat: Seat, allocation: Allocation) -> dict[str, Any]:
@@ -152,6 +162,7 @@ def _allocation(seat: Seat, allocation: Allocation) -> dict[str, Any]:
     return {
         "date": seat.reader.date(allocation.allocated_at),
         "source": payment.method if payment else _credit(grant),
+        "is_taken_back": allocation.reverses_id is not None,
         "amount": seat.reader.money(allocation.amount_minor, allocation.invoice.currency),
     }
 

@@ -20,7 +20,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import PaymentMethod
 from billing import decisions, ledger, messages, payments
 from billing.ledger import Standing
-from billing.models import Decision, PaymentAttempt
+from billing.models import Decision, Payment, PaymentAttempt
+from billing.views import went_back
 from billing.views.access import Seat, members_only, payers_only, show
 from billing.views.rows import by_transfer, charge_day
 
@@ -187,6 +188,7 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
         "owed": standing.due_minor > 0,
         "outcome": outcome(found),
         "attempt": found.pk,
+        "went_back": _went_back(seat, found),
         **_decline(found),
     }
     return show(request, seat, "billing/attempt.html", context)
@@ -241,6 +243,11 @@ def outcome(attempt: PaymentAttempt) -> str:
             return "on_its_way"
         case _:
             return "unknown"
+
+
+def _went_back(seat: Seat, attempt: PaymentAttempt) -> list[str]:
+    paid = list(Payment.objects.filter(attempt=attempt).values_list("pk", flat=True))
+    return went_back.by_payment(seat, paid).get(paid[0], []) if paid else []
 
 
 def _decline(attempt: PaymentAttempt) -> dict[str, str]:

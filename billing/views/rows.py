@@ -11,6 +11,7 @@ from accounts.models import Account, BillingEntity
 from billing import payments, settlement
 from billing.models import Dispute, Invoice, Payment, PaymentAttempt
 from billing.references import reference_of
+from billing.views import went_back
 from billing.views.access import Seat
 
 
@@ -84,12 +85,14 @@ def payment_rows(seat: Seat, *, limit: int) -> list[dict[str, Any]]:
         .annotate(is_disputed=Exists(disputes))
         .order_by("-pk")[:limit]
     )
+    gone = went_back.by_payment(seat, [payment.pk for payment in newest])
     return [
         {
             "date": seat.reader.date(payment.received_at),
             "method": payment.method,
             "amount": seat.reader.money(payment.amount_minor, payment.currency),
             "is_disputed": payment.is_disputed,
+            "went_back": gone.get(payment.pk, []),
         }
         for payment in newest
     ]

@@ -1,6 +1,7 @@
 """The close runs: did we collect the money yet, what is stuck, where had the world changed."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -130,12 +131,15 @@ def _money(so_far: dict[str, Any]) -> list[dict[str, Any]]:
             "currency": row["currency"],
             "invoices": row["invoices"],
             "share": pace.share_collected(row),
+            "went_back": {name: _grouped(row[name]) for name in WENT_BACK if Decimal(row[name])},
+            "in_hand": _grouped(row["in_hand"]),
         }
         for row in so_far["answer"]["currencies"]
     ]
 
 
 MONEY = ("invoiced", "collected", "credited", "outstanding", "in_flight", "overdue")
+WENT_BACK = ("paid_back", "disputed", "reversed")
 
 
 def _grouped(amount: str) -> str:

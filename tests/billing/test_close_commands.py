@@ -65,6 +65,7 @@ class TestCloseMonth:
         assert rest[0].split() == [
             *("currency", "invoices", "invoiced", "collected", "credited", "outstanding"),
             *("in", "flight", "overdue", "kept", "as", "credit"),
+            *("reversed", "paid", "back", "disputed", "in", "hand"),
         ]
         assert rest[1].split() == [
             "EUR",
@@ -76,6 +77,7 @@ class TestCloseMonth:
             "0.00",
             "3.00",
             "0.00",
+            *("0.00", "0.00", "0.00", "12.34"),
         ]
         assert any(line.split() == ["Charge", "2", "0", "1"] for line in rest)
         assert any(line.startswith("1 × INVOICE BLOCKED: no price for server") for line in rest)

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import transaction
+from django.test import Client
 
+from accounts.models import Account
 from billing import (
     disputes,
     gateways,
@@ -33,7 +35,7 @@ from tests.billing.stripe_builders import event, told
 from tests.billing.stripe_builders import owing as owing_at_stripe
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.closing import assert_books_hold, in_a_thread_of_the_provider
-from tests.factories import AS_OF, token
+from tests.factories import AS_OF, MemberFactory, token
 from tests.provider import Killed
 from tests.stripe_provider import new_key
 from tests.workers import at_once
@@ -379,10 +381,11 @@ class TestReview:
         made = refund(payment, 500)
         refunds.drive_due(as_of=self.LATE)
         made.refresh_from_db()
-        assert made.state == State.REVIEW
         return made
 
     def test_never_sends_again(self, provider, in_review):
+        assert in_review.state == State.REVIEW
+
         refunds.drive_due(as_of=self.LATE + timedelta(hours=2))
 
         assert provider.calls["refund"] == 1
@@ -632,6 +635,75 @@ class TestMadeAtTheProvider:
         seen = self.theirs(sandbox, paid())
 
         assert not refunds.learn("stripe", seen, as_of=AS_OF)
+
+
+class TestIsSeenByTheCustomer:
+    """What was paid back, when, and where it stands: on the overview, the invoice and the payment."""
+
+    def pages(self, payment: Payment) -> list[str]:
+        account = payment.account
+        client = Client()
+        client.force_login(MemberFactory(account=account).user)
+        return [
+            client.get(f"/accounts/{account.pk}/{page}").content.decode().replace("\xa0", " ")
+            for page in (
+                "",
+                f"invoices/{account.invoices.earliest('pk').pk}/",
+                f"payments/{payment.attempt_id}/",
+            )
+        ]
+
+    def say(self, payment: Payment, *words: str) -> bool:
+        return all(word in page for page in self.pages(payment) for word in words)
+
+    def test_as_paid_back(self):
+        payment = paid()
+        refund(payment, 500)
+
+        assert self.say(payment, "€5.00 paid back on 2 November 2018")
+        Account.objects.update(language="hu")
+        assert self.say(payment, "visszatérítve, ekkor: 2018. november 2.")
+
+    @pytest.mark.parametrize("state", [State.PENDING, State.REVIEW])
+    def test_as_on_its_way(self, provider, state):
+        payment = paid()
+        provider.says("refund", status=RefundStatus.PENDING)
+        Refund.objects.filter(pk=refund(payment, 500).pk).update(state=state)
+
+        assert self.say(payment, "€5.00 on its way back to you since 2 November 2018")
+
+    def test_not_at_all_where_it_failed_or_there_is_none(self, provider):
+        payment = paid()
+        provider.before("refund", gateways.RefundRefused("disputed"))
+        refund(payment, 500)
+
+        assert not any("paid back" in page or "way back" in page for page in self.pages(payment))
+
+    def test_as_sent_back_and_the_credit_that_it_is_pays_an_invoice(self, provider):
+        payment = paid()
+        refund(payment, 500)
+        using(payment.account, "15.00", month=NOVEMBER)
+        [november] = bill(payment.account, month=NOVEMBER)
+        provider.says("read_refund", status=RefundStatus.RETURNED)
+        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+
+        assert self.say(
+            payment,
+            "€5.00 paid back on 2 November 2018",
+            "€5.00 of that came back from your bank: it is your credit",
+        )
+        client = Client()
+        client.force_login(MemberFactory(account=payment.account).user)
+        page = client.get(f"/accounts/{payment.account_id}/invoices/{november.pk}/")
+        assert "Credit from a refund that came back" in page.content.decode()
+
+    def test_with_what_their_bank_has_taken_back(self):
+        payment = paid()
+        TestOfAPaymentThatGoesBackMeanwhile().goes_back(payment, 234)
+
+        assert self.say(payment, "€2.34 taken back by your bank on 2 November 2018")
+        [_, invoice, _] = self.pages(payment)
+        assert '<span class="tag">taken back</span>' in invoice
 
 
 class TestAtStripe:

@@ -7,15 +7,20 @@ from decimal import Decimal
 import pytest
 from django.db import transaction
 from django.db.models.functions import Now
+from django.test import Client
 
 from accounts.models import BillingEntity, Hold
-from billing import executors
-from billing.models import RunProgress, Step
+from billing import disputes, executors, refunds
+from billing.gateways import DisputeStatus, RefundStatus
+from billing.models import CloseRun, Payment, RunProgress, Step
 from billing.models.usage import Kind
 from billing.reports import csv_cells, finance, lines, progress
 from notifications import lanes
 from notifications.models import Lane
 from tests.billing.builders import collect, grant, pay_by_hand
+from tests.billing.dispute_builders import seen_of
+from tests.billing.test_invoicing import NOVEMBER, using
+from tests.billing.test_refunds import refund
 from tests.closing import finish, start_close, work
 from tests.factories import (
     AS_OF,
@@ -25,6 +30,7 @@ from tests.factories import (
     EntityFactory,
     ProductFactory,
     SummaryFactory,
+    UserFactory,
     account_using,
 )
 from tests.workers import Aside, at_once
@@ -60,6 +66,10 @@ class TestTheFinanceAnswer:
             "in_flight": "0.00",
             "overdue": "3.00",
             "kept_as_credit": "7.00",
+            "reversed": "0.00",
+            "paid_back": "0.00",
+            "disputed": "0.00",
+            "in_hand": "17.34",
         }
         assert (yen["invoiced"], yen["outstanding"]) == ("900", "900")
         assert (dinar["invoiced"], dinar["collected"]) == ("1.234", "1.234")
@@ -96,6 +106,81 @@ class TestTheFinanceAnswer:
 
         assert (euro["collected"], euro["outstanding"]) == ("10.00", "2.34")
         assert run.report["currencies"][0]["collected"] == "0.00"
+
+
+class TestWhatWentBack:
+    """Collected is not kept: what was paid back, what banks hold, and what is owed again."""
+
+    NAMES = ("collected", "outstanding", "reversed", "paid_back", "disputed", "in_hand")
+
+    def told(self, run: CloseRun) -> tuple[str, ...]:
+        [euro] = finance.answer(run, as_of=AS_OF)["currencies"]
+        return tuple(euro[name] for name in self.NAMES)
+
+    def paid(self) -> tuple[Payment, CloseRun]:
+        account = account_using("12.34")
+        run = finish(start_close())
+        return account.payments.get(), run
+
+    def test_was_paid_back(self):
+        payment, run = self.paid()
+        refund(payment, 500)
+
+        assert self.told(run) == ("12.34", "0.00", "0.00", "5.00", "0.00", "7.34")
+
+    def test_was_paid_back_and_sent_back_so_that_it_is_their_credit(self, provider):
+        payment, run = self.paid()
+        refund(payment, 500)
+        provider.says("read_refund", status=RefundStatus.RETURNED)
+        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+
+        assert self.told(run) == ("12.34", "0.00", "0.00", "0.00", "0.00", "12.34")
+
+    def test_is_disputed_beside_what_was_paid_back_and_never_more_than_there_was(self):
+        payment, run = self.paid()
+        refund(payment, 500)
+        disputes.apply_provider_state("sandbox", seen_of(payment), as_of=AS_OF)
+
+        assert self.told(run) == ("12.34", "0.00", "0.00", "5.00", "7.34", "0.00")
+
+    def test_was_lost_in_a_dispute_and_is_owed_again(self):
+        payment, run = self.paid()
+        disputes.apply_provider_state(
+            "sandbox", seen_of(payment, DisputeStatus.LOST, amount_minor=1000), as_of=AS_OF
+        )
+
+        assert self.told(run) == ("2.34", "10.00", "10.00", "0.00", "0.00", "2.34")
+
+    def test_stands_on_the_runs_page_where_there_is_any(self):
+        payment, run = self.paid()
+        client = Client()
+        client.force_login(UserFactory(is_staff=True, is_superuser=True))
+        assert "is in hand" not in client.get(f"/runs/{run.pk}/").content.decode()
+        disputes.apply_provider_state(
+            "sandbox", seen_of(payment, DisputeStatus.LOST, amount_minor=400), as_of=AS_OF
+        )
+        refund(payment, 500)
+
+        page = " ".join(client.get(f"/runs/{run.pk}/").content.decode().split())
+
+        assert "of what is collected, <strong>3.34</strong> is in hand." in page
+        assert "5.00 was paid back, or is on its way back." in page
+        assert "4.00 had been collected before, was taken back by banks" in page
+        assert "is disputed" not in page
+
+    def test_is_of_what_the_payment_settled_last(self):
+        account = account_using("12.34", card=None)
+        october = finish(start_close())
+        using(account, "5.00", month=NOVEMBER)
+        november = start_close(NOVEMBER, as_of=AS_OF + timedelta(days=31))
+        work("INVOICE", as_of=AS_OF + timedelta(days=31))
+        payment = pay_by_hand(account, 2000, as_of=AS_OF + timedelta(days=31))
+
+        refund(payment, 1000)
+
+        # 2.66 of it had been left as credit.
+        assert self.told(november) == ("5.00", "0.00", "0.00", "5.00", "0.00", "0.00")
+        assert self.told(october) == ("12.34", "0.00", "0.00", "2.34", "0.00", "10.00")
 
 
 class TestInvoicedLines:

@@ -38,6 +38,10 @@ class TestReport:
                     "in_flight": "0.00",
                     "overdue": "0.00",
                     "kept_as_credit": "0.00",
+                    "reversed": "0.00",
+                    "paid_back": "0.00",
+                    "disputed": "0.00",
+                    "in_hand": "12.00",
                 }
             ],
         }
