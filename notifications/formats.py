@@ -10,18 +10,20 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_date, format_skeleton
-from babel.numbers import NumberPattern
+from babel.numbers import NumberPattern, get_decimal_symbol, get_group_symbol
 from django.conf import settings
 from django.utils.translation import get_supported_language_variant
 
 from accounts.models import Account
 
 BABEL_LOCALES = {"en": "en_GB"}
+# All the messages of a batch tell of the same few.
+MOMENTS_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,23 @@ def supported(language: str) -> str:
 
 def money(amount_minor: int, currency: str, locale: str) -> str:
     """An amount in minor units with its currency and exactly that currency's decimals."""
+    whole, minor = divmod(abs(amount_minor), _scale(currency))
+    before, after = _around(locale, currency)[amount_minor < 0]
     decimals = _exponent(currency)
-    amount = Decimal(amount_minor).scaleb(-decimals)
-    pattern = _currency_pattern(locale, decimals)
-    written: str = pattern.apply(
-        amount, babel_locale(locale), currency=currency, currency_digits=False
-    )
-    return written
+    digits = _grouped(whole, locale)
+    if decimals:
+        digits += f"{_decimal_mark(locale)}{minor:0{decimals}}"
+    return f"{before}{digits}{after}"
 
 
+@lru_cache(MOMENTS_KEPT)
 def instant(moment: dt.datetime, locale: str, time_zone: str) -> str:
     """ "1 November 2026, 06:12 (Europe/Budapest)"."""
     local = moment.astimezone(ZoneInfo(time_zone))
     return f"{date(moment, locale, time_zone)}, {local:%H:%M} ({time_zone})"
 
 
+@lru_cache(MOMENTS_KEPT)
 def date(moment: dt.datetime, locale: str, time_zone: str) -> str:
     """ "1 November 2026": the day it is in the reader's zone."""
     return in_full(moment.astimezone(ZoneInfo(time_zone)).date(), locale)
@@ -87,6 +91,7 @@ def in_full(day: dt.date, locale: str) -> str:
     return format_date(day, "long", babel_locale(locale))
 
 
+@lru_cache(MOMENTS_KEPT)
 def period(month: dt.date, locale: str) -> str:
     """ "October 2026", for the month a first day stands for."""
     return format_skeleton("yMMMM", month, locale=babel_locale(locale))
@@ -98,12 +103,54 @@ def babel_locale(locale: str) -> Locale:
     return Locale.parse(BABEL_LOCALES.get(locale, locale), sep="-" if "-" in locale else "_")
 
 
+# Babel writes an amount in ten microseconds, and an invoice has a dozen. So it is asked once for what
+# stands around the digits; what it would write itself, tests/notifications/test_formats.py asks it.
+
+
+@cache
+def _around(locale: str, currency: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What stands before and after the digits of an amount, and of a negative one."""
+    decimals = _exponent(currency)
+    one = "1" + (_decimal_mark(locale) + "0" * decimals if decimals else "")
+    pattern = _currency_pattern(locale, decimals)
+
+    def cut(amount: Decimal) -> tuple[str, str]:
+        written: str = pattern.apply(
+            amount, babel_locale(locale), currency=currency, currency_digits=False
+        )
+        before, _, after = written.partition(one)
+        return before, after
+
+    return cut(Decimal(1)), cut(Decimal(-1))
+
+
 @cache
 def _currency_pattern(locale: str, decimals: int) -> NumberPattern:
     # Babel would take the decimals people use in cash (IQD 0); the books keep ISO 4217's (IQD 3).
     pattern: NumberPattern = copy(babel_locale(locale).currency_formats["standard"])
     pattern.frac_prec = (decimals, decimals)
     return pattern
+
+
+def _grouped(whole: int, locale: str) -> str:
+    return f"{whole:,}".replace(",", _group_mark(locale))
+
+
+@cache
+def _group_mark(locale: str) -> str:
+    grouping = babel_locale(locale).currency_formats["standard"].grouping
+    assert grouping == (3, 3), f"{locale} does not write thousands: {grouping}"
+    return get_group_symbol(babel_locale(locale))
+
+
+@cache
+def _decimal_mark(locale: str) -> str:
+    return get_decimal_symbol(babel_locale(locale))
+
+
+@cache
+def _scale(currency: str) -> int:
+    return 10 ** _exponent(currency)
 
 
 # The one table of decimals is the billing app's; it registers it here, as it does its messages.

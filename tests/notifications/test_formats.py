@@ -1,7 +1,10 @@
 import datetime as dt
 from datetime import datetime
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moneyed import CURRENCIES
 
 from accounts.models import Account
@@ -44,6 +47,24 @@ class TestMoney:
         decimals = shown.rpartition(".")[2] if "." in shown else ""
         assert digits == "987654321"
         assert len(decimals) == exponent(currency)
+
+    @given(
+        amount_minor=st.integers(-(10**15), 10**15),
+        currency=st.sampled_from(sorted(CURRENCIES)),
+        locale=st.sampled_from(["en", "hu"]),
+    )
+    def test_is_what_babel_writes(self, amount_minor: int, currency: str, locale: str) -> None:
+        decimals = exponent(currency)
+        pattern = formats._currency_pattern(locale, decimals)
+
+        by_babel = pattern.apply(
+            Decimal(amount_minor).scaleb(-decimals),
+            formats.babel_locale(locale),
+            currency=currency,
+            currency_digits=False,
+        )
+
+        assert formats.money(amount_minor, currency, locale) == by_babel
 
 
 class TestInstant:
