@@ -104,14 +104,16 @@ class Line:
         try:
             self._send(message)
         except smtp.NotHandedOver:
-            self.close()
+            self._break_off()
             if not was_open:
                 raise
             # It had been idle for too long: that says nothing about the message.
             self.send(message)
+        except mail.NotDeliverable:
+            raise  # not a word was said
         except BaseException as error:
             if not (self.speaks_smtp and isinstance(error, smtp.SOUND_AFTER)):
-                self.close()
+                self._break_off()
             raise
 
     def _send(self, message: Message) -> None:
@@ -125,6 +127,12 @@ class Line:
         assert isinstance(self._backend, EmailBackend), "it does not speak SMTP"
         assert self._backend.connection is not None, "it is not open"
         return self._backend.connection
+
+    def _break_off(self) -> None:
+        """Close it without a word, for no answer may come to one any more."""
+        if self.speaks_smtp:
+            self._smtp.close()
+        self.close()
 
     def close(self) -> None:
         """This will hang up."""

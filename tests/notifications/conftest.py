@@ -87,6 +87,8 @@ def sink(settings: Any) -> Iterator[Sink]:
     controller.start()
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = controller.hostname, controller.port
+    # However slow this machine is just now.
+    settings.EMAIL_CONNECTIONS = 1
     settings.DEFAULT_FROM_EMAIL = "Month Close <billing@mail.example.com>"
     yield sink
     mail_server.hang_up()
