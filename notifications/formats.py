@@ -150,7 +150,8 @@ def _decimal_mark(locale: str) -> str:
 
 @cache
 def _scale(currency: str) -> int:
-    return 10 ** _exponent(currency)
+    scale: int = 10 ** _exponent(currency)
+    return scale
 
 
 # The one table of decimals is the billing app's; it registers it here, as it does its messages.
