@@ -54,23 +54,33 @@ def kept(samples: Sequence[Sample], newest: Sample) -> list[Sample]:
 
 def per_second(samples: Sequence[Sample], *, started_at: datetime) -> dict[str, float]:
     """
-    How many steps of each kind ended per second in the last minutes; of a run that has only begun, since then.
+    How many steps of each kind ended per second in the last minutes, or since the first of the kind did.
 
-    A kind of which none ended is left out, and so is all of it before there is anything to compare.
+    A kind of which none ended is left out, and so is one that there is nothing to compare with yet.
     """
     if not samples:
         return {}
+    newest, rates = samples[-1], {}
+    for kind, ended in newest.ended.items():
+        first = _first(samples, kind, started_at)
+        if first is not None and ended > first.ended.get(kind, 0):
+            grown = ended - first.ended.get(kind, 0)
+            rates[kind] = grown / (newest.at - first.at).total_seconds()
+    return rates
+
+
+def _first(samples: Sequence[Sample], kind: str, started_at: datetime) -> Sample | None:
+    """What to hold the newest sample against: of the window, and not from before the kind began."""
     newest = samples[-1]
-    first = next((sample for sample in samples if sample.at >= newest.at - WINDOW), newest)
-    if newest.at - first.at < APART and newest.at - started_at <= WINDOW:
-        first = Sample(started_at, {})
-    seconds = (newest.at - first.at).total_seconds()
-    if seconds <= 0:
-        return {}
-    grown = {
-        kind: (ended - first.ended.get(kind, 0)) / seconds for kind, ended in newest.ended.items()
-    }
-    return {kind: rate for kind, rate in grown.items() if rate > 0}
+    recent = [sample for sample in samples if sample.at >= newest.at - WINDOW]
+    not_begun = [sample for sample in recent if not sample.ended.get(kind)]
+    first = not_begun[-1] if not_begun else recent[0]
+    if newest.at - first.at >= APART:
+        return first
+    begins_at_once = FOLLOWS.get(kind, "") is None
+    if begins_at_once and started_at < newest.at <= started_at + WINDOW:
+        return Sample(started_at, {})
+    return None
 
 
 @dataclass(frozen=True)

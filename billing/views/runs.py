@@ -91,7 +91,7 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "tab": "runs",
         "run": {**_summary(run), "id": run.pk, "policy": run.get_when_balance_changed_display()},
         "may_steer": request.user.has_perm(STEER),
-        "as_of": _instant(as_of),
+        "as_of": f"{formats.in_full(as_of.date(), 'en')}, {as_of:%H:%M:%S} (UTC)",
         "said": _in_a_sentence(run, so_far),
         "bar": {"ended": so_far["steps_ended"], "all": so_far["steps_all"]},
         "left": pace.in_words(so_far),
@@ -179,7 +179,7 @@ def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "kind": kind,
             "title": Step.Kind(kind).label,
-            "speed": pace.speed_in_words(so_far["per_second"].get(kind)),
+            "speed": "" if run.is_finished else pace.speed_in_words(so_far["per_second"].get(kind)),
             "states": [
                 {
                     "state": state,

@@ -38,10 +38,16 @@ class TestSpeed:
     def test_of_a_run_that_has_only_begun_is_that_since_then(self):
         assert pace.per_second([sample(4, INVOICE=80)], started_at=STARTED) == {"INVOICE": 20.0}
 
+    def test_does_not_count_the_time_before_a_kind_began(self):
+        samples = [sample(0), sample(60, CHARGE=0), sample(70, CHARGE=200)]
+
+        assert pace.per_second(samples, started_at=STARTED) == {"CHARGE": 20.0}
+
     @pytest.mark.parametrize(
         "samples",
         [
             [],
+            [sample(60, CHARGE=0), sample(64, CHARGE=80)],  # it has only just begun
             [sample(0, INVOICE=80)],  # started just now
             [sample(9000, INVOICE=80)],  # one number says nothing of an old run
             [sample(8000, INVOICE=80), sample(8100, INVOICE=80)],  # none ended
