@@ -1,0 +1,197 @@
+"""
+`python -m tests.hosts.behind_pgbouncer`: a close through pgbouncer in transaction mode, a worker killed.
+
+There are fewer sessions than clients, so that each transaction may meet any of them. Every statement is
+logged, and those that need a session of their own are violations.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.hosts.__main__ import (
+    BEATS,
+    PACKAGES,
+    at,
+    build,
+    finished,
+    in_a_place_of_its_own,
+    keep_sweeping,
+    print_wrong,
+    read_options,
+    say,
+    undisturbed,
+    wrong_with,
+)
+from tests.hosts.network import CannotRun, require, tail
+from tests.hosts.postgres import PORT, SUPERUSER
+from tests.hosts.stage import DATABASE, Stage, wait_for
+
+PROGRAMS = ("ip", "setpriv", "pgbouncer")
+PORT_OF_POOLER = 6432
+SESSIONS = 4
+KILL_AT = 0.1
+OLDEST = (1, 18)
+
+# At the beginning of a line of the server's log: whose session it is.
+PREFIX = "[%d] "
+STATEMENT = re.compile(
+    r"^\[pooled\] LOG:  (?:statement|execute [^:]+): (?P<statement>.*)", re.DOTALL
+)
+NEEDS_A_SESSION = {
+    "a lock of the session": r"\bpg_(try_)?advisory_(lock|unlock)",
+    "a setting of the session": r"^\s*SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)",
+    # pgbouncer gives each client its own TimeZone back, wherever its next transaction is.
+    "a setting of the session, by function": r"\bset_config\((?!'TimeZone')[^)]*\bfalse\)",
+    "a temporary table of the session": r"\bCREATE\s+(GLOBAL\s+|LOCAL\s+)?TEMP(ORARY)?\b(?!.*ON COMMIT DROP)",
+    "a cursor of the session": r"\bDECLARE\b.*\bWITH HOLD\b",
+    "a prepared statement": r"^\s*(PREPARE|DEALLOCATE)\s+(?!TRANSACTION)",
+    "a channel": r"^\s*(LISTEN|UNLISTEN)\b",
+}
+
+
+def main() -> int:
+    options = read_options(accounts=200, latency_ms=50)
+    try:
+        require(*PROGRAMS, packages=f"{PACKAGES} pgbouncer")
+        require_version()
+    except CannotRun as error:
+        print(f"tests.hosts.behind_pgbouncer cannot run: {error}.")
+        return 2
+    return in_a_place_of_its_own(lambda place: run(place, options))
+
+
+def require_version() -> None:
+    """:raises CannotRun: where the pgbouncer is too old."""
+    said = subprocess.run(["pgbouncer", "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        raise CannotRun(f"pgbouncer 1.18 or newer is needed, this says {said.splitlines()[:1]}")
+
+
+def run(place: Path, options: argparse.Namespace) -> int:
+    logged = {"log_statement": "all", "log_line_prefix": PREFIX}
+    stage = Stage(place, dead_after=options.dead_after, lease=options.lease, **logged)
+    try:
+        say(f"seed {options.seed}: {options.accounts} accounts, {SESSIONS} sessions")
+        build(stage, options)
+        report: dict[str, Any] = {"seed": options.seed, "accounts": options.accounts}
+        if not options.no_comparison:
+            report["undisturbed"] = undisturbed(stage, options)
+        report["events"], report["disturbed"] = pooled(stage, options)
+        report["statements"], needing = needing_a_session(stage.postgres.log)
+        for name, value in report["events"].items():
+            print(f"  {name}: {value}")
+        print(f"  statements looked at: {report['statements']}")
+        wrong = [*needing, *wrong_with(report)]
+        print_wrong(wrong, options)
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
+        return int(bool(wrong))
+    finally:
+        stage.leave()
+
+
+def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two hosts whose every query goes through pgbouncer; a worker of one is killed."""
+    stage.create("pooled")
+    stage.postgres.ask(
+        f"ALTER ROLE {SUPERUSER} SET idle_in_transaction_session_timeout = '{options.dead_after}s'"
+    )
+    start_pooler(stage)
+    stage.start_provider(latency_ms=options.latency_ms)
+    for number, name in enumerate(("one", "other"), start=11):
+        stage.add_worker(name, number)
+        stage.start_cluster(name)
+    keep_sweeping(stage)
+    for name in ("one", "other"):
+        wait_for(lambda name=name: stage.ask(BEATS, name)[0][0], f"{name} lives")
+    stage.act(DATABASE, "start", pooled=True)
+
+    at(stage, KILL_AT)
+    clients = clients_of(stage)
+    [victim, *_] = workers(stage, "one")
+    victim.kill()
+    say(f"killed: worker {victim.pid} of a cluster, which is started again")
+    finished(stage)
+    told = {**stage.judge(options.seed, options.accounts), "mails": len(stage.mails())}
+    say(f"behind pgbouncer: {told['seconds']:.0f} s, {len(told['violations'])} violations")
+    restarts = stage.log("one", "cluster").read_text().count("starting it again")
+    events = {
+        "clients of pgbouncer": clients,
+        "sessions at the server at most": SESSIONS,
+        "cluster started again": restarts,
+    }
+    return events, told
+
+
+def start_pooler(stage: Stage) -> None:
+    """pgbouncer on the database host; from now on it is what DATABASE_URL names."""
+    address = stage.network.addresses[DATABASE]
+    users, settings = stage.place / "users.txt", stage.place / "pgbouncer.ini"
+    users.write_text(f'"{SUPERUSER}" ""\n')
+    settings.write_text(
+        f"""
+[databases]
+* = host={address} port={PORT}
+[pgbouncer]
+listen_addr = {address}
+listen_port = {PORT_OF_POOLER}
+unix_socket_dir =
+auth_type = trust
+auth_file = {users}
+pool_mode = transaction
+default_pool_size = {SESSIONS}
+max_client_conn = 200
+tcp_keepalive = 1
+tcp_keepidle = {stage.dead_after // 2}
+tcp_keepintvl = 1
+tcp_keepcnt = 3
+"""
+    )
+    stage.start(DATABASE, "pgbouncer", stage.postgres.as_its_account("pgbouncer", str(settings)))
+    stage.pooler_port = PORT_OF_POOLER
+    log = stage.log(DATABASE, "pgbouncer")
+    wait_for(lambda: "listening on" in tail(log), f"pgbouncer listens: {tail(log)}", seconds=20)
+
+
+def clients_of(stage: Stage) -> int:
+    """How many connections the hosts have to it, by the kernel's list of them."""
+    pooler = next(p for p in stage.of_host[DATABASE] if p.name() == "pgbouncer")
+    return sum(
+        each.laddr.port == PORT_OF_POOLER and each.status == psutil.CONN_ESTABLISHED
+        for each in pooler.net_connections(kind="tcp")
+    )
+
+
+def workers(stage: Stage, host: str) -> list[psutil.Process]:
+    """supervisor → main → sentinel → workers, monitor, pusher, forked in that order."""
+    supervisor = stage.of_host[host][-1]
+    main_process = supervisor.children()[0]
+    sentinel = main_process.children()[0]
+    return sorted(sentinel.children(), key=lambda child: child.create_time())[:2]
+
+
+def needing_a_session(log: Path) -> tuple[int, list[str]]:
+    """How many statements came through pgbouncer, and those that it cannot carry."""
+    statements = [
+        found["statement"]
+        for entry in re.split(r"\n(?=\[)", log.read_text(errors="replace"))
+        if (found := STATEMENT.match(entry))
+    ]
+    return len(statements), [
+        f"needs {what}: {statement[:200]}"
+        for statement in dict.fromkeys(statements)
+        for what, pattern in NEEDS_A_SESSION.items()
+        if re.search(pattern, statement, re.IGNORECASE | re.DOTALL)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
