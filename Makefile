@@ -12,7 +12,7 @@ CATALOGS := $(VENV)/.catalogs
 PO_FILES := $(wildcard locale/*/LC_MESSAGES/*.po)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test crash-sweep kill-storm sabotage evidence lint format lock clean
+.PHONY: help install demo run test crash-sweep kill-storm hosts sabotage evidence lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ crash-sweep: install  ## a close killed at every boundary, three ways, and PAIRS
 
 kill-storm: install  ## the whole product under a monkey that kills it, for SECONDS=150, by SEED
 	@env -u DATABASE_URL $(BIN)/python -m tests.storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+hosts: install  ## as root: a close on hosts that die, vanish and come, then behind pgbouncer; ACCOUNTS=400, by SEED
+	@$(BIN)/python -m tests.hosts $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.hosts.behind_pgbouncer $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(SEED),--seed $(SEED))
 
 sabotage: install  ## changes that break a promise, each made to a copy and caught by the tests named for it
 	@$(BIN)/python -m tests.sabotage

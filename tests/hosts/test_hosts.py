@@ -6,6 +6,7 @@ import sys
 import pytest
 from django.conf import settings
 
+from tests.hosts import behind_pgbouncer
 from tests.hosts.__main__ import PACKAGES, PROGRAMS
 from tests.hosts.network import CannotRun, require
 
@@ -42,3 +43,46 @@ def test_a_close_on_hosts_that_die_vanish_and_come_charges_everybody_once():
     )
 
     assert last == "accounts: 48, violations: 0"
+
+
+def test_a_close_behind_pgbouncer_needs_no_session_and_charges_everybody_once():
+    skip_unless(*behind_pgbouncer.PROGRAMS, packages=f"{PACKAGES} pgbouncer")
+
+    last = run(
+        "tests.hosts.behind_pgbouncer",
+        *("--accounts", "30", "--latency-ms", "20", "--seed", "1"),
+        *("--lease", "4", "--dead-after", "4", "--no-comparison"),
+    )
+
+    assert last == "accounts: 30, violations: 0"
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_found"),
+    [
+        ("SELECT pg_advisory_lock(1)", True),
+        ("SELECT pg_advisory_xact_lock(1)", False),
+        ("SET statement_timeout = 5", True),
+        ("SET LOCAL statement_timeout = 5", False),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", False),
+        ("UPDATE billing_step SET state = 'READY'", False),
+        ("SELECT set_config('jit', 'off', false)", True),
+        ("SELECT set_config('jit', 'off', true)", False),
+        ("CREATE TEMPORARY TABLE t (id int)", True),
+        ("CREATE TEMPORARY TABLE t\n ON COMMIT DROP AS SELECT 1", False),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", True),
+        ("LISTEN news", True),
+    ],
+)
+def test_what_needs_a_session_is_found_in_the_servers_log(tmp_path, statement, is_found):
+    log = tmp_path / "postgres.log"
+    log.write_text(
+        "[template] LOG:  statement: SET work_mem = 1\n"
+        f"[pooled] LOG:  statement: {statement}\n"
+        "[pooled] LOG:  statement: COMMIT\n"
+    )
+
+    looked_at, found = behind_pgbouncer.needing_a_session(log)
+
+    assert looked_at == 2
+    assert bool(found) is is_found
