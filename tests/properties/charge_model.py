@@ -12,6 +12,9 @@ may come late, or never. So a process that dies, and one that sleeps for a day a
 in it, and so are two drivers at once. It may do more than payments/ does: ask or not before it sends
 again, recheck at any time, give up without a reason. What holds for all of that holds for less.
 
+With `Bounds.reversals`, a bank takes back what had succeeded, at any time: before we have heard of the
+success, and after the attempt was given up.
+
 Left out: amounts, and the other currency, which ends with a person. The bounds (`Bounds`) are the
 small scope; see `explore` for what is asserted in every state.
 """
@@ -31,7 +34,7 @@ from billing.charge_protocol import Move, State
 from billing.gateways.base import Status
 
 UNSUBMITTED, NEEDS_CUSTOMER, PROCESSING = "UNSUBMITTED", "NEEDS_CUSTOMER", "PROCESSING"
-SUCCEEDED, DECLINED, CANCELED = "SUCCEEDED", "DECLINED", "CANCELED"
+SUCCEEDED, DECLINED, CANCELED, REVERSED = "SUCCEEDED", "DECLINED", "CANCELED", "REVERSED"
 # Submitting it (again) may move money.
 SUBMITTABLE = {UNSUBMITTED, NEEDS_CUSTOMER, DECLINED}
 # What a submit can come to, and what a bank or a customer can make of it later.
@@ -51,6 +54,8 @@ class Bounds:
     left_behind: int = 1
     # Requests and answers on the wire at once; an answer that finds no room is lost.
     wire: int = 2
+    # Successes that a bank takes back.
+    reversals: int = 0
 
 
 class Attempt(NamedTuple):
@@ -67,6 +72,9 @@ class World(NamedTuple):
     wire: frozenset[tuple]
     owed: bool
     booked: frozenset[int]
+    # Of those: whose going back is booked as well. And whether somebody paid by hand, where that matters.
+    gone: frozenset[int] = frozenset()
+    by_hand: bool = False
 
 
 BEGIN = World((Attempt("RESERVED"),), (), frozenset(), owed=True, booked=frozenset())
@@ -260,14 +268,27 @@ class Model:
         then = self.heard(attempt.state, status, attempt.ref == ref, attempt.declined)
         if then is None:
             return world
-        if status == SUCCEEDED:
-            if ref in world.booked:
+        if status in {SUCCEEDED, REVERSED}:
+            known = world.gone if status == REVERSED else world.booked
+            if ref in known:
                 return world
-            world = world._replace(booked=world.booked | {ref}, owed=False)
+            world = self._booked(world, ref, status)
             if attempt.state != SUCCEEDED:
                 attempt = attempt._replace(ref=ref)
         declined = attempt.declined or status == DECLINED
         return _with(world, number, attempt._replace(state=then, declined=declined))
+
+    def _booked(self, world: World, ref: int, status: str) -> World:
+        """A payment, and that it went back; what it had settled is owed again, unless others settle it."""
+        booked = world.booked | {ref}
+        gone = world.gone | {ref} if status == REVERSED else world.gone
+        return world._replace(
+            booked=booked, gone=gone, owed=not (booked - gone or world.by_hand or self._paid(world))
+        )
+
+    def _paid(self, world: World) -> bool:
+        """By hand, where that is not written down: nothing is owed, and no payment is the reason."""
+        return not self.bounds.reversals and not world.owed
 
     def _to(self, world: World, number: int, state: str) -> World:
         return _with(world, number, world.attempts[number]._replace(state=state))
@@ -276,15 +297,24 @@ class Model:
 
     def _others(self, world: World) -> Iterator[tuple[str, bool, World]]:
         if world.owed:
-            yield "paid by hand", False, world._replace(owed=False)
+            by_hand = bool(self.bounds.reversals)
+            yield "paid by hand", False, world._replace(owed=False, by_hand=by_hand)
         for ref, (number, status) in enumerate(world.objects):
             if status == UNSUBMITTED and world.attempts[number].ref not in {-1, ref}:
                 yield f"orphan {ref} cancelled", False, _with_object(world, ref, CANCELED)
-            for later in LATER.get(status, ()):
+            if status == REVERSED and ref not in world.gone:
+                yield from self._look(world, ref, "reconcile")
+            for later in self._later(world, status):
                 after = _with_object(world, ref, later)
                 yield f"later {ref}: {later}", status == PROCESSING, after
             for name, _, after in self._look(world, ref, "webhook"):
                 yield name, False, after
+
+    def _later(self, world: World, status: str) -> tuple[str, ...]:
+        taken_back = sum(status == REVERSED for _, status in world.objects)
+        if status == SUCCEEDED and taken_back < self.bounds.reversals:
+            return (REVERSED,)
+        return LATER.get(status, ())
 
     # --- what must be true
 
@@ -306,11 +336,11 @@ class Model:
         return ""
 
     def is_done(self, world: World) -> bool:
-        """Nothing in flight, and every success booked."""
+        """Nothing in flight, every success booked, and that it went back where it did."""
         return all(attempt.state not in self.in_flight for attempt in world.attempts) and all(
-            ref in world.booked
+            ref in (world.gone if status == REVERSED else world.booked)
             for ref, (_, status) in enumerate(world.objects)
-            if status == SUCCEEDED
+            if status in {SUCCEEDED, REVERSED}
         )
 
 

@@ -35,6 +35,13 @@ def test_the_protocol_charges_once_loses_nothing_and_always_ends():
     assert found.states >= STATES_AT_LEAST
 
 
+def test_what_banks_take_back_is_booked_whenever_we_hear_of_it():
+    found = explore(Model(Bounds(attempts=2, left_behind=0, wire=2, reversals=1)))
+
+    assert not found.wrong, str(found)
+    assert found.states >= 40_000
+
+
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -124,6 +131,25 @@ def test_a_broken_table_is_found_losing_money_or_hanging(monkeypatch, name):
     found = explore(Model(Bounds(attempts=1)))
 
     assert found.wrong == expected, str(found)
+
+
+UNHEARD = {
+    "what went back before we heard of it, not looked at": _tables(
+        HEARD={**HEARD, Status.REVERSED: {State.SUCCEEDED: State.SUCCEEDED}}
+    ),
+    "what went back after it was booked, not looked at": _tables(
+        HEARD={**HEARD, Status.REVERSED: dict.fromkeys(IN_FLIGHT, State.SUCCEEDED)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNHEARD)
+def test_a_broken_table_is_found_losing_what_went_back(monkeypatch, name):
+    UNHEARD[name](monkeypatch)
+
+    found = explore(Model(Bounds(attempts=1, left_behind=1, wire=1, reversals=1)))
+
+    assert found.wrong == "no way out", str(found)
 
 
 class TestOneCallThatCharges:

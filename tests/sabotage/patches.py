@@ -464,9 +464,6 @@ PATCHES = (
                 '    provider_ref = f"{provider_ref} {known.count()}"\n',
             ),
         ),
-        (
-            f"{IN_EVERY_ORDER}::test_a_reversal_and_the_same_again",
-            "tests/billing/test_debits.py::test_is_owed_again_once_however_often_it_is_told",
-        ),
+        (f"{IN_EVERY_ORDER}::test_a_reversal_and_the_same_again",),
     ),
 )
