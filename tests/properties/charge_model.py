@@ -282,13 +282,7 @@ class Model:
         """A payment, and that it went back; what it had settled is owed again, unless others settle it."""
         booked = world.booked | {ref}
         gone = world.gone | {ref} if status == REVERSED else world.gone
-        return world._replace(
-            booked=booked, gone=gone, owed=not (booked - gone or world.by_hand or self._paid(world))
-        )
-
-    def _paid(self, world: World) -> bool:
-        """By hand, where that is not written down: nothing is owed, and no payment is the reason."""
-        return not self.bounds.reversals and not world.owed
+        return world._replace(booked=booked, gone=gone, owed=not (booked - gone or world.by_hand))
 
     def _to(self, world: World, number: int, state: str) -> World:
         return _with(world, number, world.attempts[number]._replace(state=state))
