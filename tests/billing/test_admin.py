@@ -629,6 +629,15 @@ class TestRecordPayment:
             "bob@example.com",
         )
 
+    @pytest.mark.parametrize("amount", ["0", "-5", "0.001", "NaN", ""])
+    def test_refuses_an_amount_that_cannot_be(self, amount):
+        form = self.form(amount=amount, confirmed="yes")
+
+        page = text(staff("Finance").post(self.url(invoiced("12.34")), form))
+
+        assert "errorlist" in page
+        assert not Payment.objects.exists()
+
     def test_needs_a_reference(self):
         page = text(
             staff("Finance").post(

@@ -6,6 +6,7 @@ import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 import time_machine
@@ -38,6 +39,7 @@ from tests.factories import (
     UserFactory,
     account_using,
 )
+from tests.workers import at_once
 
 State = PaymentAttempt.State
 
@@ -446,6 +448,20 @@ class TestPayNow:
         second = client.post(f"/accounts/{account.pk}/pay/", form)
 
         assert first.url == second.url
+        assert PaymentAttempt.objects.count() == 1
+
+    def test_two_clicks_at_once_are_one_payment(self, sandbox):
+        account = invoiced("12.34")
+        user = MemberFactory(account=account).user
+        form = self.form(signed_in(user), account)
+        clients = [signed_in(user), signed_in(user)]
+
+        answers = at_once(
+            *(partial(client.post, f"/accounts/{account.pk}/pay/", form) for client in clients)
+        )
+
+        assert [answer.status_code for answer in answers] in ([302, 302], [302, 200], [200, 302])
+        assert [seen.amount_minor for seen in sandbox.book()] == [1234]
         assert PaymentAttempt.objects.count() == 1
 
     def test_a_declined_one_sent_twice_is_tried_once(self):
