@@ -20,6 +20,7 @@ from billing import executors, guard
 from billing.close import pipeline
 from billing.doorbell import LANES
 from billing.models import CloseRun, Step
+from notifications import lanes
 
 State = Step.State
 
@@ -96,6 +97,8 @@ class Readiness:
     last_sweep_failed: str
     last_close: dict[str, Any] | None
     paused: list[str]
+    # Providers through which nothing begins, and why: paused by hand, or they do not answer.
+    shut: dict[str, str]
     degraded: list[str] = field(default_factory=list)
 
 
@@ -117,6 +120,9 @@ def look() -> Readiness:
                 last_sweep_failed="" if last is None else last[0].failed,
                 last_close=_last_close(),
                 paused=[each.gateway for each in guard.paused()],
+                shut={
+                    each.lane.provider: each.why_shut for each in lanes.sights() if each.why_shut
+                },
             )
         )
     except Error as error:
@@ -230,4 +236,5 @@ def _with_words(ready: Readiness) -> Readiness:
             f"a lease ran out {ready.overdue_lease_seconds} s ago, and nobody has freed its step"
         )
     words += [f"charging through {gateway} is paused" for gateway in ready.paused]
+    words += [f"provider {provider}: {why}" for provider, why in ready.shut.items()]
     return ready

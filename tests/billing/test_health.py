@@ -14,6 +14,8 @@ from billing import executors, guard
 from billing.close import readiness
 from billing.doorbell import LANES
 from billing.models import Contribution, Executor, GatewayGuard, Step, Sweep
+from notifications import lanes
+from notifications.models import Lane
 from tests.billing.builders import collect, owing
 from tests.closing import finish, start_close, work
 from tests.factories import account_using
@@ -103,7 +105,7 @@ class TestReady:
         start_close()
         Client().get("/readyz")
 
-        with django_assert_max_num_queries(9):
+        with django_assert_max_num_queries(11):
             Client().get("/readyz")
 
 
@@ -238,6 +240,16 @@ class TestTheRest:
         guard.watch_all()
 
         assert lines()[:2] == ["degraded", "charging through sandbox is paused"]
+
+    def test_names_providers_through_which_nothing_begins(self):
+        lane = Lane.objects.create(provider="smtp", credential="ours")
+        lanes.pause(lane.pk, by="ann", because="the server moves")
+
+        told = lines()
+
+        assert told[0] == "degraded"
+        assert told[1].startswith("provider smtp: ")
+        assert "the server moves" in told[1]
 
 
 def test_the_question_for_the_oldest_reads_the_index_alone():
