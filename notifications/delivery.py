@@ -22,8 +22,9 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts import timeline
-from notifications import catalog, mail_server
+from notifications import catalog, lanes, mail_server, smtp
 from notifications.catalog import Cancel, Rerender
+from notifications.lanes import Grant
 from notifications.mail import NotDeliverable
 from notifications.mail_server import MailServerDown, NotBegun
 from notifications.models import Message
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 State = Message.State
 
+# The mail server's lane.
+PROVIDER = "smtp"
 # How many are asked about, and written down, together.
 BATCH = 100
 # Renewed by the recheck. It has to outlast what follows: the time in which sending may begin, and one
@@ -45,6 +48,8 @@ LONGEST_RETRY = timedelta(hours=1)
 # A server that is down says nothing about the message, so it costs no try: the mail of a month end
 # outlives a night without mail.
 SERVER_RETRY = timedelta(minutes=2)
+# SMTP has no Retry-After to say it.
+SLOW_DOWN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,15 @@ class Delivered:
     sent: int = 0
     cancelled: int = 0
     failed: int = 0
+
+
+class Throttled(Exception):
+    """Messages are due, and the mail server's lane lets none begin. Says when to look again; None: not by itself."""
+
+    def __init__(self, refused: Grant) -> None:
+        super().__init__(refused.because)
+        self.again_at = refused.again_at
+        self.wait_seconds = refused.wait_seconds
 
 
 class LeaseLost(Exception):
@@ -68,12 +82,26 @@ def deliver(
     *, as_of: datetime, limit: int = BATCH, message_ids: Collection[uuid.UUID] | None = None
 ) -> Delivered:
     """
-    This will deliver up to `limit` due messages, or those of the given ones that are due.
+    This will deliver up to `limit` due messages, as many as the lane lets begin; or those of the given
+    ones that are due, which their steps have asked the lane about.
 
     Opens transactions of its own: call it with none open. A message that fails does not stop the
     others; it is tried again later, or is dead with its last error beside it.
+
+    :raises Throttled: if messages are due, and none may begin.
     """
-    messages = _claim(limit=limit, message_ids=message_ids)
+    if message_ids is not None:
+        return _deliver_claimed(_claim(_due().filter(pk__in=message_ids), limit=limit), as_of=as_of)
+    granted, messages = _claim_granted(limit)
+    try:
+        delivered = _deliver_claimed(messages, as_of=as_of)
+    finally:
+        lanes.end_probe(granted)
+    lanes.note_done(PROVIDER, delivered.sent)
+    return delivered
+
+
+def _deliver_claimed(messages: Sequence[Message], *, as_of: datetime) -> Delivered:
     worn_out = [message for message in messages if message.attempts > MAX_TRIES]
     ends = _finish([_End(m, State.DEAD, last_error=KILLS_ITS_WORKER) for m in worn_out])
     ends += _deliver([m for m in messages if m.attempts <= MAX_TRIES], as_of=as_of)
@@ -114,14 +142,34 @@ def retry(message: Message, *, actor: str = "system") -> None:
 
 
 @transaction.atomic(durable=True)
-def _claim(*, limit: int, message_ids: Collection[uuid.UUID] | None) -> list[Message]:
-    due = Message.objects.filter(
+def _claim_granted(limit: int) -> tuple[Grant, list[Message]]:
+    granted = lanes.grant(PROVIDER, wanted=limit, in_flight=_in_flight)
+    if not granted.count and _due().exists():
+        raise Throttled(granted)
+    messages = _lease(_due(), limit=granted.count)
+    lanes.give_back(granted, unused=granted.count - len(messages))
+    return granted, messages
+
+
+def _in_flight() -> int:
+    """How many messages somebody is sending now."""
+    return Message.objects.filter(state=State.SENDING, lease_until__gt=Now()).count()
+
+
+@transaction.atomic(durable=True)
+def _claim(due: QuerySet[Message], *, limit: int) -> list[Message]:
+    return _lease(due, limit=limit)
+
+
+def _due() -> QuerySet[Message]:
+    return Message.objects.filter(
         Q(state=State.QUEUED) | Q(state=State.SENDING, lease_until__lte=Now()),
         state__in=[State.QUEUED, State.SENDING],
         next_attempt_at__lte=Now(),
     )
-    if message_ids is not None:
-        due = due.filter(pk__in=message_ids)
+
+
+def _lease(due: QuerySet[Message], *, limit: int) -> list[Message]:
     messages = list(
         due.select_for_update(skip_locked=True).order_by("next_attempt_at", "created_at")[:limit]
     )
@@ -149,13 +197,31 @@ def _deliver(messages: Sequence[Message], *, as_of: datetime) -> Counter[str]:
     try:
         mail_server.reach()
     except MailServerDown as error:
+        lanes.note_answers(PROVIDER, unanswered=1)
         return _finish([_end(message, error) for message in messages])
     true = _still_true(messages, as_of=as_of, ends=ends)
     sending = mail_server.send(true, begin_within=BEGIN_WITHIN.total_seconds())
+    errors: list[Exception | None] = []
     with closing(sending):
         for tried in sending:
             ends += _finish([_end(message, error) for message, error in tried])
+            errors += [error for _message, error in tried]
+    _note_answers(errors)
     return ends
+
+
+def _note_answers(errors: Sequence[Exception | None]) -> None:
+    """Tell the lane how the server was, as far as we spoke to it."""
+    asked = [error for error in errors if not isinstance(error, NotDeliverable | NotBegun)]
+    answers = [e for e in asked if e is None or isinstance(e, smtp.SOUND_AFTER)]
+    lanes.note_answers(
+        PROVIDER,
+        answered=len(answers),
+        unanswered=len(asked) - len(answers),
+        throttled_for=SLOW_DOWN_SECONDS
+        if any(isinstance(e, smtp.SlowDown) for e in asked)
+        else None,
+    )
 
 
 def _still_true(

@@ -22,6 +22,10 @@ class NotHandedOver(Exception):
     """The server was gone before the text of the mail was begun: it is certain that it has not got it."""
 
 
+class SlowDown(NotHandedOver):
+    """It has said 421: it wants us to leave, and to come back less often."""
+
+
 def prepare(smtp: smtplib.SMTP) -> None:
     """This will make a connection, open and let in, ready for many mails."""
     smtp.ehlo_or_helo_if_needed()
@@ -69,8 +73,9 @@ def _ask(smtp: smtplib.SMTP, words: list[str]) -> list[Answer]:
 def _check_envelope(
     smtp: smtplib.SMTP, mail: Mail, sender: Answer, recipient: Answer, data: Answer
 ) -> None:
-    if BYE in (sender[0], recipient[0], data[0]):
-        raise NotHandedOver("421")
+    for code, said in (sender, recipient, data):
+        if code == BYE:
+            raise SlowDown(said.decode(errors="replace"))
     refused: smtplib.SMTPException | None = None
     if sender[0] != OK:
         refused = smtplib.SMTPSenderRefused(*sender, mail.sender)

@@ -3,8 +3,8 @@ Which steps are taken next, by whom, and how many: in line, fair between runs, n
 
 A step stands in line by its time, ten minutes earlier for each step of priority: so one that waits gains on
 those that come later, and none waits for ever (`Turn`). Runs, and in them the lanes of providers, take
-turns: a run of half a million steps leaves room for one of three. Only a charge takes a provider's lane, that
-of its account's card as it is now; `Step.provider` is where it was last seen, and is corrected here.
+turns: a run of half a million steps leaves room for one of three. A mail takes the mail server's lane; a charge
+that of its account's card as it is now: `Step.provider` is where it was last seen, and is corrected here.
 """
 
 import uuid

@@ -34,6 +34,7 @@ from billing import decisions, doorbell, executors, gateways, locks, log_context
 from billing.close import claiming, pipeline
 from billing.close.step import Chunk, Outcome, StepModule
 from billing.models import Decision, Step
+from notifications import delivery
 
 P = ParamSpec("P")
 logger = logging.getLogger(__name__)
@@ -75,14 +76,18 @@ def drain(lane: str, *, clock: Callable[[], datetime], until: Callable[[], bool]
             except claiming.Throttled as refused:
                 throttled = refused
         worked += ended
-        if not ended and not (throttled and _wait(lane, throttled)):
+        if not ended and not (throttled and wait(lane, throttled)):
             return worked
     doorbell.ring(lane)
     return worked
 
 
-def _wait(lane: str, throttled: claiming.Throttled) -> bool:
-    """Wait here for a bucket that fills in a moment; for all else leave, and let a doorbell ring then."""
+def wait(lane: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
+    """
+    This will wait here for a bucket that fills in a moment, and be true.
+
+    For all else it is better to leave: it is false, and a doorbell rings then.
+    """
     if throttled.again_at is None:
         return False
     if throttled.wait_seconds > WAIT_HERE_SECONDS:

@@ -12,6 +12,7 @@ from accounts.models import Account, BillingEntity
 from billing import doorbell, metering, periods
 from billing.close import pipeline
 from billing.models import CloseRun, Step
+from notifications import delivery
 
 logger = logging.getLogger(__name__)
 State = Step.State
@@ -126,7 +127,7 @@ PLAN = f"""
 INSERT INTO billing_step
        (run_id, account_id, kind, state, priority, attempts, expected, because, last_error, provider)
 SELECT %(run)s, a.id, k.kind, CASE k.kind WHEN 'INVOICE' THEN 'READY' ELSE 'WAITING' END, 0, 0, '{{}}', '', '',
-       CASE k.kind WHEN 'CHARGE' THEN coalesce(card.gateway, '') ELSE '' END
+       CASE k.kind WHEN 'CHARGE' THEN coalesce(card.gateway, '') WHEN 'EMAIL' THEN '{delivery.PROVIDER}' ELSE '' END
   FROM (SELECT a.id {TO_CLOSE}) AS a CROSS JOIN unnest(%(kinds)s::text[]) AS k(kind)
   LEFT JOIN accounts_paymentmethod card
     ON card.account_id = a.id AND card.is_default AND card.state = 'ACTIVE'

@@ -117,7 +117,8 @@ class Step(models.Model):
     # Higher goes first, and ten minutes of waiting make up for one: see Turn.
     priority = models.SmallIntegerField(default=0)
     run_at = models.DateTimeField(db_default=Now())
-    # Of a charge: whose lane it takes, as last seen; the claim puts it right. Empty: no provider is called.
+    # Whose lane it takes: the mail server's; of a charge the card's, as last seen, which the claim puts
+    # right. Empty: no provider is called.
     provider = models.CharField(max_length=30, blank=True, default="", db_default="")
     attempts = models.PositiveSmallIntegerField(default=0)
     # The fence: whoever finishes the step must hold the token it was claimed with.

@@ -1,13 +1,16 @@
 """What the clusters run: short drains that leave nothing behind."""
 
+from datetime import timedelta
+
 import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
 from billing import inbound, reconciliation, tasks
+from billing.close import runner
 from billing.models import CloseRun
 from config.schedules import SCHEDULES
-from notifications import delivery
+from notifications import delivery, lanes
 from notifications.delivery import Delivered
 from notifications.models import Message
 from tests.billing.builders import collect, owing, pay_by_hand
@@ -41,7 +44,8 @@ class TestDrain:
         assert len(mailoutbox) == 1
 
     def test_of_the_mail_goes_on_after_a_batch_of_which_nothing_was_sent(self, monkeypatch):
-        batches = [Delivered(cancelled=50), Delivered(failed=2), Delivered(sent=1), Delivered()]
+        batches = [Delivered(cancelled=50), Delivered(failed=2), Delivered(sent=1)]
+        batches += [Delivered(), Delivered()]
         monkeypatch.setattr(delivery, "deliver", lambda **_: batches.pop(0))
 
         tasks.drain("email")
@@ -66,6 +70,46 @@ class TestDrain:
         tasks.drain("charge")
 
         assert not said
+
+    def test_of_the_mail_takes_turns_so_that_a_receipt_waits_for_no_close(self, monkeypatch):
+        """The first turn of the invoices takes all its time; there are more of them."""
+        said: list[str] = []
+        ended = [100, 7, 0]
+        batches = [delivery.Delivered(sent=1), delivery.Delivered(), delivery.Delivered()]
+
+        def steps(*_args, **_facts):
+            said.append("invoices")
+            return ended.pop(0)
+
+        def deliver(**_facts):
+            said.append("receipts")
+            return batches.pop(0) if batches else delivery.Delivered()
+
+        monkeypatch.setattr(runner, "drain", steps)
+        monkeypatch.setattr(delivery, "deliver", deliver)
+
+        assert tasks.drain("email") == 107
+
+        assert said[:4] == ["invoices", "receipts", "receipts", "invoices"]
+
+    def test_of_the_mail_comes_back_when_the_lane_lets_it(self, monkeypatch):
+        wait = lanes.Grant(
+            provider="smtp",
+            count=0,
+            again_at=timezone.now() + timedelta(hours=1),
+            wait_seconds=3600,
+        )
+        soon = lanes.Grant(provider="smtp", count=0, again_at=timezone.now(), wait_seconds=0.001)
+        refusals = [soon, wait]
+
+        def deliver(**_facts):
+            raise delivery.Throttled(refusals.pop(0))
+
+        monkeypatch.setattr(delivery, "deliver", deliver)
+
+        assert tasks.drain("email") == 0
+
+        assert OrmQ.objects.get(key="email").lock > timezone.now() + timedelta(minutes=50)
 
     def test_rings_again_for_a_provider_that_is_not_listed_to_its_end(self, monkeypatch):
         monkeypatch.setattr(reconciliation, "work_all", lambda **_: True)

@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import BillingEntity, Hold, PaymentMethod
-from billing import credits, payments
+from billing import credits, executors, payments
 from billing.admin import groups
 from billing.close import pipeline, runner, runs
 from billing.gateways import OutcomeUnknown
@@ -24,6 +24,8 @@ from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt,
 from billing.models.usage import Kind
 from billing.reports import progress
 from billing.views import pay, run_steps
+from notifications import formats, lanes
+from notifications.models import Lane
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -810,6 +812,44 @@ class TestRunPage:
         assert f"/runs/{run.pk}/steps/?kind=INVOICE&amp;state=BLOCKED&amp;because=no+price" in page
         assert f"/admin/billing/closerun/{run.pk}/retry/" in page
         assert page.index("no price for") < page.index("its invoice step is blocked")
+
+    def test_says_what_waits_who_is_held_and_who_works(self):
+        account = account_using("1234.50")
+        run = start_run()
+        in_ten_days = timezone.now() + timedelta(days=10)
+        run.steps.filter(kind="INVOICE").update(run_at=in_ten_days)
+        run.steps.filter(kind="CHARGE").update(state="UNKNOWN", run_at=AS_OF, because="no answer")
+        Hold.objects.create(account=account, reason="MANUAL", placed_at=AS_OF)
+        executors.beat(lanes=["default"], workers=1, is_first=True)
+        executors.contribute(run_id=run.pk, kind="INVOICE", steps=1200)
+        lanes.grant("sandbox", wanted=1)
+        Lane.objects.update(rate=100)
+        client = staff(is_superuser=True)
+
+        page = " ".join(text(client.get(f"/runs/{run.pk}/")).split())
+        lanes.pause(Lane.objects.get().pk, by="ann@example.com", because="maintenance")
+        paused = " ".join(text(client.get(f"/runs/{run.pk}/")).split())
+
+        day = formats.in_full(in_ten_days.date(), "en")
+        assert "its time has not come" in page
+        assert "no answer" in page
+        assert f"1 steps wait for their time, such as a due date, until <strong>{day}" in page
+        assert "Placed by hand" in page
+        assert "1 worker for default" in page
+        assert "1,200" in page
+        assert "100 a second" in page
+        assert '<span class="tag good">Open</span>' in page
+        assert "paused by ann@example.com: maintenance" in paused
+
+    def test_says_aloud_how_far_it_is(self):
+        SummaryFactory(account=AccountFactory(), unit_price=None)
+        account_using("12.34")
+        run = start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+
+        page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/"))
+
+        assert 'data-said="5 of 9 steps have ended. 4 wait for a person."' in page
 
     def test_a_finished_one_stands_still(self):
         BillingEntity.objects.get()

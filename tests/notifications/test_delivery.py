@@ -9,10 +9,10 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 
 from accounts.models import Account, TimelineEvent
-from notifications import delivery, mail, mail_server
+from notifications import delivery, lanes, mail, mail_server, smtp
 from notifications.catalog import Cancel, Content, Keep, Rerender, Verdict
 from notifications.delivery import Delivered, deliver
-from notifications.models import Message
+from notifications.models import Lane, LaneTally, Message
 from tests.notifications.builders import AS_OF, account, make_due, queued, rechecked_by
 from tests.notifications.conftest import Sink
 
@@ -183,7 +183,8 @@ class TestDeliver:
         settings.EMAIL_PORT = 1  # nobody listens there
         messages = [queued(fact=f"hold:{number}:lifted") for number in range(3)]
 
-        for _ in range(10):
+        # At the fifth the lane shuts.
+        for _ in range(5):
             assert deliver(as_of=AS_OF) == Delivered(failed=3)
             for message in messages:
                 make_due(message)
@@ -372,6 +373,99 @@ class TestRecheck:
 
         assert Account.objects.get(pk=message.account_id).name != "rechecked in vain"
         assert sink.mails == []
+
+
+def lane_of_mail(**facts: object) -> Lane:
+    """The mail server's lane, set like this."""
+    lanes.grant("smtp", wanted=0)
+    Lane.objects.filter(provider="smtp").update(**facts)
+    return Lane.objects.get(provider="smtp")
+
+
+@pytest.mark.django_db
+class TestLane:
+    def test_lets_as_many_begin_as_it_grants_and_the_others_wait_untried(self, sink: Sink) -> None:
+        messages = [queued(fact=f"hold:{number}:lifted") for number in range(3)]
+        lane_of_mail(rate=2, burst=2, tokens=1)
+
+        assert deliver(as_of=AS_OF) == Delivered(sent=1)
+        with pytest.raises(delivery.Throttled, match="rate of smtp") as throttled:
+            deliver(as_of=AS_OF)
+
+        assert 0 < throttled.value.wait_seconds < 1
+        assert sorted(reread(m).attempts for m in messages) == [0, 0, 1]
+
+    def test_is_not_asked_about_messages_whose_step_has_asked(self, sink: Sink) -> None:
+        message = queued()
+        lane_of_mail(rate=1, tokens=0)
+
+        assert deliver(as_of=AS_OF, message_ids=[message.pk]) == Delivered(sent=1)
+
+    def test_gets_back_what_nothing_was_due_for(self, sink: Sink) -> None:
+        lane_of_mail(rate=1, tokens=1, refilled_at=Now())
+
+        assert deliver(as_of=AS_OF) == Delivered()
+
+        assert lane_of_mail().tokens >= 1
+
+    def test_counts_what_somebody_is_sending_against_its_cap(self, sink: Sink) -> None:
+        lane_of_mail(cap=1)
+        sending = {"state": State.SENDING, "lease_token": uuid.uuid4()}
+        queued(**sending, lease_until=Now() + timedelta(seconds=30))
+        queued(fact="hold:2:lifted")
+
+        with pytest.raises(delivery.Throttled, match="as many are in flight"):
+            deliver(as_of=AS_OF)
+
+    def test_paused_by_hand_lets_nothing_begin(self, sink: Sink) -> None:
+        queued()
+        lanes.pause(lane_of_mail().pk, by="ops@acme.example", because="spam trap")
+
+        with pytest.raises(delivery.Throttled, match=r"paused by ops@.*: spam trap"):
+            deliver(as_of=AS_OF)
+
+        assert sink.mails == []
+
+    def test_is_shut_when_the_server_is_down_and_opened_by_one_mail(
+        self, sink: Sink, settings
+    ) -> None:
+        messages = [queued(fact=f"hold:{number}:lifted") for number in range(7)]
+        port, settings.EMAIL_PORT = settings.EMAIL_PORT, 1
+        for _ in range(5):
+            assert deliver(as_of=AS_OF, limit=1) == Delivered(failed=1)
+
+        with pytest.raises(delivery.Throttled, match="smtp does not answer"):
+            deliver(as_of=AS_OF)
+        settings.EMAIL_PORT = port
+        lane_of_mail(probe_at=Now())
+        assert deliver(as_of=AS_OF) == Delivered(sent=1)
+
+        assert lane_of_mail().opened_at is None
+        assert sum(reread(message).attempts for message in messages) == 1
+
+    def test_slows_down_when_the_server_says_421(
+        self, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        queued()
+
+        def busy(*_: object) -> None:
+            raise smtp.SlowDown("too many messages")
+
+        monkeypatch.setattr(smtp, "send", busy)
+        assert deliver(as_of=AS_OF) == Delivered(failed=1)
+
+        lane = lane_of_mail()
+        assert lane.slowed_rate
+        assert lane.throttled_until
+        assert lane.opened_at is None
+
+    def test_says_how_many_were_sent_of_late(self, sink: Sink) -> None:
+        queued()
+
+        deliver(as_of=AS_OF)
+
+        tally = LaneTally.objects.get()
+        assert (tally.answered, tally.done) == (1, 1)
 
 
 @pytest.mark.django_db

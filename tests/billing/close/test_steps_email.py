@@ -3,8 +3,9 @@
 import pytest
 
 from billing.models import Step
+from notifications import lanes
 from notifications.catalog import Cancel
-from notifications.models import Message
+from notifications.models import Lane, Message
 from tests.closing import decision_on, start_close, step_of, work, work_once
 from tests.factories import AccountFactory, account_using
 
@@ -88,3 +89,15 @@ class TestEmail:
         decision = decision_on(account, "EMAIL")
         assert (decision.did, decision.because) == ("SKIPPED", "settled meanwhile")
         assert decision.world_changed
+
+    def test_that_the_lane_does_not_let_begin_is_not_begun(self, mailoutbox):
+        account = invoiced()
+        lanes.grant("smtp", wanted=0)
+        lanes.pause(Lane.objects.get().pk, by="ops@acme.example", because="spam trap")
+
+        assert work_once("EMAIL") == 0
+
+        assert (step_of(account, "EMAIL").state, step_of(account, "EMAIL").attempts) == ("READY", 0)
+        assert not Message.objects.exists()
+        lanes.resume(Lane.objects.get().pk)
+        assert work_once("EMAIL") == len(mailoutbox) == 1
