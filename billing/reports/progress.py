@@ -119,7 +119,9 @@ def _speed(
     limits = {kind: limit for kind, limit in limits.items() if limit}
     later: Counter[str] = Counter()
     for row in seen["waiting"]:
-        later[row["kind"]] += row["steps"] if row["state"] == State.READY else 0
+        # What a lane holds back is not later: its turn comes at the lane's speed.
+        if row["state"] == State.READY and "provider" not in row:
+            later[row["kind"]] += row["steps"]
     left = pace.time_left(steps=seen["steps"], later=later, rates=rates, limits=limits)
     return {
         "per_second": {kind: round(rate, 2) for kind, rate in rates.items()},
@@ -168,6 +170,7 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     by_kind = steps(run)
     so_far = _totals(by_kind)
     first = next_at(run)
+    seen_lanes = how_lanes_stand()
     return {
         "run": run.pk,
         "month": f"{run.month:%Y-%m}",
@@ -178,11 +181,11 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
         "steps_ended": so_far.ended,
         "next_at": first.isoformat() if first else None,
         "stuck": stuck(run),
-        "waiting": waiting(run),
+        "waiting": waiting(run) + throttled(run, seen_lanes),
         "charges": charges(run),
         "held": held(run),
         "final": final(run),
-        "lanes": how_lanes_stand(),
+        "lanes": seen_lanes,
         "hosts": hosts.worked(run),
         "clusters": who_lives(),
         "world_changed": run.decisions.filter(world_changed=True).count(),
@@ -224,6 +227,43 @@ def waiting(run: CloseRun) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def throttled(run: CloseRun, seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is due and may not begin, because its provider's lane is shut, slowed down or used up."""
+    because = {lane["provider"]: why for lane in seen if (why := _holds_back(lane))}
+    if not because:
+        return []
+    rows = (
+        run.steps.filter(state__in=Step.CLAIMABLE, run_at__lte=Now(), provider__in=because)
+        .values("kind", "state", "provider")
+        .annotate(steps=Count("pk"), first_at=Min("run_at"), last_at=Max("run_at"))
+        .order_by("kind", "provider", "state")
+    )
+    return [
+        {
+            "kind": row["kind"],
+            "state": row["state"],
+            "because": because[row["provider"]],
+            "steps": row["steps"],
+            "first_at": row["first_at"].isoformat(),
+            "last_at": row["last_at"].isoformat(),
+            "provider": row["provider"],
+        }
+        for row in rows
+    ]
+
+
+# Of what a lane may do a second: from here on it is the lane that holds its work back.
+USED_UP = 0.9
+
+
+def _holds_back(lane: Mapping[str, Any]) -> str:
+    if (lane["saturation"] or 0) >= USED_UP:
+        used_up = f"{lane['provider']} takes no more than {lane['rate']:g} a second"
+    else:
+        used_up = ""
+    return str(lane["shut"] or lane["slowed"] or used_up)
 
 
 # A step that failed says why in its error, until it gives up.

@@ -31,7 +31,7 @@ COLUMNS = (
     "run_at",
     "finished_at",
 )
-FILTERS = ("kind", "state", "because")
+FILTERS = ("kind", "state", "because", "provider")
 
 
 @require_safe
@@ -118,7 +118,7 @@ def _row(step: Step) -> dict[str, Any]:
 
 
 def _admin_url(run: CloseRun, chosen: dict[str, str]) -> str:
-    exact = {f"{name}__exact": value for name, value in chosen.items() if name != "because"}
+    exact = {f"{name}__exact": chosen[name] for name in ("kind", "state") if name in chosen}
     found = {"run__id__exact": run.pk, **exact}
     if "because" in chosen:
         found["q"] = chosen["because"]

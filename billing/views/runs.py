@@ -209,12 +209,19 @@ def _stuck(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _waiting(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
-    first, last = (datetime.fromisoformat(row[name]) for name in ("first_at", "last_at"))
-    return {
+    told = {
         "kind": Step.Kind(row["kind"]).label,
         "state": Step.State(row["state"]).label,
         "because": row["because"] or "its time has not come",
         "steps": row["steps"],
+    }
+    if "provider" in row:
+        # By what lies in its lane, not by the step's own words.
+        url = _steps_url(run, kind=row["kind"], state=row["state"], provider=row["provider"])
+        return {**told, "first": "as its lane lets it", "last": "", "url": url}
+    first, last = (datetime.fromisoformat(row[name]) for name in ("first_at", "last_at"))
+    return {
+        **told,
         "first": _instant(first),
         "last": _instant(last) if last - first >= timedelta(minutes=1) else "",
         "url": _steps_url(run, kind=row["kind"], state=row["state"], because=row["because"]),

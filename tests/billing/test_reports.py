@@ -377,6 +377,24 @@ class TestProgress:
         # One charge at two a second; nobody knows how fast the mail is.
         assert (told["seconds_left"], told["left_is_at_least"]) == (0, True)
 
+    def test_says_what_a_lane_holds_back_and_why(self):
+        account_using("12.34")
+        run = start_close()
+        work("INVOICE")
+        lanes.grant("sandbox", wanted=1)
+        told = progress.refresh(run, as_of=AS_OF)
+        assert told["waiting"] == []
+
+        Lane.objects.update(rate=2.0)
+        lanes.note_done("sandbox", 100)
+        [used_up] = progress.refresh(run, as_of=AS_OF)["waiting"]
+        lanes.pause(Lane.objects.get().pk, by="ann@example.com", because="their maintenance")
+        [paused] = progress.refresh(run, as_of=AS_OF)["waiting"]
+
+        assert used_up["because"] == "sandbox takes no more than 2 a second"
+        assert (used_up["kind"], used_up["steps"], used_up["provider"]) == ("CHARGE", 1, "sandbox")
+        assert paused["because"] == "paused by ann@example.com: their maintenance"
+
     def test_does_not_say_how_long_it_takes_while_the_lane_is_shut(self):
         account_using("12.34")
         run = start_close()

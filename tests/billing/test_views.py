@@ -840,6 +840,14 @@ class TestRunPage:
         assert "100 a second" in page
         assert '<span class="tag good">Open</span>' in page
         assert "paused by ann@example.com: maintenance" in paused
+        assert "as its lane lets it" not in page
+        run.steps.filter(kind="CHARGE").update(provider="sandbox", state="READY")
+        held_back = text(client.get(f"/runs/{run.pk}/"))
+        assert "as its lane lets it" in held_back
+        found = re.search(r'href="(/runs/[^"]+provider=sandbox)"', held_back).group(1)
+        listed = text(client.get(found.replace("&amp;", "&")))
+        assert "Those in the lane of sandbox." in listed
+        assert "no answer" in listed
 
     def test_says_aloud_how_far_it_is(self):
         SummaryFactory(account=AccountFactory(), unit_price=None)
