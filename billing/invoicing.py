@@ -161,7 +161,7 @@ def _periods(account_ids: Collection[int], *, month: date) -> dict[int, int]:
     wanted = BillingPeriod.objects.filter(account__in=account_ids, month=month)
     periods = dict(wanted.values_list("account", "pk"))
     if missing := [pk for pk in account_ids if pk not in periods]:
-        # Opens one at a time across all workers: only where it must.
+        # Opens one at a time across all workers: a close has done it before (open_periods_to_close).
         metering.open_periods(month=month, account_ids=missing)
         periods = dict(wanted.values_list("account", "pk"))
     return periods
@@ -427,17 +427,20 @@ def issue_invoices(
 
 
 def _number(invoices: Sequence[Invoice], *, entity: BillingEntity, as_of: datetime) -> None:
-    # Every issuing transaction of the entity waits here, so a number is never given twice or skipped.
+    # Every issuing transaction of the entity waits here, so a number is never given twice or skipped,
+    # and a later number never has an earlier time.
     series = locks.number_series_for_update(entity)
+    issued_at = max(as_of, series.last_issued_at or as_of)
     for sequence, invoice in enumerate(invoices, start=series.next_number):
         invoice.state = Invoice.State.ISSUED
         invoice.sequence = sequence
         invoice.number = f"{entity.invoice_prefix}-{sequence:06d}"
-        invoice.issued_at = as_of
-        invoice.due_at = as_of + timedelta(days=entity.payment_terms_days)
-        invoice.settled_at = as_of if invoice.total_minor <= 0 else None
+        invoice.issued_at = issued_at
+        invoice.due_at = issued_at + timedelta(days=entity.payment_terms_days)
+        invoice.settled_at = issued_at if invoice.total_minor <= 0 else None
     series.next_number += len(invoices)
-    series.save(update_fields=["next_number"])
+    series.last_issued_at = issued_at
+    series.save(update_fields=["next_number", "last_issued_at"])
 
 
 def _save_issued(invoices: Sequence[Invoice]) -> None:

@@ -47,6 +47,15 @@ SELECT account.id, %(month)s,
 ON CONFLICT DO NOTHING
 """
 
+WITHOUT_PERIOD = """
+SELECT DISTINCT summary.account_id
+  FROM billing_usagesummary summary
+  JOIN accounts_account account ON account.id = summary.account_id
+ WHERE account.entity_id = %(entity)s AND summary.invoice_id IS NULL
+   AND NOT EXISTS (SELECT 1 FROM billing_billingperiod period
+                    WHERE period.account_id = summary.account_id AND period.month = %(month)s)
+"""
+
 SPAN = """
 SELECT count(*), min(effective_at), max(effective_at) FROM billing_usageevent WHERE batch_id = %s
 """
@@ -177,6 +186,19 @@ def open_periods(*, month: date, account_ids: Sequence[int] | None = None) -> in
             },
         )
         return int(cursor.rowcount)
+
+
+def open_periods_to_close(*, month: date, entity_id: int) -> int:
+    """
+    This will store the month's period of an entity's accounts that have only late usage, and say how many.
+
+    The others' were opened when their usage was tallied. Whoever opens a period waits for all who do
+    so: a close does it once, before its workers start.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(WITHOUT_PERIOD, {"month": month, "entity": entity_id})
+        account_ids = [account_id for (account_id,) in cursor.fetchall()]
+    return open_periods(month=month, account_ids=account_ids) if account_ids else 0
 
 
 def _zones(cursor: CursorWrapper) -> list[str]:

@@ -6,7 +6,10 @@ class TimelineEvent(models.Model):
     """One thing that happened to an account, in words for support. Never changed or deleted (trigger)."""
 
     account = models.ForeignKey(
-        "accounts.Account", on_delete=models.PROTECT, related_name="timeline"
+        "accounts.Account",
+        on_delete=models.PROTECT,
+        related_name="timeline",
+        db_index=False,  # `timeline_newest_first` below
     )
     happened_at = models.DateTimeField(db_default=Now())
     # A stable dotted name: "invoice.issued", "payment.received", "hold.placed".

@@ -48,6 +48,7 @@ def start(
     if as_of < closes_at:
         raise NotOverYet(month, closes_at)
     metering.tally_everything(as_of=as_of)
+    metering.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 

@@ -107,7 +107,10 @@ class Step(models.Model):
         HOLD = "HOLD", "Hold"
         REPORT = "REPORT", "Report"
 
-    run = models.ForeignKey(CloseRun, on_delete=models.PROTECT, related_name="steps")
+    # No index of its own: `steps_by_outcome` below begins with it.
+    run = models.ForeignKey(
+        CloseRun, on_delete=models.PROTECT, related_name="steps", db_index=False
+    )
     # Null for the run's report.
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, null=True, blank=True, related_name="steps"

@@ -31,6 +31,7 @@ class Decision(models.Model):
         null=True,
         blank=True,
         related_name="decisions",
+        db_index=False,  # `decisions_of_an_account` below
     )
     run = models.ForeignKey(
         "billing.CloseRun",
@@ -45,9 +46,15 @@ class Decision(models.Model):
         null=True,
         blank=True,
         related_name="decisions",
+        db_index=False,  # most have none: `decisions_of_an_attempt` below
     )
     hold = models.ForeignKey(
-        "accounts.Hold", on_delete=models.PROTECT, null=True, blank=True, related_name="decisions"
+        "accounts.Hold",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="decisions",
+        db_index=False,  # most have none: `decisions_of_a_hold` below
     )
     actor = models.CharField(max_length=254, default="system")
     decided_at = models.DateTimeField(db_default=Now())
@@ -55,6 +62,14 @@ class Decision(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["account", "-id"], name="decisions_of_an_account"),
+            models.Index(
+                fields=["attempt"],
+                condition=Q(attempt__isnull=False),
+                name="decisions_of_an_attempt",
+            ),
+            models.Index(
+                fields=["hold"], condition=Q(hold__isnull=False), name="decisions_of_a_hold"
+            ),
             models.Index(
                 fields=["run", "id"],
                 condition=Q(world_changed=True),

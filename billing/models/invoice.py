@@ -16,6 +16,9 @@ class NumberSeries(models.Model):
         "accounts.BillingEntity", on_delete=models.PROTECT, related_name="number_series"
     )
     next_number = models.BigIntegerField(default=1)
+    # When the last number was given. Moves forward only, under this row's lock: a worker that read its
+    # clock earlier, or whose clock is behind, issues at this instant, so that times rise with numbers.
+    last_issued_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name_plural = "number series"
@@ -34,11 +37,16 @@ class Invoice(models.Model):
         DRAFT = "DRAFT", "Draft"
         ISSUED = "ISSUED", "Issued"
 
-    entity = models.ForeignKey("accounts.BillingEntity", on_delete=models.PROTECT, related_name="+")
-    account = models.ForeignKey(
-        "accounts.Account", on_delete=models.PROTECT, related_name="invoices"
+    # No index of their own: constraints below begin with entity and account, and none asks by period.
+    entity = models.ForeignKey(
+        "accounts.BillingEntity", on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    period = models.ForeignKey("billing.BillingPeriod", on_delete=models.PROTECT, related_name="+")
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="invoices", db_index=False
+    )
+    period = models.ForeignKey(
+        "billing.BillingPeriod", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
     # Whom it was addressed to, as it was then.
     account_name = models.CharField(max_length=200)
@@ -105,10 +113,15 @@ class Invoice(models.Model):
 class LineItem(models.Model):
     """One line, which explains itself: what, how much, at which price, when. Rounded here, once."""
 
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
+    # No index of its own: a constraint below begins with it. Nobody asks by product.
+    invoice = models.ForeignKey(
+        Invoice, on_delete=models.PROTECT, related_name="lines", db_index=False
+    )
     position = models.PositiveIntegerField()
     kind = models.CharField(max_length=12)  # a billing.models.usage.Kind
-    product = models.ForeignKey("billing.Product", on_delete=models.PROTECT, related_name="+")
+    product = models.ForeignKey(
+        "billing.Product", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     # The tally it bills; null for a monthly fee.
     summary = models.OneToOneField(
         "billing.UsageSummary", on_delete=models.PROTECT, null=True, blank=True, related_name="line"

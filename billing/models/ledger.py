@@ -92,7 +92,10 @@ class LedgerEntry(models.Model):
     source = models.CharField(max_length=100)
     currency = models.CharField(max_length=3)
     account = models.ForeignKey(
-        "accounts.Account", on_delete=models.PROTECT, related_name="entries"
+        "accounts.Account",
+        on_delete=models.PROTECT,
+        related_name="entries",
+        db_index=False,  # `entries_of_an_account` below
     )
     description = models.CharField(max_length=300)
     # When the event took place.
@@ -119,7 +122,10 @@ class Posting(models.Model):
 
     entry = models.ForeignKey(LedgerEntry, on_delete=models.PROTECT, related_name="postings")
     ledger_account = models.ForeignKey(
-        LedgerAccount, on_delete=models.PROTECT, related_name="postings"
+        LedgerAccount,
+        on_delete=models.PROTECT,
+        related_name="postings",
+        db_index=False,  # a constraint below begins with it
     )
     amount_minor = models.BigIntegerField()
     # Customer-side only: 1, 2, 3… per ledger account. Two writers who read the same balance

@@ -97,10 +97,13 @@ class UsageSummary(models.Model):
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="summaries"
     )
+    # No index of their own: nobody asks by them alone, and every tally and invoice would pay for it.
     period = models.ForeignKey(
-        "billing.BillingPeriod", on_delete=models.PROTECT, related_name="summaries"
+        "billing.BillingPeriod", on_delete=models.PROTECT, related_name="summaries", db_index=False
     )
-    product = models.ForeignKey("billing.Product", on_delete=models.PROTECT, related_name="+")
+    product = models.ForeignKey(
+        "billing.Product", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     kind = models.CharField(max_length=12, choices=Kind)
     item = models.CharField(max_length=300, blank=True)
     unit = models.CharField(max_length=60, blank=True)
@@ -112,7 +115,12 @@ class UsageSummary(models.Model):
     first_at = models.DateTimeField()
     last_at = models.DateTimeField()
     invoice = models.ForeignKey(
-        "billing.Invoice", on_delete=models.PROTECT, null=True, blank=True, related_name="summaries"
+        "billing.Invoice",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="summaries",
+        db_index=False,  # `summaries_of_an_invoice` below
     )
     # When its first events were tallied: the database's clock, under the account's lock. Tells usage
     # that came too late for an invoice from usage that the invoice has forgotten (check_books).
@@ -140,7 +148,11 @@ class UsageSummary(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["invoice"], name="summaries_of_an_invoice"),
+            models.Index(
+                fields=["invoice"],
+                condition=Q(invoice__isnull=False),
+                name="summaries_of_an_invoice",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """Invoices from usage: priced by the catalogue, rounded once, numbered without gaps, never changed."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -411,6 +411,13 @@ class TestIssuing:
 
         assert (invoice.due_at - invoice.issued_at).days == 14
         assert not invoice.is_overdue(AS_OF)
+
+    def test_times_rise_with_the_numbers_whatever_the_workers_clocks_say(self):
+        (first,) = bill(account_using("1.00"), as_of=AS_OF)
+        (second,) = bill(account_using("1.00"), as_of=AS_OF - timedelta(hours=1))
+
+        assert second.sequence == first.sequence + 1
+        assert second.issued_at == second.due_at == first.issued_at == AS_OF
 
     def test_numbers_go_on_without_a_gap_per_entity(self):
         other = EntityFactory(slug="other", invoice_prefix="OT")

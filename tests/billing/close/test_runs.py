@@ -9,13 +9,15 @@ from django_q.models import OrmQ
 from accounts.models import BillingEntity
 from billing import metering
 from billing.close import runs
-from billing.models import CloseRun
+from billing.models import BillingPeriod, CloseRun
 from tests.closing import finish, start_close, step_of, work_once
 from tests.factories import (
     AS_OF,
     OCTOBER,
     AccountFactory,
     EntityFactory,
+    PeriodFactory,
+    SummaryFactory,
     account_using,
 )
 
@@ -38,6 +40,17 @@ class TestStart:
             (None, "REPORT"): "WAITING",
         }
         assert OrmQ.objects.filter(key="default").exists()
+
+    def test_opens_the_month_of_who_has_only_late_usage_before_anybody_works(self):
+        late, other = AccountFactory(), account_using("1.00")
+        SummaryFactory(account=late, period=PeriodFactory(account=late, month=date(2018, 9, 1)))
+        # Used nothing: needs none.
+        AccountFactory()
+
+        start_close()
+
+        opened = BillingPeriod.objects.filter(month=OCTOBER).values_list("account", flat=True)
+        assert set(opened) == {late.pk, other.pk}
 
     def test_twice_is_the_same_run(self):
         account_using("1.00")
