@@ -63,6 +63,16 @@ def attempt_for_update(attempt_id: uuid.UUID) -> PaymentAttempt:
     return PaymentAttempt.objects.select_for_update().get(pk=attempt_id)
 
 
+def attempts_for_update(attempt_ids: Iterable[uuid.UUID]) -> list[PaymentAttempt]:
+    """This will lock attempts of accounts that are locked already, by account and id, each with its card."""
+    return list(
+        PaymentAttempt.objects.select_for_update(of=("self",))
+        .filter(pk__in=list(attempt_ids))
+        .select_related("payment_method")
+        .order_by("account", "pk")
+    )
+
+
 def refund_for_update(refund_id: uuid.UUID) -> Refund:
     """This will lock one refund; its account must be locked already."""
     return (

@@ -10,7 +10,7 @@ from django.db import Error, connection
 
 from billing import payments
 from billing.close import pipeline, runner, sweeper
-from billing.close.runner import is_the_databases_fault
+from billing.faults import is_the_databases_fault
 from billing.models import CloseRun
 from billing.reports import progress
 

@@ -10,9 +10,9 @@ from django.db import transaction
 from accounts.models import Account, BillingEntity
 from billing import locks
 from billing.close import runs
-from billing.close.runner import is_the_databases_fault
 from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
+from billing.faults import is_the_databases_fault
 from billing.models import CloseRun, Step, UsageBatch
 from billing.money import to_major
 

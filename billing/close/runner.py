@@ -11,28 +11,25 @@ import logging
 import random
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import ParamSpec, cast
 
 from django.conf import settings
 from django.db import (
-    DatabaseError,
-    Error,
-    InterfaceError,
-    OperationalError,
     connection,
     transaction,
 )
 from django.db.models import F
-from django.db.models.functions import Now
 
 from accounts.models import Account
 from billing import decisions, doorbell, executors, gateways, locks, log_context
-from billing.close import claiming, pipeline
-from billing.close.step import Chunk, Outcome, StepModule
+from billing.close import claiming, leases, pipeline
+from billing.close.step import Chunk, FlowModule, Outcome, StepModule, flows
+from billing.close.stint import Stint
+from billing.faults import is_the_databases_fault
 from billing.models import Decision, Step
 from notifications import delivery
 
@@ -48,31 +45,26 @@ ATTEMPTS_MAX = 8
 # A bucket is refilled for a grant within half a second: worth more than a doorbell and another task.
 WAIT_HERE_SECONDS = 1
 
-# The database itself is in trouble: nobody's step is at fault. Let the worker die and be restarted.
-NOT_THE_STEPS_FAULT = (OperationalError, InterfaceError)
 
-
-def is_the_databases_fault(error: BaseException) -> bool:
-    """
-    Whether an error tells of the database's trouble, and not of what somebody did with it.
-
-    A bare DatabaseError is one without an SQLSTATE: a server that was killed in the middle of a
-    statement has no time to send one.
-    """
-    return isinstance(error, NOT_THE_STEPS_FAULT) or type(error) is DatabaseError
-
-
-def drain(lane: str, *, clock: Callable[[], datetime], until: Callable[[], bool]) -> int:
+def drain(
+    lane: str,
+    *,
+    clock: Callable[[], datetime],
+    until: Callable[[], bool],
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
     """
     This will work on a lane until nothing is ready in it, or may begin, or `until` says stop. Returns steps ended.
+
+    Once `stopping`, no more than what is on its way at a provider comes to its end.
     """
     modules = [module for module in pipeline.STEPS if module.lane == lane]
     worked = 0
-    while not until():
+    while not (until() or stopping()):
         ended, throttled = 0, None
         for module in modules:
             try:
-                ended += _work(module, as_of=clock())
+                ended += _work(module, clock=clock, until=lambda _: until(), stopping=stopping)
             except claiming.Throttled as refused:
                 throttled = refused
         worked += ended
@@ -100,15 +92,24 @@ def wait(lane: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
 def work_once(module: StepModule, *, as_of: datetime) -> int:
     """This will work on one chunk of a kind of step. Returns how many it took; 0: none is ready, or may begin."""
     try:
-        return _work(module, as_of=as_of)
+        return _work(module, clock=lambda: as_of, until=bool, stopping=lambda: False)
     except claiming.Throttled:
         return 0
 
 
-def _work(module: StepModule, *, as_of: datetime) -> int:
+def _work(
+    module: StepModule,
+    *,
+    clock: Callable[[], datetime],
+    until: Callable[[int], bool],
+    stopping: Callable[[], bool],
+) -> int:
+    """One chunk; or as many as come, where steps are on their way for a while."""
+    if flows(module):
+        return _work_on_a_flow(module, clock=clock, until=until, stopping=stopping)
     if module.touches_the_world:
-        return _work_in_the_world(module, as_of=as_of)
-    return _work_in_the_database(module, as_of=as_of)
+        return _work_in_the_world(module, as_of=clock())
+    return _work_in_the_database(module, as_of=clock())
 
 
 def _told_in_the_log(work: Callable[P, int]) -> Callable[P, int]:
@@ -173,6 +174,26 @@ def _check_complete(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
 
 
 @_told_in_the_log
+def _work_on_a_flow(
+    module: FlowModule,
+    *,
+    clock: Callable[[], datetime],
+    until: Callable[[int], bool],
+    stopping: Callable[[], bool],
+) -> int:
+    stint = Stint(
+        module.open_flow(clock=clock),
+        lease=lambda limit: claiming.lease(module, limit=limit),
+        finish=lambda outcomes: _finish_leased(module, outcomes, as_of=clock()),
+        fail=lambda step, error: _charge_an_attempt(
+            step.pk, error, as_of=clock(), lease_token=step.lease_token
+        ),
+        clock=clock,
+    )
+    return stint.work(until=until, stopping=stopping)
+
+
+@_told_in_the_log
 def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
     leased = claiming.lease(module, limit=module.batch)
     if not leased.steps:
@@ -182,7 +203,7 @@ def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
         _perform_leased(module, leased.steps, as_of=as_of)
     except Exception as error:
         if is_the_databases_fault(error):
-            _give_back(leased.steps)
+            leases.give_back(leased.steps)
         raise
     claiming.settle(leased)
     return len(leased.steps)
@@ -213,41 +234,21 @@ def _perform_leased(module: StepModule, steps: Sequence[Step], *, as_of: datetim
             _perform_leased(module, [step], as_of=as_of)
 
 
-def _give_back(steps: Sequence[Step]) -> None:
-    """End our leases early and uncharged, if the database still hears us; else they run out."""
-    connection.close_if_unusable_or_obsolete()
-    with suppress(Error):
-        Step.objects.filter(
-            pk__in=[step.pk for step in steps],
-            state=State.RUNNING,
-            lease_token=steps[0].lease_token,
-        ).update(
-            state=State.UNKNOWN,
-            run_at=Now(),
-            lease_token=None,
-            lease_until=None,
-            attempts=F("attempts") - 1,
-        )
-
-
 @transaction.atomic(durable=True)
 def _finish_leased(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
-    mine = set(
-        Step.objects.select_for_update()
-        .filter(
-            pk__in=[outcome.step.pk for outcome in outcomes],
-            state=State.RUNNING,
-            lease_token=outcomes[0].step.lease_token,
-        )
-        .order_by("pk")
-        .values_list("pk", flat=True)
-    )
-    kept = [outcome for outcome in outcomes if outcome.step.pk in mine]
-    if fenced := len(outcomes) - len(kept):
+    mine = leases.held([outcome.step for outcome in outcomes])
+    fenced = {outcome.step.pk for outcome in outcomes} - mine
+    if fenced:
         logger.warning(
-            "%s: %s outcomes came after their lease ran out: dropped", module.kind, fenced
+            "%s: %s outcomes came after their lease ran out: dropped", module.kind, len(fenced)
         )
-    write_down(module, kept, as_of=as_of)
+        leases.note_fenced(fenced)
+    by_run: dict[int, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.step.pk in mine:
+            by_run[outcome.step.run_id].append(outcome)
+    for kept in by_run.values():
+        write_down(module, kept, as_of=as_of)
 
 
 # --- writing outcomes down

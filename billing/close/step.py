@@ -5,10 +5,10 @@ A step only decides. The runner claims, locks, writes outcomes and decisions dow
 follows, all in one transaction.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeGuard
 
 from accounts.models import Account, Hold
 from billing.models import CloseRun, Decision, PaymentAttempt, Step
@@ -125,4 +125,59 @@ class StepModule(Protocol):
     @staticmethod
     def perform(chunk: Chunk) -> Iterable[Outcome]:
         """This will decide each step of the chunk. One left out is an error of the module."""
+        ...
+
+
+class FlowModule(StepModule, Protocol):
+    """One whose steps are on their way for a while, any number at once: see stint.py."""
+
+    @staticmethod
+    def open_flow(*, clock: Callable[[], datetime]) -> "Flow":
+        """This will open one flow of steps, closed when its `with` ends."""
+        ...
+
+
+def flows(module: StepModule) -> TypeGuard[FlowModule]:
+    """Whether its steps are on their way for a while."""
+    return hasattr(module, "open_flow")
+
+
+class Flow(Protocol):
+    """Steps on their way; all of it is called by one thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def __len__(self) -> int:
+        """How many are on their way."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many more it would take now."""
+        ...
+
+    def begin(self, chunk: Chunk) -> None:
+        """
+        This will begin the steps of a chunk.
+
+        :raises Exception: whatever goes wrong with one of them. Then none was begun.
+        """
+        ...
+
+    def turn(self) -> Sequence[Outcome]:
+        """This will take them a little further; returns how those end that are through."""
+        ...
+
+    def failed(self) -> dict[int, Exception]:
+        """The steps that cannot be gone on with, by id, and why, since this was last asked."""
+        ...
+
+    def leave(self, steps: Collection[int]) -> None:
+        """This will send nothing more for these: they are somebody else's."""
+        ...
+
+    def stop(self) -> None:
+        """From now on nothing is sent; what is out comes back, and all the rest ends as it stands."""
         ...

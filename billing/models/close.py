@@ -127,6 +127,11 @@ class Step(models.Model):
     # The fence: whoever finishes the step must hold the token it was claimed with.
     lease_token = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
+    # How often a worker has written its outcome after its lease: refused each time.
+    fenced = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # How often its worker died, or slept, with it in hand. It is suspected then, and tried with few others,
+    # then alone.
+    deaths = models.PositiveSmallIntegerField(default=0, db_default=0)
     # What the step before it saw, e.g. {"due_minor": 1200, "currency": "EUR", "as_of": …}.
     expected = models.JSONField(default=dict)
     # The outcome's words: "settled meanwhile".

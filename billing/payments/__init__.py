@@ -20,6 +20,7 @@ The protocol, its crash matrix and its proof: docs/payments.md. A phase is a mod
 from billing.payments.amounts import chargeable_minor, is_too_little
 from billing.payments.booking import AlreadyRecorded, book_transfer, record_payment
 from billing.payments.collecting import (
+    Collector,
     ask,
     begin_authentication,
     collect,
@@ -49,6 +50,7 @@ __all__ = [
     "ChargingPaused",
     "ChargingStopped",
     "Collected",
+    "Collector",
     "NoPaymentMethod",
     "NotInReview",
     "NothingDue",

@@ -1,16 +1,18 @@
 """Money is here: book it once, settle the oldest invoices with it, keep the rest as credit, say so."""
 
 import uuid
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import prefetch_related_objects
 
 from accounts import timeline
-from accounts.models import Account
+from accounts.models import Account, TimelineEvent
 from billing import dunning, ledger, locks, messages, settlement
 from billing.charge_protocol import State
-from billing.models import Allocation, CreditGrant, Payment, PaymentAttempt
+from billing.models import Allocation, CreditGrant, Invoice, Payment, PaymentAttempt
 from billing.money import money
 
 
@@ -95,60 +97,95 @@ class AlreadyRecorded(Exception):
 
 
 def book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
-    """Money is here: settle the oldest invoices with it, keep the rest as credit, say so."""
-    payment.save(force_insert=True)
+    """Money is here, of one (locked) account; see `book_all`."""
+    book_all([payment], {account.pk: account}, as_of=as_of)
+    return payment
+
+
+def book_all(
+    payments: Sequence[Payment], accounts: Mapping[int, Account], *, as_of: datetime
+) -> None:
+    """
+    Money is here: settle the oldest invoices with it, keep the rest as credit, say so.
+
+    Of each (locked) account one payment: a second one would not see what the first has settled.
+    """
+    if not payments:
+        return
+    ids = [payment.account_id for payment in payments]
+    assert len(set(ids)) == len(ids), "two payments of one account, booked at once"
+    Payment.objects.bulk_create(payments)
     # A debit that waits for its day need not wait to learn that it is not needed.
     PaymentAttempt.objects.filter(
-        account=account, state=State.PREPARED, charge_date__isnull=False
+        account__in=ids, state=State.PREPARED, charge_date__isnull=False
     ).update(next_action_at=as_of)
-    source = settlement.Source(account.pk, payment.amount_minor, payment=payment)
+    sources = [settlement.Source(p.account_id, p.amount_minor, payment=p) for p in payments]
     allocations = settlement.allocate(
-        sources=[source], invoices=locks.open_invoices_for_update([account.pk]), as_of=as_of
+        sources=sources, invoices=locks.open_invoices_for_update(ids), as_of=as_of
     )
-    surplus_minor = source.available_minor
     ledger.post(
         [
             ledger.payment_received(
                 payment,
-                allocated_minor=payment.amount_minor - surplus_minor,
-                entity_id=account.entity_id,
+                allocated_minor=payment.amount_minor - source.available_minor,
+                entity_id=accounts[payment.account_id].entity_id,
             )
+            for payment, source in zip(payments, sources, strict=True)
         ]
     )
-    if surplus_minor:
-        CreditGrant.objects.create(
-            account=account,
-            kind=CreditGrant.Kind.SURPLUS,
-            payment=payment,
-            currency=payment.currency,
-            amount_minor=surplus_minor,
-            remaining_minor=surplus_minor,
-            reason=f"Left over from the payment by {payment.method}"[:300],
-        )
-    timeline.record(
-        timeline.event(
-            account_id=account.pk,
-            kind="payment.received",
-            summary=f"{money(payment.amount_minor, payment.currency)} received by {payment.method}",
-            actor=payment.recorded_by,
-            payment=payment.pk,
-            reason=payment.reason,
-        )
+    CreditGrant.objects.bulk_create(
+        _surplus(source) for source in sources if source.available_minor
     )
-    dunning.lift_settled_holds([account.pk], because="paid", as_of=as_of)
-    _send_receipt(payment, allocations, account=account, as_of=as_of)
-    return payment
+    timeline.record(*(_received(payment) for payment in payments))
+    dunning.lift_settled_holds(ids, because="paid", as_of=as_of)
+    _send_receipts(payments, allocations, accounts, as_of=as_of)
 
 
-def _send_receipt(
-    payment: Payment, allocations: Iterable[Allocation], *, account: Account, as_of: datetime
+def _surplus(source: settlement.Source) -> CreditGrant:
+    payment = source.payment
+    assert payment is not None, "what is left over is left over from a payment"
+    return CreditGrant(
+        account_id=payment.account_id,
+        kind=CreditGrant.Kind.SURPLUS,
+        payment=payment,
+        currency=payment.currency,
+        amount_minor=source.available_minor,
+        remaining_minor=source.available_minor,
+        reason=f"Left over from the payment by {payment.method}"[:300],
+    )
+
+
+def _received(payment: Payment) -> TimelineEvent:
+    return timeline.event(
+        account_id=payment.account_id,
+        kind="payment.received",
+        summary=f"{money(payment.amount_minor, payment.currency)} received by {payment.method}",
+        actor=payment.recorded_by,
+        payment=payment.pk,
+        reason=payment.reason,
+    )
+
+
+def _send_receipts(
+    payments: Sequence[Payment],
+    allocations: Iterable[Allocation],
+    accounts: Mapping[int, Account],
+    *,
+    as_of: datetime,
 ) -> None:
-    standing = ledger.standing(account.pk, as_of=as_of)
-    messages.payment_received(
-        payment,
-        account=account,
-        allocations=[(a.invoice, a.amount_minor) for a in allocations],
-        due_minor=standing.due_minor,
-        credit_minor=standing.credit_minor,
-        as_of=as_of,
-    )
+    standings = ledger.standings([payment.account_id for payment in payments], as_of=as_of)
+    paid: dict[int, list[tuple[Invoice, int]]] = defaultdict(list)
+    for allocation in allocations:
+        assert allocation.payment_id is not None, "what a payment settles names it"
+        paid[allocation.payment_id].append((allocation.invoice, allocation.amount_minor))
+    prefetch_related_objects(list(accounts.values()), "entity")
+    for payment in payments:
+        standing = standings[payment.account_id]
+        messages.payment_received(
+            payment,
+            account=accounts[payment.account_id],
+            allocations=paid[payment.pk],
+            due_minor=standing.due_minor,
+            credit_minor=standing.credit_minor,
+            as_of=as_of,
+        )

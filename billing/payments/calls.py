@@ -2,9 +2,11 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -18,44 +20,77 @@ from billing.payments import windows
 
 logger = logging.getLogger(__name__)
 
-
-# What the provider said of each attempt it was asked about; and of which it cannot be used, and why.
-Answers = Mapping[PaymentAttempt, Observation]
-Failures = dict[PaymentAttempt, Exception]
-# Calls in flight at once per driver; each is a thread that only waits.
-CALLS_AT_ONCE = 16
+Ask = Callable[[PaymentAttempt], Observation]
+# What came of a call: what the provider said, or why it cannot be used.
+Answer = Observation | Exception
 
 
-def call(
-    attempts: Sequence[PaymentAttempt],
-    ask: Callable[[PaymentAttempt], Observation],
-    use: Callable[[Answers], Failures],
-    *,
-    as_of: datetime,
-) -> list[PaymentAttempt]:
+class Window:
     """
-    Ask the provider about each attempt, at once and with nothing open, then use the answers together.
+    Calls on their way, so many at once, each in a thread that only waits; refilled as answers come.
 
-    Returns the attempts that got through.
+    The database is left to the one thread that holds the window.
     """
-    if not attempts:
-        return []
-    assert not transaction.get_connection().in_atomic_block, (
-        "a network call with a transaction open"
-    )
-    with ThreadPoolExecutor(max_workers=min(CALLS_AT_ONCE, len(attempts))) as pool:
-        said = dict(zip(attempts, pool.map(_answer_of(ask), attempts), strict=True))
-    failed = {attempt: answer for attempt, answer in said.items() if isinstance(answer, Exception)}
-    failed |= use({a: answer for a, answer in said.items() if isinstance(answer, Observation)})
-    for attempt, error in failed.items():
-        _note_unknown(attempt, error, as_of=as_of)
-    return [attempt for attempt in attempts if attempt not in failed]
+
+    def __init__(self) -> None:
+        self.size: int = settings.CALLS_AT_ONCE
+        self._pool = ThreadPoolExecutor(self.size, thread_name_prefix="provider-call")
+        self._back: SimpleQueue[Future[Answer]] = SimpleQueue()
+        self._out: dict[Future[Answer], PaymentAttempt] = {}
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    @property
+    def room(self) -> int:
+        """How many more calls may begin now."""
+        return max(0, self.size - len(self._out))
+
+    def begin(self, attempt: PaymentAttempt, ask: Ask, *, before: float) -> None:
+        """
+        This will send a call on its way, unless `before` is over by then (time.monotonic()).
+
+        Never with a transaction open: it may take half a minute.
+        """
+        assert not transaction.get_connection().in_atomic_block, (
+            "a network call with a transaction open"
+        )
+        call = self._pool.submit(_answer_of(ask), attempt, before)
+        self._out[call] = attempt
+        call.add_done_callback(self._back.put)
+
+    def answers(self) -> dict[PaymentAttempt, Answer]:
+        """
+        What has come back: waits for the first answer, and a moment for others to be written down with it.
+
+        Empty where no call is out, or none of them is answered for a second.
+        """
+        gathered: dict[PaymentAttempt, Answer] = {}
+        until = monotonic() + windows.LOOK_UP_SECONDS
+        while self._out:
+            try:
+                call = self._back.get(timeout=max(0, until - monotonic()))
+            except Empty:
+                break
+            if not gathered:
+                until = monotonic() + windows.GATHER_SECONDS
+            gathered[self._out.pop(call)] = call.result()
+        return gathered
+
+    def close(self) -> None:
+        """This will wait for the calls that are out, and begin no others."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _answer_of(
-    ask: Callable[[PaymentAttempt], Observation],
-) -> Callable[[PaymentAttempt], Observation | Exception]:
-    def answer(attempt: PaymentAttempt) -> Observation | Exception:
+class TooLate(Exception):
+    """It was not sent any more: the time for that was over."""
+
+
+def _answer_of(ask: Ask) -> Callable[[PaymentAttempt, float], Answer]:
+    def answer(attempt: PaymentAttempt, before: float) -> Answer:
+        # Here, and not when it was queued: a process may sleep anywhere.
+        if monotonic() > before:
+            return TooLate()
         try:
             return ask(attempt)
         except Exception as error:  # noqa: BLE001 - whatever a provider call raises, the outcome is unknown
@@ -64,7 +99,7 @@ def _answer_of(
     return answer
 
 
-def _note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) -> None:
+def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) -> None:
     """No answer: stay in this state and ask again later, but not for ever."""
     logger.warning(
         "attempt %s: outcome unknown: %s: %s",
@@ -99,6 +134,9 @@ def _ask_again_after(unknown_for: timedelta) -> timedelta:
     return next(
         (pause for pause in windows.ASK_AGAIN_AFTER if unknown_for < pause), windows.ASK_AGAIN_LATER
     )
+
+
+# --- what a call says
 
 
 def spec(attempt: PaymentAttempt) -> gateways.AttemptSpec:

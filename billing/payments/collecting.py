@@ -7,7 +7,8 @@ from datetime import datetime
 from billing import gateways, guard, log_context
 from billing.charge_protocol import State
 from billing.models import PaymentAttempt
-from billing.payments import calls, claiming, driving, reserving
+from billing.payments import calls, claiming, reserving
+from billing.payments.driving import Flow
 from billing.payments.reserving import Collected, Request
 
 logger = logging.getLogger(__name__)
@@ -31,21 +32,56 @@ def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
 
 def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
     """This will collect what several accounts owe now. One account's trouble does not touch another's."""
-    stopped = guard.watch(reserving.gateways_of(requests))
-    collected = reserving.reserve(requests, stopped, as_of=as_of)
-    driving.drive_on(list(collected.attempts.values()), as_of=as_of, fresh=True)
-    driving.reread(collected.attempts)
+    with Collector(clock=lambda: as_of) as collector:
+        collected = collector.reserve(requests)
+        collector.enter(collected.attempts.values(), fresh=True)
+        _all_the_way(collector, collected.attempts)
     return collected
+
+
+class Collector(Flow):
+    """Collects what accounts owe, any number at once; more are begun while others are on their way."""
+
+    def reserve(self, requests: Sequence[Request]) -> Collected:
+        """
+        This will reserve what is due of each account, or say why not. `enter` takes the attempts on.
+
+        :raises Exception: whatever goes wrong with one of them. Then nothing is reserved.
+        """
+        stopped = guard.watch(reserving.gateways_of(requests))
+        return reserving.reserve(requests, stopped, as_of=self.clock())
+
+    def claim(self, attempts: Sequence[PaymentAttempt]) -> list[PaymentAttempt]:
+        """This will claim unfinished attempts that nobody drives now, to be entered; returns these."""
+        if not attempts:
+            return []
+        stopped = guard.watch(attempt.gateway for attempt in attempts)
+        free = [attempt for attempt in attempts if attempt.gateway not in stopped]
+        return claiming.claim(free, as_of=self.clock())
+
+
+def _all_the_way(flow: Flow, attempts: dict[int, PaymentAttempt]) -> None:
+    """
+    Turn until all have come as far as they do; then read `attempts`, by account, anew.
+
+    :raises Exception: what could not be done with one of them, after all others are through.
+    """
+    while flow:
+        flow.turn()
+    if flow.errors:
+        raise next(iter(flow.errors.values()))
+    now = PaymentAttempt.objects.in_bulk([attempt.pk for attempt in attempts.values()])
+    attempts.update({attempt.account_id: attempt for attempt in now.values()})
 
 
 def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     """This will take unfinished attempts on from where they stand, asking the provider first."""
-    stopped = guard.watch(attempt.gateway for attempt in attempts)
-    claimed = claiming.claim([a for a in attempts if a.gateway not in stopped], as_of=as_of)
-    driving.drive_on(claimed, as_of=as_of, fresh=False)
-    current = {attempt.account_id: attempt for attempt in claimed}
-    driving.reread(current)
-    return list(current.values())
+    with Collector(clock=lambda: as_of) as collector:
+        claimed = collector.claim(attempts)
+        collector.enter(claimed, fresh=False)
+        driven = {attempt.account_id: attempt for attempt in claimed}
+        _all_the_way(collector, driven)
+    return list(driven.values())
 
 
 def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
@@ -56,7 +92,9 @@ def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentA
     no harm (the object moves money once). Of one that got no answer, `unknown_since` and `because` say so.
     """
     taken = claiming.take_on(attempts, as_of=as_of)
-    driving.drive_on(taken, as_of=as_of, fresh=False)
+    with Flow(clock=lambda: as_of) as flow:
+        flow.enter(taken, fresh=False)
+        _all_the_way(flow, {})
     return list(PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in taken]))
 
 

@@ -11,7 +11,7 @@ from billing import charge_protocol, decisions, guard, ledger, locks, payment_me
 from billing.charge_protocol import Move, State
 from billing.ledger import Standing
 from billing.models import Decision, DeclineClass, PaymentAttempt
-from billing.payments import debits, reserving, windows
+from billing.payments import debits, reserving, windows, writing
 
 NOT_CONFIRMED = "the customer did not confirm it in time"
 SETTLED = "settled meanwhile"
@@ -23,35 +23,39 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
     """
     Between reserving and now the world may have changed: is it still due, is the card still there?
 
-    Returns those that were looked at; where a gateway has closed meanwhile, they wait as they are.
+    Returns, as they are now, those that were looked at; where a gateway has closed meanwhile, they wait
+    as they are.
     """
     ids = [attempt.account_id for attempt in attempts]
-    locks.accounts_for_update(ids)
+    accounts = locks.accounts_for_update(ids)
     stopped = guard.shut(attempt.gateway for attempt in attempts)
     attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
     standings = ledger.standings(ids, as_of=as_of)
     paused = pauses.because_of(ids)
     blocked = payment_methods.blocked_tokens(attempt.payment_method for attempt in attempts)
-    for attempt in sorted(attempts, key=lambda a: a.account_id):
-        current = locks.attempt_for_update(attempt.pk)
-        if current.state not in charge_protocol.RECHECKED:
-            continue
-        pausing = reserving.pausing(current.kind, paused.get(current.account_id))
-        because = _no_longer(current, standings[current.account_id], blocked, pausing)
+    given_up = []
+    looked_at = locks.attempts_for_update([attempt.pk for attempt in attempts])
+    rechecked = [a for a in looked_at if a.state in charge_protocol.RECHECKED]
+    for attempt in rechecked:
+        attempt.account = accounts[attempt.account_id]
+        standing = standings[attempt.account_id]
+        pausing = reserving.pausing(attempt.kind, paused.get(attempt.account_id))
+        because = _no_longer(attempt, standing, blocked, pausing)
         if because is not None:
-            current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
-            current.because = because
-            if because != pausing and (code := _as_good_as_a_no(current, because)):
-                current.decline_code = code
-                current.decline_class = DeclineClass.NEEDS_CUSTOMER
-            decisions.record(_gave_up(current, standings[current.account_id], because))
-        elif current.state == State.PREPARED and debits.waits_for_its_day(current, as_of=as_of):
-            current.next_action_at = debits.begins_at(current)
+            attempt.state = charge_protocol.moved(attempt.state, Move.NO_LONGER_DUE)
+            attempt.because = because
+            if because != pausing and (code := _as_good_as_a_no(attempt, because)):
+                attempt.decline_code = code
+                attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
+            given_up.append(_gave_up(attempt, standing, because))
+        elif attempt.state == State.PREPARED and debits.waits_for_its_day(attempt, as_of=as_of):
+            attempt.next_action_at = debits.begins_at(attempt)
         else:
-            current.state = charge_protocol.moved(current.state, Move.STILL_DUE)
-            current.submitted_at = current.submitted_at or as_of
-        current.save()
-    return attempts
+            attempt.state = charge_protocol.moved(attempt.state, Move.STILL_DUE)
+            attempt.submitted_at = attempt.submitted_at or as_of
+    decisions.record(*given_up)
+    writing.save_all(rechecked)
+    return looked_at
 
 
 def _no_longer(

@@ -2,8 +2,10 @@
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 
 from django.db import transaction
 
@@ -25,43 +27,79 @@ from billing.gateways import Observation, Status, declines
 from billing.ledger import Standing
 from billing.models import Decision, DeclineClass, Payment, PaymentAttempt
 from billing.money import money
-from billing.payments import booking, windows
+from billing.payments import booking, windows, writing
 
 logger = logging.getLogger(__name__)
 
 
 @transaction.atomic(durable=True)
-def apply_provider_state(observations: Mapping[uuid.UUID, Observation], *, as_of: datetime) -> None:
+def apply_provider_state(
+    observations: Mapping[uuid.UUID, Observation], *, as_of: datetime
+) -> dict[uuid.UUID, PaymentAttempt]:
     """
     This will write down what the provider says of attempts, by attempt id. The only place that ends one.
 
     Whoever learns something (a reply, the sweeper, support) comes here with what the provider says
-    now. Applying the same twice changes nothing; money that moved is booked from any state.
+    now. Applying the same twice changes nothing; money that moved is booked from any state. Returns
+    the attempts as they are after it.
     """
-    attempts = PaymentAttempt.objects.in_bulk(list(observations))
-    accounts = locks.accounts_for_update({attempt.account_id for attempt in attempts.values()})
-    for pk in sorted(observations, key=lambda pk: (attempts[pk].account_id, pk)):
-        attempt = locks.attempt_for_update(pk)
-        _apply(attempt, observations[pk], account=accounts[attempt.account_id], as_of=as_of)
+    about = PaymentAttempt.objects.filter(pk__in=list(observations)).values_list(
+        "account", flat=True
+    )
+    accounts = locks.accounts_for_update(set(about))
+    attempts = locks.attempts_for_update(observations)
+    for turn in _turns(attempts):
+        heard = [(attempt, observations[attempt.pk]) for attempt in turn]
+        _apply([(a, seen) for a, seen in heard if _concerns(a, seen)], accounts, as_of=as_of)
+    return {attempt.pk: attempt for attempt in attempts}
 
 
-def _apply(
-    attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
-) -> None:
+# An attempt, locked, and what its provider says of it.
+Heard = tuple[PaymentAttempt, Observation]
+
+
+def _turns(attempts: Sequence[PaymentAttempt]) -> Iterator[list[PaymentAttempt]]:
+    """One attempt of each account at a time: its second one meets what the first has changed."""
+    by_account: dict[int, list[PaymentAttempt]] = defaultdict(list)
+    for attempt in attempts:
+        by_account[attempt.account_id].append(attempt)
+    for turn in zip_longest(*by_account.values()):
+        yield [attempt for attempt in turn if attempt is not None]
+
+
+def _concerns(attempt: PaymentAttempt, seen: Observation) -> bool:
     is_own_object = seen.ref == attempt.provider_ref
-    if not charge_protocol.concerns(seen.status, is_own_object=is_own_object):
-        return
-    attempt.unknown_since = None
+    return charge_protocol.concerns(seen.status, is_own_object=is_own_object)
+
+
+def _apply(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: datetime) -> None:
+    """What succeeded is booked together; everything else is rare, and each by itself."""
+    succeeded = []
+    for attempt, seen in heard:
+        attempt.unknown_since = None
+        then = _next_state(attempt, seen)
+        if then is State.SUCCEEDED:
+            succeeded.append((attempt, seen))
+        elif then is not None:
+            _move(attempt, then, seen, account=accounts[attempt.account_id], as_of=as_of)
+    _succeed(succeeded, accounts, as_of=as_of)
+    writing.save_all([attempt for attempt, _ in heard])
+
+
+def _next_state(attempt: PaymentAttempt, seen: Observation) -> State | None:
     if seen.status is Status.CANCELED and attempt.state == State.PREPARED and attempt.charge_date:
         # Not by us: a debit that waits for its day is cancelled with its mandate.
         attempt.decline_code = "mandate_cancelled"
         attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
     was_declined = bool(attempt.decline_code)
-    match charge_protocol.next_state(attempt.state, seen.status, was_declined=was_declined):
-        case State.SUCCEEDED:
-            _succeed(attempt, seen, account=account, as_of=as_of)
-            if seen.status is Status.REVERSED:
-                _reverse(attempt, seen, account=account, as_of=as_of)
+    return charge_protocol.next_state(attempt.state, seen.status, was_declined=was_declined)
+
+
+def _move(
+    attempt: PaymentAttempt, then: State, seen: Observation, *, account: Account, as_of: datetime
+) -> None:
+    """No money has moved: it has ended, is given up, or the bank or the customer is asked."""
+    match then:
         case State.FAILED | State.RELEASED as end:
             _end_unpaid(attempt, end, account=account, as_of=as_of)
         case State.CANCELING:
@@ -71,23 +109,36 @@ def _apply(
                 _ask_customer(attempt, account=account, as_of=as_of)
             attempt.state = waiting
             attempt.next_action_at = as_of + windows.ASK_AGAIN_LATER
-    attempt.save()
 
 
-def _succeed(
-    attempt: PaymentAttempt, seen: Observation, *, account: Account, as_of: datetime
-) -> None:
-    if Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).exists():
+def _succeed(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: datetime) -> None:
+    """Money has moved: book what is not booked yet, and what came of it since."""
+    if not heard:
         return
+    booked = set(
+        Payment.objects.filter(
+            gateway__in={attempt.gateway for attempt, _ in heard},
+            provider_ref__in=[seen.ref for _, seen in heard],
+        ).values_list("gateway", "provider_ref")
+    )
+    news = [(a, seen) for a, seen in heard if (a.gateway, seen.ref) not in booked]
+    taken = [_taken(attempt, seen, as_of=as_of) for attempt, seen in news]
+    booking.book_all([payment for payment in taken if payment], accounts, as_of=as_of)
+    for attempt, seen in heard:
+        if seen.status is Status.REVERSED:
+            _reverse(attempt, seen, account=accounts[attempt.account_id], as_of=as_of)
+
+
+def _taken(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> Payment | None:
+    """The payment that it has become; none where it cannot be booked."""
     if seen.currency != attempt.currency:
-        if attempt.resolved_by:
-            # A person has seen it, and that it was given back.
-            return
-        # Cannot be booked against this account's debts: a person must see it.
-        attempt.state = charge_protocol.moved(attempt.state, Move.WRONG_CURRENCY)
-        attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"
-        attempt.next_action_at = None
-        return
+        if not attempt.resolved_by:
+            # Cannot be booked against this account's debts: a person must see it.
+            attempt.state = charge_protocol.moved(attempt.state, Move.WRONG_CURRENCY)
+            attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"
+            attempt.next_action_at = None
+        # Else a person has seen it, and that it was given back.
+        return None
     is_first = attempt.state != State.SUCCEEDED
     if is_first:
         attempt.because = (
@@ -102,19 +153,15 @@ def _succeed(
     else:
         # Not by us: somebody submitted an object that was left behind. Real money all the same.
         attempt.because = f"the provider has taken money by {seen.ref} as well: booked as taken"
-    booking.book(
-        Payment(
-            account=account,
-            attempt=attempt if is_first else None,
-            gateway=attempt.gateway,
-            provider_ref=seen.ref,
-            currency=seen.currency,
-            amount_minor=seen.amount_minor,
-            method=str(attempt.payment_method),
-            received_at=as_of,
-        ),
-        account=account,
-        as_of=as_of,
+    return Payment(
+        account_id=attempt.account_id,
+        attempt=attempt if is_first else None,
+        gateway=attempt.gateway,
+        provider_ref=seen.ref,
+        currency=seen.currency,
+        amount_minor=seen.amount_minor,
+        method=str(attempt.payment_method),
+        received_at=as_of,
     )
 
 

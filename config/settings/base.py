@@ -165,6 +165,10 @@ DEBIT_NOTICE_DAYS = env.int("DEBIT_NOTICE_DAYS", default=14)
 # provider calls. A worker that is killed leaves its steps lying for as long.
 STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
 
+# How many calls to payment providers one process has on their way at the most, each in a thread that only
+# waits. In flight is the rate times the latency, twice that for a charge: 100 a second at 300 ms are 60.
+CALLS_AT_ONCE = env.int("CALLS_AT_ONCE", default=128)
+
 # What the demo was charged through, if there was one: a provider process of our own on this machine. It
 # stands in for Stripe until a key is given; never beside a database that was given (docs/fakestripe.md).
 PROVIDER_DIR = EMBEDDED_DB_DIR.parent / "provider"

@@ -139,7 +139,7 @@ class TestCollect:
 
     def test_never_calls_the_provider_with_a_transaction_open(self):
         with transaction.atomic(), pytest.raises(AssertionError, match="transaction open"):
-            calls.call([PaymentAttempt()], lambda _: None, lambda _: {}, as_of=AS_OF)
+            calls.Window().begin(PaymentAttempt(), lambda _: None, before=0)
 
 
 class TestRefusals:

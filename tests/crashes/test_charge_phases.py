@@ -81,7 +81,7 @@ PLACES = [
     ("after", rechecking, "_no_longer"),  # in the transaction that rechecks
     ("before", driving, "_submit"),
     ("before", settling, "apply_provider_state"),
-    ("before", booking, "book"),  # these five in the transaction that settles
+    ("before", booking, "book_all"),  # these five in the transaction that settles
     ("after", ledger, "post"),
     ("before", messages, "payment_received"),
     ("after", messages, "payment_received"),
@@ -105,7 +105,7 @@ FOR_ANY_CARD = [
 ]
 FOR_A_CARD_THAT_PAYS = [
     *FOR_ANY_CARD,
-    "before book",
+    "before book_all",
     "after post",
     "before payment_received",
     "after payment_received",

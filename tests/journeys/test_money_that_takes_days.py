@@ -7,8 +7,8 @@ from django.db.models.functions import Now
 
 from accounts.models import BillingEntity, Hold
 from billing import payments, retries, transfers
+from billing.close.steps import charge
 from billing.models import DunningCase, Invoice, Payment, PaymentAttempt, Step
-from billing.payments import driving
 from billing.references import reference_of
 from billing.reports import finance
 from notifications.models import Message
@@ -92,7 +92,7 @@ class TestTheRun:
         def killed(*_args, **_kwargs):
             raise Killed("before the step wrote its outcome down")
 
-        monkeypatch.setattr(driving, "reread", killed)
+        monkeypatch.setattr(charge, "_attempted", killed)
         with pytest.raises(Killed):
             work_once("CHARGE")
         monkeypatch.undo()

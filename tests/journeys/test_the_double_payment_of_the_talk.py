@@ -177,7 +177,7 @@ class TestPaidAfterADecline:
         assert Hold.objects.get(account=account).lifted_at is None
 
         with monkeypatch.context() as patch:
-            patch.setattr(booking, "_send_receipt", _fail)
+            patch.setattr(booking, "_send_receipts", _fail)
             with pytest.raises(RuntimeError):
                 pay_by_hand(account, 1200)
         assert not Payment.objects.exists()

@@ -50,7 +50,7 @@ def _shorten_pauses() -> None:
     inbound.WORK_WINDOW = timedelta(seconds=6)
     inbound.TRY_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     inbound.TRY_AGAIN_LATER = timedelta(seconds=8)
-    windows.DRIVE_WINDOW = timedelta(seconds=8)
+    windows.DRIVE_WINDOW, windows.SEND_WITHIN = timedelta(seconds=8), timedelta(seconds=4)
     windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     windows.ASK_AGAIN_LATER = timedelta(seconds=8)
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)

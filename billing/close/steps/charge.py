@@ -1,8 +1,9 @@
 """Charge what each account owes now, with the card it has now."""
 
-from collections.abc import Iterator
-from datetime import timedelta
-from typing import Any
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Self
 
 from accounts.models import PaymentMethod
 from billing import ledger, payments
@@ -16,6 +17,7 @@ from billing.close.step import (
     unknown,
     wait_for,
 )
+from billing.ledger import Standing
 from billing.models import CloseRun, DeclineClass, PaymentAttempt, Step
 from billing.payments import CannotCollect
 
@@ -33,18 +35,115 @@ State = PaymentAttempt.State
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Collect from all at once; every account's answer is its own."""
-    answered = _answered_before(chunk)
-    requests = [
-        _request(chunk.run, step) for step in chunk.steps if step.account_id not in answered
-    ]
-    collected = payments.collect_all(requests, as_of=chunk.as_of)
-    attempts = answered | collected.attempts
-    for step in chunk.steps:
-        account = chunk.account_of(step)
-        if account.pk in attempts:
-            yield _attempted(chunk, step, attempts[account.pk])
-        else:
-            yield _refused(chunk, step, collected.refused[account.pk])
+    with open_flow(clock=lambda: chunk.as_of) as flow:
+        flow.begin(chunk)
+        while flow:
+            yield from flow.turn()
+        for error in flow.failed().values():
+            raise error
+
+
+def open_flow(*, clock: Callable[[], datetime]) -> "Charging":
+    """This will open a flow of charges, to which more are added while others are on their way."""
+    return Charging(clock=clock)
+
+
+class Charging:
+    """Charge steps on their way, each until its attempt has come as far as it does."""
+
+    def __init__(self, *, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._collector = payments.Collector(clock=clock)
+        self._steps: dict[uuid.UUID, tuple[CloseRun, Step]] = {}
+        self._ended: list[Outcome] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._collector.close()
+
+    def __len__(self) -> int:
+        """How many steps are on their way."""
+        return len(self._steps) + len(self._ended)
+
+    @property
+    def room(self) -> int:
+        """How many more it would take now."""
+        return max(0, self._collector.room - len(self._ended))
+
+    def begin(self, chunk: Chunk) -> None:
+        """
+        This will reserve what is due of each account, and take it on.
+
+        :raises Exception: whatever goes wrong with one of them. Then none is on its way.
+        """
+        answered = _answered_before(chunk)
+        requests = [
+            _request(chunk.run, step) for step in chunk.steps if step.account_id not in answered
+        ]
+        collected = self._collector.reserve(requests)
+        in_flight = {
+            refused.attempt.pk: refused.attempt
+            for refused in collected.refused.values()
+            if isinstance(refused, payments.AttemptInFlight)
+            and refused.attempt.state != State.REVIEW
+        }
+        # Ours from before a crash, or the customer's own: driven on if nobody does.
+        driven = {a.pk: a for a in self._collector.claim(list(in_flight.values()))}
+        standings = ledger.standings(answered, as_of=chunk.as_of)
+        ended, steps = [], {}
+        for step in chunk.steps:
+            account = chunk.account_of(step)
+            refused = collected.refused.get(account.pk)
+            if account.pk in answered:
+                ended.append(_attempted(step, answered[account.pk], standings[account.pk]))
+            elif refused is None:
+                steps[collected.attempts[account.pk].pk] = (chunk.run, step)
+            elif isinstance(refused, payments.AttemptInFlight) and refused.attempt.pk in driven:
+                steps[refused.attempt.pk] = (chunk.run, step)
+            else:
+                ended.append(_refused(chunk, step, refused))
+        self._ended += ended
+        self._steps |= steps
+        self._collector.enter(collected.attempts.values(), fresh=True)
+        self._collector.enter(driven.values(), fresh=False)
+
+    def turn(self) -> list[Outcome]:
+        """This will take them a little further; returns how those end that have come as far as they do."""
+        at_rest = self._collector.turn()
+        ended, self._ended = self._ended, []
+        standings = ledger.standings([a.account_id for a in at_rest], as_of=self._clock())
+        for attempt in at_rest:
+            if attempt in self._collector.errors:
+                continue
+            run, step = self._steps.pop(attempt.pk)
+            standing = standings[attempt.account_id]
+            ended.append(_at_rest(run, step, attempt, standing))
+        return ended
+
+    def failed(self) -> dict[int, Exception]:
+        """The steps that cannot be gone on with for a fault of ours, by id, and why. They are out of it."""
+        errors = self._collector.errors
+        failed = {self._steps.pop(attempt.pk)[1].pk: error for attempt, error in errors.items()}
+        errors.clear()
+        return failed
+
+    def leave(self, steps: Collection[int]) -> None:
+        """This will send nothing more for these: they are somebody else's."""
+        self._collector.leave(
+            [attempt for attempt, (_, step) in self._steps.items() if step.pk in steps]
+        )
+
+    def stop(self) -> None:
+        """From now on nothing is sent; what is out comes back, and all the rest ends as it stands."""
+        self._collector.stop()
+
+
+def _at_rest(run: CloseRun, step: Step, attempt: PaymentAttempt, standing: Standing) -> Outcome:
+    if attempt.run_id == run.pk:
+        return _attempted(step, attempt, standing)
+    return wait_for(attempt, step, as_of=standing.as_of)
 
 
 def _answered_before(chunk: Chunk) -> dict[int, PaymentAttempt]:
@@ -102,24 +201,17 @@ def _has_card(chunk: Chunk, step: Step) -> bool:
 def _in_flight(
     chunk: Chunk, step: Step, attempt: PaymentAttempt, *, saw: dict[str, Any]
 ) -> Outcome:
-    """Ours from before a crash, or the customer's own: drive it if nobody does, then look again."""
+    """Somebody else is at it, or has to be: look again."""
     if attempt.state == State.REVIEW:
         because = f"a payment is in review: {attempt.because}"
         return blocked(step, because, saw=saw, attempt=attempt)
-    driven = payments.drive([attempt], as_of=chunk.as_of)
-    current = driven[0] if driven else attempt
-    if current.run_id == chunk.run.pk and (
-        driven or payments.on_its_way(current, as_of=chunk.as_of)
-    ):
-        return _attempted(chunk, step, current)
+    if attempt.run_id == chunk.run.pk and payments.on_its_way(attempt, as_of=chunk.as_of):
+        return _attempted(step, attempt, ledger.standing(attempt.account_id, as_of=chunk.as_of))
     return wait_for(attempt, step, as_of=chunk.as_of)
 
 
-def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
-    saw = {
-        **ledger.standing(attempt.account_id, as_of=chunk.as_of).facts,
-        "charged_minor": attempt.amount_minor,
-    }
+def _attempted(step: Step, attempt: PaymentAttempt, standing: Standing) -> Outcome:
+    saw = {**standing.facts, "charged_minor": attempt.amount_minor}
     expected_minor = payments.chargeable_minor(
         attempt.gateway, step.expected.get("due_minor", 0), attempt.currency
     )
@@ -141,7 +233,7 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
             return done(
                 step, attempt.because, saw=saw, expect=saw, world_changed=changed, attempt=attempt
             )
-        case _ if on_its_way := payments.on_its_way(attempt, as_of=chunk.as_of):
+        case _ if on_its_way := payments.on_its_way(attempt, as_of=standing.as_of):
             return done(
                 step, on_its_way, saw=saw, expect=saw, world_changed=changed, attempt=attempt
             )
@@ -154,12 +246,12 @@ def _attempted(chunk: Chunk, step: Step, attempt: PaymentAttempt) -> Outcome:
             return blocked(step, attempt.because, saw=saw, attempt=attempt)
         case State.RELEASED:
             # Given up because the world changed; ask again what is due now.
-            return later(step, attempt.because, run_at=chunk.as_of)
+            return later(step, attempt.because, run_at=standing.as_of)
         case State.REVIEW:
             return blocked(step, attempt.because, saw=saw, attempt=attempt)
         case _:
             return unknown(
                 step,
                 "the provider has not said how it ended",
-                run_at=attempt.next_action_at or chunk.as_of,
+                run_at=attempt.next_action_at or standing.as_of,
             )

@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 
 from billing import payments
-from billing.close.steps import charge
 from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
 from billing.models import Payment, PaymentAttempt
 from tests.billing.builders import collect
@@ -60,14 +59,14 @@ class TestCharge:
         )
         assert [step_of(account, kind).state for kind in ("CHARGE", "HOLD")] == ["BLOCKED"] * 2
 
-    def test_takes_one_batch_at_a_time(self):
-        for _ in range(charge.batch + 1):
+    def test_takes_no_more_at_a_time_than_it_has_calls_for(self, settings):
+        settings.CALLS_AT_ONCE = 2
+        for _ in range(4):
             account_using("1.00")
         start_close()
         work("INVOICE")
 
-        assert [work_once("CHARGE") for _ in range(3)] == [charge.batch, 1, 0]
-        assert Payment.objects.count() == charge.batch + 1
+        assert [work_once("CHARGE") for _ in range(3)] == [3, 1, 0]
 
     def test_says_that_the_card_has_expired_and_not_that_it_was_removed(self):
         account = account_using("12.00")

@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -25,7 +26,7 @@ from django.db.models.functions import Now
 from django_q.models import OrmQ
 
 from billing import books
-from billing.close.runner import NOT_THE_STEPS_FAULT
+from billing.faults import THE_DATABASES
 from billing.gateways import Status
 from billing.gateways.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
@@ -225,7 +226,7 @@ def _live(folder: Path, recorder: Recorder, *, is_first: bool, at_milestone: Mil
         boundaries.record_with(recorder)
         _go_on(World(folder), recorder, is_first=is_first, at_milestone=at_milestone)
     except BaseException as error:  # noqa: BLE001 - told to the parent
-        is_lost = isinstance(error, NOT_THE_STEPS_FAULT)
+        is_lost = isinstance(error, THE_DATABASES)
         if is_lost and recorder.mode is Mode.REPLY_LOST and recorder.has_struck:
             return KILLED
         (folder / "error").write_text(traceback.format_exc())
@@ -233,11 +234,23 @@ def _live(folder: Path, recorder: Recorder, *, is_first: bool, at_milestone: Mil
     return 0
 
 
+class InStep(calls.Window):
+    """One call at a time, and all answers together: the order of boundaries has to be the same each time."""
+
+    def begin(self, *args: Any, **facts: Any) -> None:
+        super().begin(*args, **facts)
+        wait(self._out)
+
+    def answers(self) -> dict[Any, Any]:
+        answers = {self._out[call]: call.result() for call in self._out}
+        self._out.clear()
+        return answers
+
+
 def _go_on(world: World, recorder: Recorder, *, is_first: bool, at_milestone: Milestone) -> None:
     progress = world.folder / "progress.json"
     world.settle_in()
-    # One call at a time: the order of boundaries has to be the same each time.
-    calls.CALLS_AT_ONCE = 1
+    calls.Window = InStep
     done = 0
     if progress.exists():
         noted = json.loads(progress.read_text())
