@@ -24,7 +24,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from accounts import timeline
-from accounts.models import Account, Hold, PaymentMethod
+from accounts.models import Account, Hold, PaymentMethod, TimelineEvent
 from billing import decisions, ledger, locks
 from billing.ledger import Standing
 from billing.models import (
@@ -68,6 +68,17 @@ class Bill:
     due_minor: int
 
 
+@dataclass(frozen=True)
+class Receipt:
+    """A payment, what it settled of which invoice, and what its locked account owes and has as credit now."""
+
+    payment: Payment
+    account: Account
+    allocations: Sequence[tuple[Invoice, int]]
+    due_minor: int
+    credit_minor: int
+
+
 # A message with its account, locked, and what that owes now.
 Looked: TypeAlias = tuple[Message, Account, Standing]
 
@@ -98,35 +109,10 @@ def invoices_issued(bills: Sequence[Bill], *, as_of: datetime) -> list[Message |
     return outbox.enqueue_all(_invoices(bills, as_of=as_of))
 
 
-def payment_received(
-    payment: Payment,
-    *,
-    account: Account,
-    allocations: Sequence[tuple[Invoice, int]],
-    due_minor: int,
-    credit_minor: int,
-    as_of: datetime,
-) -> Message | None:
-    """
-    This will send the receipt: which invoices it paid, what it leaves as credit, what is still due.
-
-    `credit_minor` is all the unused credit the account has now.
-    """
-    reader = Reader.of(account)
-    surplus_minor = payment.amount_minor - sum(minor for _invoice, minor in allocations)
-    context = {
-        "amount": reader.money(payment.amount_minor, payment.currency),
-        "method": payment.method,
-        "received_at": reader.instant(payment.received_at),
-        "paid": [
-            {"number": invoice.number, "amount": reader.money(minor, payment.currency)}
-            for invoice, minor in allocations
-        ],
-        "surplus": reader.money(surplus_minor, payment.currency) if surplus_minor > 0 else "",
-        "credit": reader.money(credit_minor, payment.currency) if credit_minor > 0 else "",
-    }
-    fact = f"payment:{payment.pk}"
-    return _tell(_letter(RECEIPT, fact, context, account=account, due_minor=due_minor, as_of=as_of))
+def payments_received(receipts: Sequence[Receipt], *, as_of: datetime) -> list[Message | None]:
+    """This will send receipts: which invoices each paid, what it leaves as credit, what is still due."""
+    prefetch_related_objects([receipt.account for receipt in receipts], "entity")
+    return _tell_all([_receipt(receipt, as_of=as_of) for receipt in receipts])
 
 
 def payment_failed(
@@ -206,18 +192,23 @@ def hold_lifted(hold: Hold, *, account: Account, due_minor: int, as_of: datetime
 
 
 def _tell(letter: Letter) -> Message | None:
-    try:
-        return outbox.enqueue(letter)
-    except outbox.NoRecipient:
-        timeline.record(
-            timeline.event(
-                account_id=letter.account.pk,
-                kind="message.not_written",
-                summary=f"Nobody was told ({letter.kind}): the account has no email address",
-                fact=letter.fact,
-            )
-        )
-        return None
+    return _tell_all([letter])[0]
+
+
+def _tell_all(letters: Sequence[Letter]) -> list[Message | None]:
+    addressed = [letter for letter in letters if letter.account.email]
+    timeline.record(*(_not_written(letter) for letter in letters if not letter.account.email))
+    told = dict(zip(map(id, addressed), outbox.enqueue_all(addressed), strict=True))
+    return [told.get(id(letter)) for letter in letters]
+
+
+def _not_written(letter: Letter) -> TimelineEvent:
+    return timeline.event(
+        account_id=letter.account.pk,
+        kind="message.not_written",
+        summary=f"Nobody was told ({letter.kind}): the account has no email address",
+        fact=letter.fact,
+    )
 
 
 # --- what each says
@@ -316,6 +307,31 @@ def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int
         account__in=account_ids, is_default=True, state=PaymentMethod.State.ACTIVE
     )
     return {card.account_id: card for card in cards if not card.has_expired(as_of)}
+
+
+def _receipt(receipt: Receipt, *, as_of: datetime) -> Letter:
+    payment, reader = receipt.payment, Reader.of(receipt.account)
+    surplus_minor = payment.amount_minor - sum(minor for _invoice, minor in receipt.allocations)
+    credit_minor = receipt.credit_minor
+    context = {
+        "amount": reader.money(payment.amount_minor, payment.currency),
+        "method": payment.method,
+        "received_at": reader.instant(payment.received_at),
+        "paid": [
+            {"number": invoice.number, "amount": reader.money(minor, payment.currency)}
+            for invoice, minor in receipt.allocations
+        ],
+        "surplus": reader.money(surplus_minor, payment.currency) if surplus_minor > 0 else "",
+        "credit": reader.money(credit_minor, payment.currency) if credit_minor > 0 else "",
+    }
+    return _letter(
+        RECEIPT,
+        f"payment:{payment.pk}",
+        context,
+        account=receipt.account,
+        due_minor=receipt.due_minor,
+        as_of=as_of,
+    )
 
 
 def _payment_failed(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import prefetch_related_objects
 
 from accounts import timeline
 from accounts.models import Account, TimelineEvent
@@ -178,14 +177,16 @@ def _send_receipts(
     for allocation in allocations:
         assert allocation.payment_id is not None, "what a payment settles names it"
         paid[allocation.payment_id].append((allocation.invoice, allocation.amount_minor))
-    prefetch_related_objects(list(accounts.values()), "entity")
-    for payment in payments:
-        standing = standings[payment.account_id]
-        messages.payment_received(
-            payment,
-            account=accounts[payment.account_id],
-            allocations=paid[payment.pk],
-            due_minor=standing.due_minor,
-            credit_minor=standing.credit_minor,
-            as_of=as_of,
-        )
+    messages.payments_received(
+        [
+            messages.Receipt(
+                payment,
+                accounts[payment.account_id],
+                paid[payment.pk],
+                due_minor=standings[payment.account_id].due_minor,
+                credit_minor=standings[payment.account_id].credit_minor,
+            )
+            for payment in payments
+        ],
+        as_of=as_of,
+    )

@@ -340,13 +340,18 @@ class TestInvoiceIssued:
             tell_of(issued(account(email="")))
 
 
+def receipt_of(payment, *, as_of, **facts):
+    """The receipt that the customer is sent."""
+    return messages.payments_received([messages.Receipt(payment, **facts)], as_of=as_of)[0]
+
+
 class TestPaymentReceived:
     def test_says_what_it_paid_and_what_is_left(self) -> None:
         payer = account()
         old, new = issued(payer), issued(payer)
         payment = pay(old, 1000)
 
-        message = messages.payment_received(
+        message = receipt_of(
             payment,
             account=payer,
             allocations=[(old, 1000), (new, 0)],
@@ -368,7 +373,7 @@ class TestPaymentReceived:
         invoice = issued(payer)
         payment = pay(invoice, 1000)
 
-        message = messages.payment_received(
+        message = receipt_of(
             payment,
             account=payer,
             allocations=[(invoice, 700)],
@@ -384,9 +389,7 @@ class TestPaymentReceived:
     def test_is_sent_whatever_changed_since(self) -> None:
         payer = account()
         payment = pay(issued(payer), 1000)
-        messages.payment_received(
-            payment, account=payer, allocations=[], due_minor=0, credit_minor=0, as_of=LATER
-        )
+        receipt_of(payment, account=payer, allocations=[], due_minor=0, credit_minor=0, as_of=LATER)
         issued(payer)
 
         assert deliver(as_of=LATER) == Delivered(sent=1)
@@ -518,7 +521,7 @@ class TestNobodyToWriteTo:
         payer = account(email="")
         payment = pay(issued(payer), 1000)
 
-        told = messages.payment_received(
+        told = receipt_of(
             payment, account=payer, allocations=[], due_minor=0, credit_minor=0, as_of=LATER
         )
 

@@ -820,14 +820,14 @@ class TestApplyProviderState:
 
     def test_one_that_cannot_be_written_down_stops_no_others_money(self, provider, monkeypatch):
         poisoned, payer = owing("6.66"), owing("12.34")
-        receipt = messages.payment_received
+        receipts = messages.payments_received
 
-        def fail_for_one(payment, **facts):
-            if payment.account_id == poisoned.pk:
+        def fail_for_one(told, *, as_of):
+            if poisoned.pk in {receipt.account.pk for receipt in told}:
                 raise ValueError("no such time zone")
-            return receipt(payment, **facts)
+            return receipts(told, as_of=as_of)
 
-        monkeypatch.setattr(messages, "payment_received", fail_for_one)
+        monkeypatch.setattr(messages, "payments_received", fail_for_one)
 
         collected = payments.collect_all([Request(poisoned.pk), Request(payer.pk)], as_of=AS_OF)
 

@@ -83,8 +83,8 @@ PLACES = [
     ("before", settling, "apply_provider_state"),
     ("before", booking, "book_all"),  # these five in the transaction that settles
     ("after", ledger, "post"),
-    ("before", messages, "payment_received"),
-    ("after", messages, "payment_received"),
+    ("before", messages, "payments_received"),
+    ("after", messages, "payments_received"),
     ("after", messages, "payment_failed"),
     ("after", settling, "apply_provider_state"),
     ("before", driving, "_cancel"),
@@ -107,8 +107,8 @@ FOR_A_CARD_THAT_PAYS = [
     *FOR_ANY_CARD,
     "before book_all",
     "after post",
-    "before payment_received",
-    "after payment_received",
+    "before payments_received",
+    "after payments_received",
 ]
 FOR_A_CARD_THAT_DECLINES = [
     *FOR_ANY_CARD,
