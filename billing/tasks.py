@@ -6,7 +6,7 @@ from collections.abc import Callable
 from django.db import transaction
 from django.utils import timezone
 
-from billing import doorbell, inbound, log_context, reconciliation
+from billing import doorbell, inbound, log_context, reconciliation, stopping
 from billing.close import runner, runs, sweeper
 from billing.reports import progress
 from notifications import delivery, mail_server
@@ -18,35 +18,35 @@ MAIL_TURN_SECONDS = 5
 
 
 def drain(lane: str) -> int:
-    """This will work on a lane for at most 45 s, then ring again if there is more."""
+    """This will work on a lane for at most 45 s, or until told to stop, then ring again if there is more."""
     with log_context.about(lane=lane):
         return _drain(lane)
 
 
 def _drain(lane: str) -> int:
-    stop_at = time.monotonic() + DRAIN_SECONDS
-    while lane == "charge" and time.monotonic() < stop_at:
+    is_over = _until(time.monotonic() + DRAIN_SECONDS)
+    while lane == "charge" and not is_over():
         if not inbound.process_due(as_of=timezone.now()):
             break
     if lane == "email":
-        worked = _mail(stop_at)
+        worked = _mail(is_over)
     else:
-        worked = runner.drain(lane, clock=timezone.now, until=_until(stop_at))
-    if lane == "default" and reconciliation.work_all(as_of=timezone.now(), until=_until(stop_at)):
+        worked = runner.drain(lane, clock=timezone.now, until=is_over, stopping=stopping.is_asked)
+    if lane == "default" and reconciliation.work_all(as_of=timezone.now(), until=is_over):
         doorbell.ring(lane)
     sweeper.release_reports()
     return worked
 
 
 def _until(stop_at: float) -> Callable[[], bool]:
-    return lambda: time.monotonic() > stop_at
+    return lambda: time.monotonic() > stop_at or stopping.is_asked()
 
 
-def _mail(stop_at: float) -> int:
+def _mail(is_over: Callable[[], bool]) -> int:
     """This will send what the steps and the outbox have, turn about: neither waits for all of the other."""
     worked = 0
-    while time.monotonic() < stop_at:
-        turn_over = _until(min(stop_at, time.monotonic() + MAIL_TURN_SECONDS))
+    while not is_over():
+        turn_over = _until(time.monotonic() + MAIL_TURN_SECONDS)
         ended = runner.drain("email", clock=timezone.now, until=turn_over)
         worked += ended
         if not _deliver(until=turn_over) and not ended:

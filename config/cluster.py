@@ -28,7 +28,7 @@ from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
-from billing import executors
+from billing import executors, stopping
 from billing.doorbell import LANES, UnknownLane
 
 logger = logging.getLogger(__name__)
@@ -142,6 +142,8 @@ def run_cluster(
     Conf.WORKERS = workers
     # No more doorbells in memory than workers: a lease runs from the claim, not from the start.
     Conf.QUEUE_LIMIT = workers
+    # The workers look at it between batches; what they have begun is in their hands alone.
+    stopping.share()
     # Forked children must not share our connection.
     connections.close_all()
     # Every cluster keeps django-q's name, so the scheduler of each sees every schedule, whatever its
@@ -207,6 +209,7 @@ class CrashOnlyCluster(stock.Cluster):  # type: ignore[misc]  # pragma: no cover
         while self.sentinel.exitcode is None:
             if self.stopping and not told:
                 told = True
+                stopping.tell()
                 self.stop_event.set()
             self.sentinel.join(timeout=POLL_SECONDS)
         return CRASHED if self.sentinel.exitcode else 0

@@ -52,6 +52,11 @@ class Queue:
     provider: str
 
 
+# A step whose worker died with it in hand is suspected: it is tried only when nothing else is ready, with a
+# few others, and after the second time alone. So the third death of one is its own, and it is dead.
+DEATHS_MAX = 3
+SUSPECTS_TOGETHER = 16
+
 # Whose turn it was last in this process, by kind.
 _last_turn: dict[str, Queue] = {}
 
@@ -70,9 +75,12 @@ def ready(module: StepModule, *, limit: int, only: Sequence[int] | None = None) 
     return []
 
 
-def lease(module: StepModule, *, limit: int) -> Leased:
+def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
     """
     This will lease ready steps of one run and lane, as many as its lane grants.
+
+    `suspects`: also those that may kill their worker, if nothing else is ready. Only for one that has
+    nothing else in hand.
 
     A step counts an attempt when it is leased, so that one that kills its worker runs out of them.
 
@@ -81,7 +89,7 @@ def lease(module: StepModule, *, limit: int) -> Leased:
     refused: list[Grant] = []
     moved = 0
     for queue in turns(module.kind):
-        leased, elsewhere = _lease(module, queue, limit=limit)
+        leased, elsewhere = _lease(module, queue, limit=limit, suspects=suspects)
         if leased.steps:
             _last_turn[module.kind] = queue
             return leased
@@ -89,7 +97,7 @@ def lease(module: StepModule, *, limit: int) -> Leased:
         if leased.granted and not leased.granted.count:
             refused.append(leased.granted)
     if moved:
-        return lease(module, limit=limit)
+        return lease(module, limit=limit, suspects=suspects)
     if refused:
         raise Throttled(refused)
     return Leased([])
@@ -145,26 +153,42 @@ TAKE = f"""
 SELECT * FROM billing_step
  WHERE run_id = %(run)s AND kind = %(kind)s AND provider = %(provider)s AND {DUE}
    AND (%(only)s::bigint[] IS NULL OR id = ANY (%(only)s))
+   AND deaths BETWEEN %(least)s AND %(most)s
  ORDER BY {IN_LINE}, id
  LIMIT %(limit)s
    FOR UPDATE SKIP LOCKED
 """
 
 
-def _take(kind: str, queue: Queue, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
-    parameters = {
-        "run": queue.run_id,
-        "kind": kind,
-        "provider": queue.provider,
-        "limit": limit,
-        "only": None if only is None else list(only),
-    }
-    steps = list(Step.objects.raw(TAKE, parameters))
-    if steps:
-        run = CloseRun.objects.get(pk=queue.run_id)
-        for step in steps:
-            step.run = run
-    return steps
+def _take(
+    kind: str,
+    queue: Queue,
+    *,
+    limit: int,
+    only: Sequence[int] | None = None,
+    suspects: bool = True,
+) -> list[Step]:
+    # By deaths: how many are taken together.
+    rounds = [(0, 0, limit)]
+    if suspects:
+        rounds += [(2, DEATHS_MAX, min(limit, 1)), (1, 1, min(limit, SUSPECTS_TOGETHER))]
+    for least, most, at_most in rounds:
+        parameters = {
+            "run": queue.run_id,
+            "kind": kind,
+            "provider": queue.provider,
+            "limit": at_most,
+            "only": None if only is None else list(only),
+            "least": least,
+            "most": most,
+        }
+        steps = list(Step.objects.raw(TAKE, parameters))
+        if steps:
+            run = CloseRun.objects.get(pk=queue.run_id)
+            for step in steps:
+                step.run = run
+            return steps
+    return []
 
 
 def _granted(provider: str, limit: int) -> Grant | None:
@@ -182,10 +206,11 @@ def in_flight(provider: str) -> int:
 
 
 @transaction.atomic(durable=True)
-def _lease(module: StepModule, queue: Queue, *, limit: int) -> tuple[Leased, int]:
+def _lease(module: StepModule, queue: Queue, *, limit: int, suspects: bool) -> tuple[Leased, int]:
     """What is leased from one queue, and how many were found to stand in the wrong one."""
     granted = _granted(queue.provider, limit)
-    found = _take(module.kind, queue, limit=granted.count if granted else limit)
+    count = granted.count if granted else limit
+    found = _take(module.kind, queue, limit=count, suspects=suspects)
     steps = _of_this_lane(found) if module.kind == Step.Kind.CHARGE else found
     _write_leases(steps)
     if granted:

@@ -183,7 +183,7 @@ def _work_on_a_flow(
 ) -> int:
     stint = Stint(
         module.open_flow(clock=clock),
-        lease=lambda limit: claiming.lease(module, limit=limit),
+        lease=lambda limit, suspects: claiming.lease(module, limit=limit, suspects=suspects),
         finish=lambda outcomes: _finish_leased(module, outcomes, as_of=clock()),
         fail=lambda step, error: _charge_an_attempt(
             step.pk, error, as_of=clock(), lease_token=step.lease_token

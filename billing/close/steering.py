@@ -239,7 +239,7 @@ WITH chosen AS (
 )
 UPDATE billing_step s
    SET state = CASE WHEN c.state_before = ANY(%(open)s) THEN 'WAITING' ELSE 'READY' END,
-       attempts = 0, run_at = %(as_of)s, because = %(because)s, finished_at = NULL,
+       attempts = 0, deaths = 0, run_at = %(as_of)s, because = %(because)s, finished_at = NULL,
        expected = s.expected || coalesce(c.last_seen, '{}')
   FROM chosen c WHERE s.id = c.id
 RETURNING s.id
@@ -270,7 +270,7 @@ def _reopen(run_ids: Iterable[int], *, actor: str) -> None:
         run.state, run.finished_at, run.report = CloseRun.State.RUNNING, None, None
         run.save(update_fields=["state", "finished_at", "report"])
     Step.objects.filter(run__in=run_ids, kind=Step.Kind.REPORT).update(
-        state=State.WAITING, attempts=0, because="", finished_at=None
+        state=State.WAITING, attempts=0, deaths=0, because="", finished_at=None
     )
 
 

@@ -33,7 +33,7 @@ class Stint:
         self,
         flow: Flow,
         *,
-        lease: Callable[[int], Leased],
+        lease: Callable[[int, bool], Leased],
         finish: Callable[[Sequence[Outcome]], None],
         fail: Callable[[Step, Exception], None],
         clock: Callable[[], datetime],
@@ -49,6 +49,7 @@ class Stint:
         self._throttled: claiming.Throttled | None = None
         self._lost: set[int] = set()
         self._claimed = 0
+        self._holds_suspects = False
         self._claim_at = self._beat_at = 0.0
 
     def work(self, *, until: Callable[[int], bool], stopping: Callable[[], bool]) -> int:
@@ -80,12 +81,14 @@ class Stint:
         return self._claimed
 
     def _claim(self) -> None:
-        if (self._held and monotonic() < self._claim_at) or not self._flow.room:
+        if self._held and (monotonic() < self._claim_at or self._holds_suspects):
+            return
+        if not self._flow.room:
             return
         self._claim_at = monotonic() + CLAIM_EVERY_SECONDS
         self._throttled = None
         try:
-            leased = self._lease(self._flow.room)
+            leased = self._lease(self._flow.room, not self._held)
         except claiming.Throttled as throttled:
             self._throttled = throttled
             return
@@ -93,6 +96,8 @@ class Stint:
             return
         self._beat_at = self._beat_at or monotonic() + leases.renew_every().total_seconds()
         self._open.append(leased)
+        # With those nothing else: whose death it was must be known.
+        self._holds_suspects = any(step.deaths for step in leased.steps)
         self._held |= {step.pk: step for step in leased.steps}
         self._claimed += len(leased.steps)
         self._begin(leased.steps)

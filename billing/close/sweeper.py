@@ -7,11 +7,12 @@ fails is logged and does not stop the next.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from billing import (
@@ -76,14 +77,24 @@ def free_expired_leases(*, as_of: datetime) -> int:
         .order_by("pk")
     )
     for step in expired:
-        if step.attempts >= runner.ATTEMPTS_MAX:
-            outcome = Outcome(step, State.DEAD, f"its worker died {step.attempts} times")
-            runner.write_down(pipeline.BY_KIND[step.kind], [outcome], as_of=as_of)
-        else:
-            Step.objects.filter(pk=step.pk).update(
-                state=State.UNKNOWN, lease_token=None, lease_until=None, run_at=Now()
-            )
+        step.deaths += 1
+    # Whether a step is at fault is only known when it was alone: until then its death is no attempt of it.
+    Step.objects.filter(pk__in=[step.pk for step in expired]).update(
+        state=State.UNKNOWN,
+        lease_token=None,
+        lease_until=None,
+        run_at=Now(),
+        deaths=F("deaths") + 1,
+        attempts=F("attempts") - 1,
+    )
+    _bury([step for step in expired if step.deaths >= claiming.DEATHS_MAX], as_of=as_of)
     return len(expired)
+
+
+def _bury(killers: Sequence[Step], *, as_of: datetime) -> None:
+    for step in killers:
+        outcome = Outcome(step, State.DEAD, f"its worker died {step.deaths} times")
+        runner.write_down(pipeline.BY_KIND[step.kind], [outcome], as_of=as_of)
 
 
 def _reopen_gateways(*, as_of: datetime) -> int:

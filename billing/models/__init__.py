@@ -1,5 +1,6 @@
 from billing.models.billing_period import BillingPeriod
 from billing.models.catalog import Price, Product
+from billing.models.claim_marker import ClaimMarker
 from billing.models.close import CloseRun, Step
 from billing.models.credit_grant import CreditGrant
 from billing.models.decision import Decision
@@ -7,6 +8,7 @@ from billing.models.dispute import Dispute
 from billing.models.dunning_case import DunningCase
 from billing.models.executor import Contribution, Executor, Sweep
 from billing.models.gateway_guard import GatewayGuard
+from billing.models.halt import Halt
 from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
@@ -22,6 +24,7 @@ from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 __all__ = [
     "Allocation",
     "BillingPeriod",
+    "ClaimMarker",
     "CloseRun",
     "Contribution",
     "CreditGrant",
@@ -31,6 +34,7 @@ __all__ = [
     "DunningCase",
     "Executor",
     "GatewayGuard",
+    "Halt",
     "IncomingTransfer",
     "Invoice",
     "LedgerAccount",

@@ -8,7 +8,7 @@ holds up no more than the calls that wait for it, and the database has one threa
 
 import logging
 import uuid
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -25,6 +25,7 @@ from billing.gateways import Observation, Status
 from billing.models import PaymentAttempt
 from billing.payments import calls, claiming, rechecking, settling, windows, writing
 from billing.payments.calls import Answer, Ask, TooLate
+from notifications import lanes
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Flow:
                 self._to_send[Call.SUBMIT].append(attempt)
             else:
                 self._cancel_or_rest(attempt)
-        for attempt in set(taken) - set(looked_at) - failed.keys():
+        for attempt in (each for each in taken if each not in {*looked_at, *failed}):
             # Its gateway has closed meanwhile, or it is too late to send it: it waits as it is.
             self._rest(attempt)
 
@@ -173,6 +174,7 @@ class Flow:
     # --- what has come back
 
     def _write_down(self, answers: Mapping[PaymentAttempt, Answer]) -> None:
+        _tell_lanes(answers)
         prepared, settled = {}, {}
         for attempt, answer in answers.items():
             if isinstance(answer, TooLate):
@@ -193,7 +195,7 @@ class Flow:
             lambda attempts: _store({a: prepared[a] for a in attempts}), list(prepared)
         )
         self._fail(failed)
-        for attempt in prepared.keys() - failed.keys():
+        for attempt in (each for each in prepared if each not in failed):
             del self._out[attempt]
             if attempt.state == State.PREPARED:
                 self._to_recheck.append(attempt)
@@ -214,7 +216,7 @@ class Flow:
         for attempt, error in failed.items():
             logger.error("what the provider says cannot be written down", exc_info=error)
             self._note_unknown(attempt, error)
-        for attempt in said.keys() - failed.keys():
+        for attempt in (each for each in said if each not in failed):
             call = self._out.pop(attempt)
             if call is Call.ASK and attempt.state in charge_protocol.RECHECKED:
                 self._to_recheck.append(attempt)
@@ -256,6 +258,23 @@ class Flow:
         del self._send_before[attempt]
         self._fresh.discard(attempt)
         self._at_rest.append(attempt)
+
+
+def _tell_lanes(answers: Mapping[PaymentAttempt, Answer]) -> None:
+    """How the calls went, by provider: a lane slows down, or shuts, by that."""
+    by_provider: dict[str, list[Answer]] = defaultdict(list)
+    for attempt, answer in answers.items():
+        by_provider[attempt.gateway].append(answer)
+    for provider, came in by_provider.items():
+        said_something = [a for a in came if isinstance(a, Observation | gateways.Misconfigured)]
+        slow_down = [a.retry_after_seconds for a in came if isinstance(a, gateways.RateLimited)]
+        unsent = [a for a in came if isinstance(a, TooLate)]
+        lanes.note_answers(
+            provider,
+            answered=len(said_something),
+            unanswered=len(came) - len(said_something) - len(slow_down) - len(unsent),
+            throttled_for=max(slow_down, default=None),
+        )
 
 
 # --- what a call says

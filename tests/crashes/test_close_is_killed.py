@@ -43,6 +43,8 @@ def environment(settings, tmp_path) -> dict[str, str]:
         "TMPDIR": str(tmp_path),
         "SANDBOX_LATENCY_SECONDS": LATENCY,
         "STEP_LEASE_SECONDS": "5",
+        # So that a close has several batches.
+        "CALLS_AT_ONCE": "4",
     }
 
 

@@ -12,7 +12,7 @@ SETTLING = "billing/payments/settling.py"
 WINDOWS = "billing/payments/windows.py"
 PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/inbound.py"
-RUNNER = "billing/close/runner.py"
+LEASES = "billing/close/leases.py"
 STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/guard.py"
 FINDING = "billing/reconciliation/finding.py"
@@ -70,7 +70,11 @@ PATCHES = (
     Patch(
         "a repeat makes a new object, by a new key",
         (
-            Change(DRIVING, "        if not fresh:\n", "        if False:\n"),
+            Change(
+                DRIVING,
+                "_prepare if attempt in self._fresh else _find_or_prepare",
+                "_prepare",
+            ),
             Change(
                 CALLS, "|{call}|{attempt.key_generation}", "|{call}|{__import__('uuid').uuid4()}"
             ),
@@ -111,8 +115,9 @@ PATCHES = (
         (
             Change(
                 RECHECKING,
-                "    locks.accounts_for_update(ids)\n    stopped = guard.shut(",
-                "    stopped = guard.shut(",
+                "    accounts = locks.accounts_for_update(ids)\n    stopped = guard.shut(",
+                "    from accounts.models import Account\n\n"
+                "    accounts = Account.objects.in_bulk(ids)\n    stopped = guard.shut(",
             ),
         ),
         (f"{AT_ONCE}::test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck",),
@@ -150,8 +155,10 @@ PATCHES = (
         (
             Change(
                 DRIVING,
-                "[a for a in attempts if a.state == State.PREPARED or a in answered]",
-                "attempts",
+                "        self._out.pop(attempt)\n        calls.note_unknown(",
+                "        if self._out.pop(attempt) is Call.ASK:\n"
+                "            self._to_recheck.append(attempt)\n"
+                "            return\n        calls.note_unknown(",
             ),
         ),
         (f"{TEST_PAYMENTS}::test_does_not_send_before_the_provider_has_answered_where_it_stands",),
@@ -194,8 +201,8 @@ PATCHES = (
         (
             Change(
                 SETTLING,
-                "    if Payment.objects.filter(gateway=attempt.gateway, provider_ref=seen.ref).exists():\n",
-                "    if False:\n",
+                "[(a, seen) for a, seen in heard if (a.gateway, seen.ref) not in booked]",
+                "heard",
             ),
         ),
         (f"{AT_ONCE}::test_ten_who_learn_of_the_same_success_book_it_once",),
@@ -216,7 +223,13 @@ PATCHES = (
     ),
     Patch(
         "what is left over is dropped",
-        (Change(BOOKING, "    if surplus_minor:\n", "    if False:\n"),),
+        (
+            Change(
+                BOOKING,
+                "_surplus(source) for source in sources if source.available_minor",
+                "_surplus(source) for source in sources if False",
+            ),
+        ),
         (f"{TEST_PAYMENTS}::test_keeps_what_is_left_over_as_credit",),
     ),
     Patch(
@@ -224,9 +237,9 @@ PATCHES = (
         (
             Change(
                 BOOKING,
-                "    _send_receipt(payment, allocations, account=account, as_of=as_of)\n",
-                "    transaction.on_commit(\n        lambda: _send_receipt("
-                "payment, allocations, account=account, as_of=as_of)\n    )\n",
+                "    _send_receipts(payments, allocations, accounts, as_of=as_of)\n",
+                "    transaction.on_commit(\n        lambda: _send_receipts("
+                "payments, allocations, accounts, as_of=as_of)\n    )\n",
             ),
         ),
         (f"{TEST_PHASES}::test_killed_there_is_charged_once_all_the_same",),
@@ -236,7 +249,7 @@ PATCHES = (
         (
             Change(
                 RECHECKING,
-                "            decisions.record(_gave_up(current, standings[current.account_id], because))\n",
+                "            given_up.append(_gave_up(attempt, standing, because))\n",
                 "",
             ),
         ),
@@ -244,7 +257,7 @@ PATCHES = (
     ),
     Patch(
         "one that cannot be written down stops the others' money",
-        (Change(DRIVING, "            if len(answers) == 1:\n", "            if answers:\n"),),
+        (Change(DRIVING, "        if len(attempts) == 1:\n", "        if attempts:\n"),),
         (f"{TEST_PAYMENTS}::test_one_that_cannot_be_written_down_stops_no_others_money",),
     ),
     Patch(
@@ -283,9 +296,9 @@ PATCHES = (
         "a lease does not fence",
         (
             Change(
-                RUNNER,
-                "            lease_token=outcomes[0].step.lease_token,\n        )\n        .order_by",
-                "        )\n        .order_by",
+                LEASES,
+                "for pk, token in rows if token == tokens[pk]",
+                "for pk, token in rows",
             ),
         ),
         ("tests/billing/close/test_runner.py::test_nor_while_another_is_at_work_on_it",),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -304,7 +305,7 @@ class TestStepsThatTouchTheWorld:
         assert {step.state for step in reread(charges)} == {"UNKNOWN"}
         assert charging(does_all).work() == 7
 
-        assert {(step.state, step.attempts) for step in reread(charges)} == {("DONE", 2)}
+        assert {(s.state, s.attempts, s.deaths) for s in reread(charges)} == {("DONE", 1, 1)}
 
     def test_a_worker_that_comes_back_too_late_writes_nothing(self, charges, caplog):
         def overtaken(chunk: Chunk) -> list[Outcome]:
@@ -348,16 +349,43 @@ class TestStepsThatTouchTheWorld:
         [step] = reread(charges[:1])
         assert (step.state, step.attempts, step.last_error) == ("RUNNING", 1, "")
 
-    def test_one_whose_worker_died_eight_times_is_dead(self, charges):
-        for _ in range(8):
+    def test_one_that_kills_its_worker_is_found_alone_and_dead_the_third_time(
+        self, charges, monkeypatch
+    ):
+        monkeypatch.setattr(claiming, "SUSPECTS_TOGETHER", 3)
+        poison = charges[4]
+        seen = []
+
+        def perform(chunk: Chunk) -> list[Outcome]:
+            seen.append(len(chunk.steps))
+            if poison in chunk.steps:
+                raise Killed
+            return does_all(chunk)
+
+        module = charging(perform)
+        while Step.objects.filter(kind="CHARGE", state__in=Step.OPEN).exists():
+            with suppress(Killed):
+                module.work()
+            let_leases_run_out()
+            sweeper.free_expired_leases(as_of=AS_OF)
+
+        # All seven; then three at a time; of those with whom it was killed each alone; then the last one.
+        assert seen == [7, 3, 3, 1, 1, 1, 1]
+        assert (reread([poison])[0].state, reread([poison])[0].because) == (
+            "DEAD",
+            "its worker died 3 times",
+        )
+        others = Step.objects.filter(kind="CHARGE").exclude(pk=poison.pk)
+        assert set(others.values_list("state", "attempts")) == {("DONE", 1)}
+
+    def test_of_one_that_is_dead_what_follows_is_blocked(self, charges):
+        Step.objects.filter(kind="CHARGE").update(deaths=2)
+        for _ in charges:
             with pytest.raises(Killed):
                 charging(raising(Killed())).work()
             let_leases_run_out()
             sweeper.free_expired_leases(as_of=AS_OF)
 
-        assert {(step.state, step.because) for step in reread(charges)} == {
-            ("DEAD", "its worker died 8 times")
-        }
         assert set(Step.objects.filter(kind="HOLD").values_list("because", flat=True)) == {
             "its charge step gave up"
         }
