@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0019_steps_know_their_lane"),
+        ("billing", "0020_quick_writes"),
     ]
 
     operations = [
