@@ -31,7 +31,7 @@ from tests.hosts.__main__ import (
 )
 from tests.hosts.network import CannotRun, require, tail
 from tests.hosts.postgres import PORT, SUPERUSER
-from tests.hosts.stage import DATABASE, Stage, wait_for
+from tests.hosts.stage import DATABASE, MANAGE, ROOT, Stage, wait_for
 
 PROGRAMS = ("ip", "ss", "setpriv", "pgbouncer")
 PORT_OF_POOLER = 6432
@@ -105,6 +105,7 @@ def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], d
         f"ALTER ROLE {SUPERUSER} SET idle_in_transaction_session_timeout = '{options.dead_after}s'"
     )
     start_pooler(stage)
+    refused = what_is_said_without_the_setting(stage)
     stage.start_provider(latency_ms=options.latency_ms)
     for number, name in enumerate(("one", "other"), start=11):
         stage.add_worker(name, number)
@@ -124,6 +125,7 @@ def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], d
     say(f"behind pgbouncer: {told['seconds']:.0f} s, {len(told['violations'])} violations")
     restarts = stage.log("one", "cluster").read_text().count("starting it again")
     events = {
+        "without DATABASE_POOLED": refused,
         "clients of pgbouncer": clients,
         "sessions at the server at most": SESSIONS,
         "cluster started again": restarts,
@@ -159,6 +161,17 @@ tcp_keepcnt = 3
     stage.pooler_port = PORT_OF_POOLER
     log = stage.log(DATABASE, "pgbouncer")
     wait_for(lambda: "listening on" in tail(log), f"pgbouncer listens: {tail(log)}", seconds=20)
+
+
+def what_is_said_without_the_setting(stage: Stage) -> str:
+    """The last word of a command that takes pgbouncer for PostgreSQL."""
+    command = [*stage.network.inside(DATABASE), *MANAGE, "check", "--database", "default"]
+    env = {**stage.environment(DATABASE, pooled=True), "DATABASE_POOLED": "false"}
+    said = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert said.returncode, (
+        "pgbouncer takes settings of a session: it may not be in transaction mode"
+    )
+    return said.stderr.strip().splitlines()[-1]
 
 
 def clients_of(stage: Stage) -> int:
