@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from random import SystemRandom
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
@@ -316,14 +317,23 @@ def _end(message: Message, error: Exception | None) -> _End:
         case NotBegun():
             return _End(message, State.QUEUED, is_a_try=False)
         case MailServerDown():
-            logger.warning("Message %s: the mail server is down: %s", message.pk, error)
+            logger.warning(
+                "Message %s: the mail server is down: %s", message.pk, error, extra=_about(message)
+            )
             return _End(
                 message, State.QUEUED, last_error=str(error), wait=SERVER_RETRY, is_a_try=False
             )
-    logger.warning("Message %s: try %d failed: %r", message.pk, message.attempts, error)
+    logger.warning(
+        "Message %s: try %d failed: %r", message.pk, message.attempts, error, extra=_about(message)
+    )
     if _is_permanent(error) or message.attempts >= MAX_TRIES:
         return _End(message, State.DEAD, last_error=repr(error))
     return _End(message, State.QUEUED, last_error=repr(error), wait=_delay(message.attempts))
+
+
+def _about(message: Message) -> dict[str, Any]:
+    """The fields of its lines in the log."""
+    return {"message_id": str(message.pk), "account": message.account_id}
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -18,7 +18,14 @@ from accounts.models import Account, BillingEntity, Hold, User
 from billing import guard, periods
 from billing.close import runs
 from billing.forms import StartCloseForm
-from billing.models import CloseRun, Decision, Dispute, ReconciliationBreak, Step
+from billing.models import (
+    CloseRun,
+    Decision,
+    Dispute,
+    ReconciliationBreak,
+    RunProgress,
+    Step,
+)
 from billing.reports import finance, lines, pace, progress
 from billing.views.afterwards import counted_afterwards
 from billing.views.csv_files import csv_file
@@ -35,10 +42,11 @@ CHANGES_PER_PAGE = 50
 @staff_only(SEE)
 def listed(request: HttpRequest) -> HttpResponse:
     """All runs, newest month first."""
-    found = CloseRun.objects.select_related("entity").order_by("-month", "entity")
+    found = list(CloseRun.objects.select_related("entity").order_by("-month", "entity"))
+    counted = {kept.run_id: kept for kept in RunProgress.objects.filter(run__in=found)}
     context = {
         "tab": "runs",
-        "runs": [_summary(run) for run in found],
+        "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
         "may_start": request.user.has_perm(START),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
@@ -64,6 +72,25 @@ def _coming(entity: BillingEntity) -> dict[str, Any]:
         "is_over": is_over,
         "closes_at": _instant(periods.closes_at(month, zones)),
     }
+
+
+def _how_far(kept: RunProgress | None) -> dict[str, Any]:
+    """What was counted last of a run; nobody waits here for more."""
+    if kept is None:
+        return {"ended": "", "stopped": 0}
+    seen = kept.seen
+    return {
+        "ended": f"{seen['steps_ended']:,} of {seen['steps_all']:,}",
+        "stopped": _stopped(seen),
+        "as_of": _instant(datetime.fromisoformat(seen["as_of"])),
+    }
+
+
+def _stopped(seen: dict[str, Any]) -> int:
+    """How many steps wait for a person."""
+    return sum(
+        states.get(state, 0) for states in seen["steps"].values() for state in progress.STUCK
+    )
 
 
 def _summary(run: CloseRun) -> dict[str, Any]:
@@ -93,6 +120,7 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "may_steer": request.user.has_perm(STEER),
         "as_of": f"{formats.in_full(as_of.date(), 'en')}, {as_of:%H:%M:%S} (UTC)",
         "said": _in_a_sentence(run, so_far),
+        "stopped": _stopped(so_far),
         "bar": {"ended": so_far["steps_ended"], "all": so_far["steps_all"]},
         "left": pace.in_words(so_far),
         "money": _money(so_far),
@@ -116,11 +144,10 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
 def _in_a_sentence(run: CloseRun, so_far: dict[str, Any]) -> str:
     """What a screen reader hears when the page has changed."""
     told = f"{so_far['steps_ended']:,} of {so_far['steps_all']:,} steps have ended"
+    waits = f" {stopped:,} wait for a person." if (stopped := _stopped(so_far)) else ""
     if run.is_finished:
-        return f"The run is finished. {told}."
+        return f"The run is finished. {told}.{waits}"
     left = pace.in_words(so_far)
-    stopped = sum(row["accounts"] for row in so_far["stuck"])
-    waits = f" {stopped:,} wait for a person." if stopped else ""
     return f"{told}{f', {left} left' if left else ''}.{waits}"
 
 

@@ -849,6 +849,21 @@ class TestRunPage:
         assert "Those in the lane of sandbox." in listed
         assert "no answer" in listed
 
+    def test_and_the_list_of_runs_say_how_many_wait_for_a_person(self):
+        SummaryFactory(account=AccountFactory(), unit_price=None)
+        run = start_run()
+        runner.work_once(pipeline.BY_KIND["INVOICE"], as_of=AS_OF)
+        client = staff(is_superuser=True)
+
+        not_counted = text(client.get("/runs/"))
+        page = text(client.get(f"/runs/{run.pk}/"))
+        listed = text(client.get("/runs/"))
+
+        assert "4 wait for a person</a>" in page
+        assert "4 wait for a person</a>" in listed
+        assert "4 of 5" in listed
+        assert "wait for a person" not in not_counted
+
     def test_says_aloud_how_far_it_is(self):
         SummaryFactory(account=AccountFactory(), unit_price=None)
         account_using("12.34")

@@ -9,7 +9,7 @@ from django.db import OperationalError, connection
 
 from accounts.models import Account
 from billing import payments
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runner, runs, steering
 from billing.models import Decision, Invoice, Payment, PaymentAttempt, Step
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.closing import (
@@ -143,6 +143,39 @@ class TestARetryWhileTheRunEnds:
         run.refresh_from_db()
         assert run.is_finished
         assert_books_hold()
+
+
+class TestSteeringWhileWorkersWork:
+    def test_cancels_what_none_has_in_hand_and_nothing_that_was_done(
+        self, small_chunks, sandbox, monkeypatch
+    ):
+        for _ in range(24):
+            account_using("12.00")
+        run = start_close()
+        monkeypatch.setattr(steering, "CHUNK", 8)
+
+        def steer(act):
+            return act(run, actor="ann@example.com", reason="a look", as_of=AS_OF)
+
+        happened = at_once(
+            worker(1),
+            worker(2),
+            lambda: steer(steering.cancel_run),
+            lambda: steer(steering.cancel_run),
+        )
+
+        assert [each for each in happened if isinstance(each, BaseException)] == []
+        assert happened[:2] == [[], []]
+        charged = Step.objects.filter(kind="CHARGE", state="DONE").values("account")
+        assert set(Payment.objects.values_list("account", flat=True)) == {
+            row["account"] for row in charged
+        }
+        assert len([seen for seen in sandbox.book() if seen.status == "SUCCEEDED"]) == len(charged)
+        said = Step.objects.filter(state="CANCELLED", because__startswith="cancelled by").count()
+        assert said == Decision.objects.filter(because="cancelled: a look").count()
+        assert_books_hold()
+        assert runs.release_report(run.pk)
+        assert work_once("REPORT") == 1
 
 
 class TestTheWorldChangesMeanwhile:
