@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 from django.db import transaction
-from django.utils import timezone
 
+from accounts import clock
 from billing import doorbell, inbound, log_context, reconciliation, stopping
 from billing.close import runner, runs, sweeper
 from billing.reports import progress
@@ -26,13 +26,13 @@ def drain(lane: str) -> int:
 def _drain(lane: str) -> int:
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
     while lane == "charge" and not is_over():
-        if not inbound.process_due(as_of=timezone.now()):
+        if not inbound.process_due(as_of=clock.now()):
             break
     if lane == "email":
         worked = _mail(is_over)
     else:
-        worked = runner.drain(lane, clock=timezone.now, until=is_over, stopping=stopping.is_asked)
-    if lane == "default" and reconciliation.work_all(as_of=timezone.now(), until=is_over):
+        worked = runner.drain(lane, clock=clock.now, until=is_over, stopping=stopping.is_asked)
+    if lane == "default" and reconciliation.work_all(as_of=clock.now(), until=is_over):
         doorbell.ring(lane)
     sweeper.release_reports()
     return worked
@@ -47,7 +47,7 @@ def _mail(is_over: Callable[[], bool]) -> int:
     worked = 0
     while not is_over():
         turn_over = _until(time.monotonic() + MAIL_TURN_SECONDS)
-        ended = runner.drain("email", clock=timezone.now, until=turn_over)
+        ended = runner.drain("email", clock=clock.now, until=turn_over)
         worked += ended
         if not _deliver(until=turn_over) and not ended:
             break
@@ -60,7 +60,7 @@ def _deliver(*, until: Callable[[], bool]) -> int:
     tried = 0
     while not until():
         try:
-            batch = delivery.deliver(as_of=timezone.now())
+            batch = delivery.deliver(as_of=clock.now())
         except delivery.Throttled as throttled:
             if not runner.wait("email", throttled):
                 break
@@ -74,22 +74,22 @@ def _deliver(*, until: Callable[[], bool]) -> int:
 def sweep() -> dict[str, int]:
     """This will heal; see billing/close/sweeper.py."""
     with log_context.about(kind="SWEEP"):
-        return sweeper.sweep(as_of=timezone.now())
+        return sweeper.sweep(as_of=clock.now())
 
 
 def count_runs() -> int:
     """This will count the runs that go on, so that their speed is known when somebody looks."""
-    return progress.refresh_running(as_of=timezone.now())
+    return progress.refresh_running(as_of=clock.now())
 
 
 def start_due_closes() -> int:
     """This will start the closes whose month is over in every zone."""
-    return len(runs.start_due(as_of=timezone.now()))
+    return len(runs.start_due(as_of=clock.now()))
 
 
 def start_due_reconciliations() -> int:
     """This will start the nightly ones; the lane "default" works on them."""
-    return len(reconciliation.start_due(as_of=timezone.now()))
+    return len(reconciliation.start_due(as_of=clock.now()))
 
 
 def ring_email() -> None:

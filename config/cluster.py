@@ -18,16 +18,18 @@ import sys
 import uuid
 from collections.abc import Callable
 from time import monotonic, sleep
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 from django.db import connections
 from django.db.models.functions import Now
 from django_q import cluster as stock
+from django_q import scheduler
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
+from accounts import clock
 from billing import executors, stopping
 from billing.doorbell import LANES, UnknownLane
 
@@ -149,10 +151,21 @@ def run_cluster(
     # Every cluster keeps django-q's name, so the scheduler of each sees every schedule, whatever its
     # lanes; and this broker lays what it fires on the lane that all clusters answer. So schedules run
     # as long as one cluster lives anywhere.
+    schedule_by_the_databases_clock()
     cluster = CrashOnlyCluster(broker=SkipLockedBroker(list_key=SCHEDULES))
     stock.Sentinel = CrashOnlySentinel
     cluster.start()
     return cluster.watch()
+
+
+def schedule_by_the_databases_clock() -> None:
+    """
+    This will have django-q's scheduler ask the database what time it is.
+
+    By its own clock, a host that is an hour ahead would put off each schedule by an hour for all others.
+    """
+    scheduler.timezone = SimpleNamespace(now=clock.now)
+    scheduler.localtime = clock.now
 
 
 def die_with(parent_pid: int) -> None:  # pragma: no cover - would bind the test runner; TestDeath

@@ -14,9 +14,9 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from accounts import clock
 from accounts.models import Account, Hold, Member
 from billing import ledger
 from billing.admin import account_page, acts
@@ -57,7 +57,7 @@ class AccountList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         accounts = list(self.result_list)
-        standings = ledger.standings([a.pk for a in accounts], as_of=timezone.now())
+        standings = ledger.standings([a.pk for a in accounts], as_of=clock.now())
         held = set(
             Hold.objects.filter(account__in=accounts, lifted_at=None).values_list(
                 "account", flat=True
@@ -148,7 +148,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     ) -> HttpResponse:
         """The account at a glance, above its form."""
         account = self.get_object(request, object_id)
-        glance = account_page.overview(account, as_of=timezone.now()) if account else None
+        glance = account_page.overview(account, as_of=clock.now()) if account else None
         may = {act: request.user.has_perm(f"accounts.{name}") for act, name in PERMISSIONS.items()}
         context = {**(extra_context or {}), "glance": glance, "may": may}
         return super().change_view(request, object_id, form_url, context)

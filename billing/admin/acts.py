@@ -11,9 +11,8 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
 
-from accounts import holds, pauses
+from accounts import clock, holds, pauses
 from accounts.models import Account, ChargingPause, Hold, PaymentMethod, User
 from billing import credits, decisions, disputes, dunning, ledger, payments
 from billing.admin import forecast
@@ -28,7 +27,7 @@ Context = Callable[[HttpRequest], dict[str, Any]]
 def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Give credit: a form, what will be true after, and the grant."""
     account = _account(request, account_id, "accounts.grant_credit")
-    form = GrantCreditForm(_sent(request), account=account, as_of=timezone.now())
+    form = GrantCreditForm(_sent(request), account=account, as_of=clock.now())
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Grant credit", site=site)
     try:
@@ -54,7 +53,7 @@ def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> Htt
 def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Book money that came in by itself: a form, what will be true after, and the payment."""
     account = _account(request, account_id, "accounts.record_payment")
-    form = RecordPaymentForm(_sent(request), account=account, as_of=timezone.now())
+    form = RecordPaymentForm(_sent(request), account=account, as_of=clock.now())
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Record payment", site=site)
     try:
@@ -131,7 +130,7 @@ def charge(request: HttpRequest, account_id: int, *, site: Context) -> HttpRespo
 def _charge_page(
     request: HttpRequest, account: Account, form: ReasonForm, *, seen: str, site: Context
 ) -> HttpResponse:
-    as_of = timezone.now()
+    as_of = clock.now()
     standing = ledger.standing(account.pk, as_of=as_of)
     card = account.payment_methods.filter(is_default=True, state=PaymentMethod.State.ACTIVE).first()
     context = {
@@ -151,7 +150,7 @@ def _charge_page(
 
 
 def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
-    as_of = timezone.now()
+    as_of = clock.now()
     shown_minor = _shown_minor(request)
     asked = payments.Request(account.pk, PaymentAttempt.Kind.AUTO, only_if_due_minor=shown_minor)
     collected = payments.collect_all([asked], as_of=as_of)
@@ -195,7 +194,7 @@ def _say(request: HttpRequest, attempt: PaymentAttempt) -> None:
             messages.success(request, f"Charged {amount} to {attempt.payment_method}.")
         case PaymentAttempt.State.FAILED:
             messages.error(request, f"{attempt.payment_method} {attempt.because}.")
-        case _ if on_its_way := payments.on_its_way(attempt, as_of=timezone.now()):
+        case _ if on_its_way := payments.on_its_way(attempt, as_of=clock.now()):
             messages.success(request, f"{amount} by {attempt.payment_method} is {on_its_way}.")
         case _:
             messages.warning(
@@ -218,7 +217,7 @@ def place_hold(request: HttpRequest, account_id: int, *, site: Context) -> HttpR
                 account_id=account.pk,
                 reason=form.cleaned_data["reason"],
                 actor=_email(request),
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except holds.AlreadyHeld:
             messages.info(request, f"{account} is held by hand already.")
@@ -242,7 +241,7 @@ def lift_hold(
                 hold_id=hold.pk,
                 reason=form.cleaned_data["reason"],
                 actor=_email(request),
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except dunning.NotHeld:
             messages.info(request, "It was lifted already.")
@@ -266,7 +265,7 @@ def pause_charging(request: HttpRequest, account_id: int, *, site: Context) -> H
                 account_id=account.pk,
                 reason=form.cleaned_data["reason"],
                 actor=_email(request),
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except pauses.AlreadyPaused:
             messages.info(request, f"Charging {account} is paused by hand already.")
@@ -290,7 +289,7 @@ def resume_charging(
                 pause_id=pause.pk,
                 reason=form.cleaned_data["reason"],
                 actor=_email(request),
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except disputes.NotPaused:
             messages.info(request, "The pause was over already.")

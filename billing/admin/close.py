@@ -11,10 +11,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing.admin.account_page import facts
@@ -79,7 +79,7 @@ class CloseRunAdmin(ReadOnlyAdmin):
                 run,
                 actor=_email(request),
                 reason=form.cleaned_data["reason"],
-                as_of=timezone.now(),
+                as_of=clock.now(),
                 until=_time_is_up(),
             )
             _say(self, request, act, steered)
@@ -162,7 +162,7 @@ class StepAdmin(ReadOnlyAdmin):
                 queryset,
                 actor=_email(request),
                 reason=form.cleaned_data["reason"],
-                as_of=timezone.now(),
+                as_of=clock.now(),
                 until=_time_is_up(),
             )
         except steering.NotOpen as not_open:

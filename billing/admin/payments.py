@@ -10,8 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path
-from django.utils import timezone
 
+from accounts import clock
 from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
 from billing import payments, refunds
 from billing.admin.books import AllocationRows
@@ -73,7 +73,7 @@ class PaymentAdmin(ReadOnlyAdmin):
         form = RefundForm(
             request.POST if request.method == "POST" else None,
             account=payment.account,
-            as_of=timezone.now(),
+            as_of=clock.now(),
             left_minor=max(refunds.refundable_minor(payment), 0),
         )
         if form.is_valid() and "confirmed" in request.POST:
@@ -187,7 +187,7 @@ class RefundAdmin(ReadOnlyAdmin):
                 refund_id=refund.pk,
                 reason=reason,
                 actor=request.user.email,  # type: ignore[union-attr]
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except refunds.NotInReview:
             self.message_user(request, f"{refund} is not in review.", messages.WARNING)
@@ -258,7 +258,7 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
     @admin.action(description="Ask the provider now", permissions=["ask"])
     def ask_the_provider(self, request: HttpRequest, queryset: QuerySet[PaymentAttempt]) -> None:
         """Take each on by what the provider says of it, and say where it stands."""
-        asked = payments.ask(list(queryset), as_of=timezone.now())
+        asked = payments.ask(list(queryset), as_of=clock.now())
         for attempt in asked:
             said = f"{attempt.account}: {attempt.get_state_display()}. {attempt.because}"
             if attempt.unknown_since is None:
@@ -326,7 +326,7 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
                 attempt_id=attempt.pk,
                 reason=reason,
                 actor=request.user.email,  # type: ignore[union-attr]
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except payments.NotInReview:
             self.message_user(request, f"{attempt} is not in review.", messages.WARNING)

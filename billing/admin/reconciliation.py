@@ -10,11 +10,11 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
+from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing import gateways, reconciliation
@@ -123,7 +123,7 @@ class ReconciliationAdmin(ReadOnlyAdmin):
         if not request.user.has_perm("billing.run_reconciliation"):
             raise PermissionDenied
         for name in gateways.names():
-            reconciliation.start(gateway=name, started_by=_email(request), as_of=timezone.now())
+            reconciliation.start(gateway=name, started_by=_email(request), as_of=clock.now())
         self.message_user(request, "Started. This page shows how far it is.", messages.SUCCESS)
         return redirect("admin:billing_reconciliation_changelist")
 
@@ -178,7 +178,7 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
                     break_id=found.pk,
                     owner=_email(request),
                     reason=form.cleaned_data["reason"],
-                    as_of=timezone.now(),
+                    as_of=clock.now(),
                 )
                 accepted += 1
             except reconciliation.AlreadyEnded as ended:

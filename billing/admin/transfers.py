@@ -9,10 +9,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import Account, User
 from billing import ledger, transfers
@@ -108,7 +108,7 @@ class IncomingTransferAdmin(ReadOnlyAdmin):
                 account_id=form.whose.pk,
                 reason=form.cleaned_data["reason"],
                 actor=_email(request),
-                as_of=timezone.now(),
+                as_of=clock.now(),
             )
         except transfers.AlreadyBooked as already:
             messages.info(request, f"{already}.")
@@ -155,7 +155,7 @@ class IncomingTransferAdmin(ReadOnlyAdmin):
             "account": account,
         }
         if account is not None:
-            as_of = timezone.now()
+            as_of = clock.now()
             standing = ledger.standing(account.pk, as_of=as_of)
             context["as_of"] = instant(as_of)
             context["forecast"] = forecast.of(account, standing, amount_minor=transfer.amount_minor)

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 
 from django.shortcuts import get_object_or_404
-from django.utils import timezone
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
@@ -12,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts import clock
 from billing.models import CloseRun
 from billing.reports import pace, progress
 from notifications import formats
@@ -35,7 +35,7 @@ class RunView(APIView):
 
     def get(self, _request: Request, run_id: int) -> Response:
         run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-        so_far = progress.current(run, as_of=timezone.now()).seen
+        so_far = progress.current(run, as_of=clock.now()).seen
         return Response(so_far | _in_words(so_far), headers={"Cache-Control": "no-store"})
 
 

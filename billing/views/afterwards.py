@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from django.db import Error
 from django.http import HttpResponse
-from django.utils import timezone
 
+from accounts import clock
 from billing.models import CloseRun
 from billing.reports import progress
 
@@ -21,7 +21,7 @@ def counted_afterwards(response: AnyResponse, run: CloseRun) -> AnyResponse:
     def close_and_count() -> None:
         close()
         try:
-            progress.refresh(run, as_of=timezone.now())
+            progress.refresh(run, as_of=clock.now())
         except Error:
             # Whoever asks next counts it, and sees what is wrong.
             logger.warning("%s could not be counted", run, exc_info=True)

@@ -14,10 +14,10 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from accounts import clock
 from accounts.models import PaymentMethod
 from billing import gateways, ledger, payment_methods
 from billing.forms import AddCardForm
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 @members_only
 def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
     """The cards, the default first."""
-    as_of = timezone.now()
+    as_of = clock.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     cards = _present(seat).order_by("-is_default", "-pk")
     context = {
@@ -56,7 +56,7 @@ def add(request: HttpRequest, seat: Seat) -> HttpResponse:
     """
     if gateways.for_cards() != "sandbox":
         return _send_to_provider(request, seat)
-    as_of = timezone.now()
+    as_of = clock.now()
     form = AddCardForm(request.POST if request.method == "POST" else None, as_of=as_of)
     if form.is_valid():
         try:
@@ -127,7 +127,7 @@ def _add_entered(request: HttpRequest, seat: Seat, ref: str) -> None:
 
 
 def _keep(seat: Seat, gateway: str, method: gateways.Method) -> PaymentMethod:
-    as_of = timezone.now()
+    as_of = clock.now()
     try:
         return payment_methods.add_card(
             account_id=seat.account.pk,
@@ -160,7 +160,7 @@ def make_default(request: HttpRequest, seat: Seat, method_id: int) -> HttpRespon
             account_id=seat.account.pk,
             method_id=method_id,
             actor=seat.email,
-            as_of=timezone.now(),
+            as_of=clock.now(),
         )
     except payment_methods.NoSuchCard:
         raise Http404 from None
@@ -179,14 +179,14 @@ def remove(request: HttpRequest, seat: Seat, method_id: int) -> HttpResponse:
     if card is None:
         raise Http404
     if request.method != "POST":
-        context = {"tab": "cards", "card": _row(card, as_of=timezone.now())}
+        context = {"tab": "cards", "card": _row(card, as_of=clock.now())}
         return show(request, seat, "billing/card_remove.html", context)
     try:
         payment_methods.remove_card(
             account_id=seat.account.pk,
             method_id=method_id,
             actor=seat.email,
-            as_of=timezone.now(),
+            as_of=clock.now(),
         )
     except payment_methods.NoSuchCard:
         raise Http404 from None

@@ -11,6 +11,7 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
+from accounts import clock
 from billing import settlement
 from billing.models import Allocation, CreditGrant, Invoice, LineItem
 from billing.money import to_major
@@ -29,7 +30,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
     which = request.GET.get("show", "all")
     if which not in FILTERS:
         raise Http404
-    as_of = timezone.now()
+    as_of = clock.now()
     context = {
         "tab": "invoices",
         "show": which,
@@ -44,7 +45,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
 def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
     """One invoice: its lines, what paid it, what is left."""
     invoice = _find(seat, invoice_id)
-    as_of = timezone.now()
+    as_of = clock.now()
     due_minor = settlement.dues([invoice])[invoice.pk]
     context = {
         "tab": "invoices",

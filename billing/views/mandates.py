@@ -3,10 +3,10 @@
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
+from accounts import clock
 from billing import gateways, payment_methods
 from billing.forms import AddMandateForm
 from billing.views.access import Seat, payers_only, show
@@ -24,7 +24,7 @@ def add(request: HttpRequest, seat: Seat) -> HttpResponse:
             mandate = payment_methods.add_card(
                 account_id=seat.account.pk,
                 actor=seat.email,
-                as_of=timezone.now(),
+                as_of=clock.now(),
                 **form.mandate_details(seat.account),
             )
         except payment_methods.AlreadyAdded as already:

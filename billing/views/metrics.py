@@ -4,12 +4,12 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from accounts import clock
 from billing.close import metrics
 
 SEE = "billing.view_closerun"
@@ -26,7 +26,7 @@ def scrape(request: HttpRequest) -> HttpResponse:
             content_type="text/plain",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    return HttpResponse(metrics.text(as_of=timezone.now()), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(metrics.text(as_of=clock.now()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _has_token(request: HttpRequest) -> bool:

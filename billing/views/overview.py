@@ -6,11 +6,10 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
-from accounts import pauses
+from accounts import clock, pauses
 from accounts.models import Hold, Member, PaymentMethod
 from billing import dunning, ledger, messages
 from billing.models import PaymentAttempt
@@ -45,7 +44,7 @@ def start(request: HttpRequest) -> HttpResponse:
 @members_only
 def account(request: HttpRequest, seat: Seat) -> HttpResponse:
     """The overview of one account."""
-    as_of = timezone.now()
+    as_of = clock.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     owed = standing.due_minor > 0
     is_paused = bool(pauses.because_of([seat.account.pk]))

@@ -13,10 +13,10 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from accounts import clock
 from accounts.models import PaymentMethod
 from billing import decisions, ledger, messages, payments
 from billing.ledger import Standing
@@ -41,7 +41,7 @@ def pay(request: HttpRequest, seat: Seat) -> HttpResponse:
 
 
 def _collect(request: HttpRequest, seat: Seat) -> HttpResponse:
-    as_of = timezone.now()
+    as_of = clock.now()
     shown_minor = _shown_minor(request)
     asked = payments.Request(
         account_id=seat.account.pk,
@@ -73,7 +73,7 @@ def _refused(request: HttpRequest, seat: Seat, refused: payments.CannotCollect) 
         case payments.AttemptInFlight(attempt=attempt):
             if _has_merely_begun(attempt):
                 # The customer's own wish goes before the batch that has the same in mind.
-                payments.ask([attempt], as_of=timezone.now())
+                payments.ask([attempt], as_of=clock.now())
             return redirect("attempt", seat.account.pk, attempt.pk)
         case payments.BalanceChanged():
             return _confirm(
@@ -99,7 +99,7 @@ def _shown_minor(request: HttpRequest) -> int:
 
 
 def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpResponse:
-    as_of = timezone.now()
+    as_of = clock.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     newest = _newest_attempt(seat)
     context = {
@@ -172,7 +172,7 @@ def _decide(
 def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
     """Where one attempt stands, in words. One that is not known is asked about; none is begun."""
     found = _own(seat, attempt_id)
-    as_of = timezone.now()
+    as_of = clock.now()
     if outcome(found) == "unknown" and found.unknown_since is not None:
         payments.ask([found], as_of=as_of)
         found.refresh_from_db()
@@ -200,7 +200,7 @@ def confirm(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
     """Off to the bank, which asks the customer whether it is them."""
     found = _own(seat, attempt_id)
     back = f"{settings.SITE_URL}{reverse('attempt-confirmed', args=[seat.account.pk, found.pk])}"
-    as_of = timezone.now()
+    as_of = clock.now()
     return redirect(payments.begin_authentication(found, return_url=back, as_of=as_of))
 
 
@@ -209,7 +209,7 @@ def confirm(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
 def confirmed(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
     """Back from the bank. What it says is not read from the address, but asked of the provider."""
     found = _own(seat, attempt_id)
-    payments.ask([found], as_of=timezone.now())
+    payments.ask([found], as_of=clock.now())
     return redirect("attempt", seat.account.pk, found.pk)
 
 

@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from accounts import clock
 from billing.models import CloseRun, Step
 from billing.reports.progress import with_reason
 from billing.views.csv_files import csv_stream
@@ -55,7 +55,7 @@ def listed(request: HttpRequest, run_id: int) -> HttpResponse:
         "more": urlencode(more) if more else "",
         "query": urlencode(chosen),
         "in_the_admin": _admin_url(run, chosen),
-        "as_of": _instant(timezone.now()),
+        "as_of": _instant(clock.now()),
     }
     return render(request, "billing/run_steps.html", context)
 

@@ -11,9 +11,9 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
 from billing import guard, periods
 from billing.close import runs
@@ -60,7 +60,7 @@ def listed(request: HttpRequest) -> HttpResponse:
 
 def _coming(entity: BillingEntity) -> dict[str, Any]:
     """The month that is closed next: nobody has started it, or could."""
-    as_of = timezone.now()
+    as_of = clock.now()
     zones = runs.zones(entity)
     over = periods.latest_month_over(as_of, zones)
     is_over = not CloseRun.objects.filter(entity=entity, month=over).exists()
@@ -111,7 +111,7 @@ def _summary(run: CloseRun) -> dict[str, Any]:
 def detail(request: HttpRequest, run_id: int) -> HttpResponse:
     """One run as it stands now; run.js keeps it up to date."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-    sight = progress.current(run, as_of=timezone.now())
+    sight = progress.current(run, as_of=clock.now())
     so_far = sight.seen
     as_of = datetime.fromisoformat(so_far["as_of"])
     context = {
@@ -328,7 +328,7 @@ def changes(request: HttpRequest, run_id: int) -> HttpResponse:
         "acts": _acts(run),
         "page": page,
         "decisions": [_decision(decision) for decision in page],
-        "as_of": _instant(timezone.now()),
+        "as_of": _instant(clock.now()),
     }
     return render(request, "billing/run_changes.html", context)
 
@@ -405,7 +405,7 @@ def report_csv(request: HttpRequest, run_id: int) -> HttpResponse:
 def report_json(request: HttpRequest, run_id: int) -> HttpResponse:
     """The finance answer and what was invoiced by account and product, as JSON."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-    answer = finance.answer(run, as_of=timezone.now())
+    answer = finance.answer(run, as_of=clock.now())
     return JsonResponse({**answer, "lines": _invoiced(run)})
 
 
@@ -423,7 +423,7 @@ def _invoiced(run: CloseRun) -> list[dict[str, Any]]:
 @staff_only(START)
 def start(request: HttpRequest) -> HttpResponse:
     """Ask which month; show what that means; start it, once."""
-    as_of = timezone.now()
+    as_of = clock.now()
     form = StartCloseForm(request.POST if request.method == "POST" else None, as_of=as_of)
     if not form.is_valid():
         return render(request, "billing/run_start.html", {"tab": "runs", "form": form})

@@ -3,10 +3,10 @@
 import logging
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from accounts import clock
 from billing import gateways, inbound
 
 logger = logging.getLogger(__name__)
@@ -40,5 +40,5 @@ def receive(request: HttpRequest, gateway: str) -> HttpResponse:
     except gateways.Misconfigured:
         logger.exception("cannot check a webhook of %s", gateway)
         return HttpResponse("come back later\n", status=503, content_type="text/plain")
-    inbound.receive(gateway=gateway, hints=hints, body=request.body, as_of=timezone.now())
+    inbound.receive(gateway=gateway, hints=hints, body=request.body, as_of=clock.now())
     return HttpResponse("ok\n", content_type="text/plain")

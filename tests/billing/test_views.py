@@ -9,12 +9,12 @@ from decimal import Decimal
 from functools import partial
 
 import pytest
-import time_machine
 from django.contrib.auth.models import Group
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
+from accounts import clock
 from accounts.models import BillingEntity, Hold, PaymentMethod
 from billing import credits, executors, payments
 from billing.admin import groups
@@ -994,23 +994,23 @@ class TestListOfRuns:
             ("2018-10-31 23:00", "over since 1 October 2018, 00:00 (UTC)"),
         ],
     )
-    def test_says_which_month_is_not_started_yet(self, now, said):
+    def test_says_which_month_is_not_started_yet(self, now, said, monkeypatch):
         AccountFactory()
         finance = staff("Finance")
 
-        with time_machine.travel(f"{now}+00:00", tick=False):
-            finance.force_login(UserFactory(is_staff=True, is_superuser=True))
-            page = text(finance.get("/runs/"))
+        monkeypatch.setattr(clock, "now", lambda: datetime.fromisoformat(f"{now}+00:00"))
+        finance.force_login(UserFactory(is_staff=True, is_superuser=True))
+        page = text(finance.get("/runs/"))
 
         assert said in page
 
-    def test_of_the_month_that_goes_on_says_when_it_is_over(self):
+    def test_of_the_month_that_goes_on_says_when_it_is_over(self, monkeypatch):
         start_run()
         nobody = text(staff(is_superuser=True).get("/runs/"))
         AccountFactory()
 
-        with time_machine.travel("2018-11-02 09:00+00:00", tick=False):
-            page = text(staff(is_superuser=True).get("/runs/"))
+        monkeypatch.setattr(clock, "now", lambda: datetime(2018, 11, 2, 9, tzinfo=UTC))
+        page = text(staff(is_superuser=True).get("/runs/"))
 
         assert "no account, nothing to close." in nobody
         assert "November 2018" in page

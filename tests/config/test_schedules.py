@@ -3,7 +3,9 @@
 from datetime import datetime, timedelta
 from io import StringIO
 
+import django_q.scheduler
 import pytest
+import time_machine
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.utils import timezone
@@ -12,7 +14,7 @@ from django_q.models import OrmQ, Schedule
 from django_q.scheduler import scheduler
 
 from config import schedules
-from config.cluster import SCHEDULES, SkipLockedBroker
+from config.cluster import SCHEDULES, SkipLockedBroker, schedule_by_the_databases_clock
 from config.schedules import Entry
 
 pytestmark = pytest.mark.django_db
@@ -126,6 +128,25 @@ class TestFiring:
         assert OrmQ.objects.count() == len(schedules.SCHEDULES)
         assert Schedule.objects.get(name="start due closes").next_run.minute == 7
         assert not Schedule.objects.filter(next_run__lt=timezone.now()).exists()
+
+    @pytest.mark.parametrize("hours", [1, -1])
+    def test_goes_by_the_database_s_clock_however_wrong_the_host_s_is(
+        self, monkeypatch: pytest.MonkeyPatch, hours: int
+    ) -> None:
+        for name in ("timezone", "localtime"):
+            monkeypatch.setattr(django_q.scheduler, name, getattr(django_q.scheduler, name))
+        schedule_by_the_databases_clock()
+        schedules.sync()
+        due = Schedule.objects.earliest("pk")
+        Schedule.objects.update(next_run=timezone.now() + timedelta(minutes=30))
+        Schedule.objects.filter(pk=due.pk).update(next_run=timezone.now() - timedelta(seconds=1))
+
+        with time_machine.travel(timezone.now() + timedelta(hours=hours)):
+            scheduler(broker=SkipLockedBroker(SCHEDULES))
+
+        assert [row.task["func"] for row in OrmQ.objects.all()] == [due.func]
+        due.refresh_from_db()
+        assert timezone.now() < due.next_run <= timezone.now() + timedelta(minutes=due.minutes)
 
     def test_sees_the_name_that_our_clusters_bear(self) -> None:
         assert schedules.CLUSTER == Conf.CLUSTER_NAME == Conf.PREFIX

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.utils import timezone
 
+from accounts import clock
 from billing import books, progress
 from billing.books import Finding
 from billing.management import tables
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        as_of = timezone.now()
+        as_of = clock.now()
         try:
             chosen = books.promises(options["only"])
             with progress.bar("check_books", total=len(chosen), unit="checks") as bar:

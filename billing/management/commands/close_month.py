@@ -8,8 +8,8 @@ from datetime import date
 from typing import Any, Self
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
+from accounts import clock
 from accounts.models import BillingEntity
 from billing import metering, progress
 from billing.close import attendance, rehearsal, runs
@@ -60,7 +60,7 @@ class Command(BaseCommand):
             shown = _Shown(bar)
             attendance.attend(
                 run,
-                clock=timezone.now,
+                clock=clock.now,
                 on_sight=shown.sight,
                 stopped=lambda: stop.asked,
                 work=not options["watch"],
@@ -83,7 +83,7 @@ class Command(BaseCommand):
                 entity=entity,
                 month=month,
                 started_by="close_month",
-                as_of=timezone.now(),
+                as_of=clock.now(),
                 when_balance_changed=policy or CloseRun.ChangedBalance.CHARGE_DUE_NOW,
             )
         except (runs.NotOverYet, metering.EventsWithoutPeriod) as error:
@@ -99,7 +99,7 @@ class Command(BaseCommand):
         total = len(runs.accounts_to_close(entity))
         with progress.bar("Rehearsing", total=total, unit="accounts") as bar:
             result = rehearsal.rehearse(
-                entity=entity, month=month, as_of=timezone.now(), on_progress=bar.advance
+                entity=entity, month=month, as_of=clock.now(), on_progress=bar.advance
             )
         if as_json:
             self.stdout.write(json.dumps(result, indent=2))
@@ -114,7 +114,7 @@ class Command(BaseCommand):
             )
 
     def _tell(self, run: CloseRun, *, is_new: bool, seconds: float, as_json: bool) -> None:
-        told = progress_report.of(run, as_of=timezone.now())
+        told = progress_report.of(run, as_of=clock.now())
         if as_json:
             self.stdout.write(
                 json.dumps({**told, "resumed": not is_new, "seconds": round(seconds, 1)}, indent=2)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
+from accounts import clock
 from billing.management import tables
 from billing.management.commands.close_month import find_entity, read_month
 from billing.models import CloseRun
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             columns = [*options["by"].split(","), *lines.COLUMNS]
             self._print(rows, rows, columns, options)
         else:
-            answer = finance.answer(run, as_of=timezone.now())
+            answer = finance.answer(run, as_of=clock.now())
             self._print(answer, answer["currencies"], finance.COLUMNS, options)
             if not options["json"] and not options["csv"]:
                 self.stdout.write(f"as of {answer['as_of']}")

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.db import connection
-from django.utils import timezone
 
+from accounts import clock
 from billing import executors, reconciliation
 from billing.close import runs, sweeper
 
@@ -42,12 +42,12 @@ class Command(BaseCommand):
     def handle(self, *, every: float | None, younger_than: float | None, **_: Any) -> None:
         if younger_than is not None:
             sys.exit(self._tell_of_the_last(younger_than))
-        failed = not self._sweep(as_of=timezone.now())
+        failed = not self._sweep(as_of=clock.now())
         while every is not None:
             time.sleep(every)
             # A database that was restarted is met with a new connection.
             connection.close_if_unusable_or_obsolete()
-            self._sweep(as_of=timezone.now())
+            self._sweep(as_of=clock.now())
         sys.exit(int(failed))
 
     def _sweep(self, *, as_of: datetime) -> bool:

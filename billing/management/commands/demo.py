@@ -15,8 +15,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
+from accounts import clock
 from accounts.models import Account, BillingEntity
 from billing import progress
 from billing.close import attendance, runs
@@ -76,7 +76,7 @@ class Command(BaseCommand):
             imported = import_usage(
                 path=usage,
                 form=FORMATS["csv"],
-                as_of=timezone.now(),
+                as_of=clock.now(),
                 rejects_path=_folder() / "usage.rejects.csv",
                 strict=True,
                 watch=Watch(on_bytes=bar.advance),
@@ -112,7 +112,7 @@ class Command(BaseCommand):
     def _close(self) -> CloseRun:
         entity = BillingEntity.objects.get()
         run, _ = runs.start(
-            entity=entity, month=provider.MONTH, started_by="demo", as_of=timezone.now()
+            entity=entity, month=provider.MONTH, started_by="demo", as_of=clock.now()
         )
         deeds = meddling.plan(run)
         shown = 0
@@ -124,10 +124,10 @@ class Command(BaseCommand):
                 nonlocal shown
                 bar.advance(sight.ended - shown)
                 shown = sight.ended
-                meddling.meddle(run, deeds, as_of=timezone.now())
+                meddling.meddle(run, deeds, as_of=clock.now())
 
             attendance.attend(
-                run, clock=timezone.now, on_sight=on_sight, stopped=lambda: False, work=False
+                run, clock=clock.now, on_sight=on_sight, stopped=lambda: False, work=False
             )
         return run
 
@@ -140,7 +140,7 @@ class Command(BaseCommand):
     # --- after
 
     def _tell(self, run: CloseRun) -> bool:
-        told = progress_report.of(run, as_of=timezone.now())
+        told = progress_report.of(run, as_of=clock.now())
         self.stdout.write(f"\nDid we collect the money yet? {run}, as of {told['as_of']}")
         self.stdout.write(tables.text(told["answer"]["currencies"], none="Nobody was invoiced."))
         self.stdout.write("\nSteps by outcome")

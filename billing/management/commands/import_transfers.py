@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
+from accounts import clock
 from billing import transfers
 from billing.imports.refusals import FileRefused
 from billing.models import IncomingTransfer
@@ -30,7 +30,7 @@ class Command(BaseCommand):
 
     def handle(self, *, file: Path, as_json: bool, **_: Any) -> None:
         try:
-            imported = transfers.import_statement(file, as_of=timezone.now())
+            imported = transfers.import_statement(file, as_of=clock.now())
         except FileRefused as refused:
             raise CommandError(str(refused)) from refused
         if as_json:

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
+from accounts import clock
 from billing import imports, progress
 from billing.imports import price_book
 from billing.imports.price_book import PriceBook, StoredPrices
@@ -77,7 +77,7 @@ class Command(BaseCommand):
                 imported = imports.import_usage(
                     path=file,
                     form=imports.FORMATS[form],
-                    as_of=timezone.now(),
+                    as_of=clock.now(),
                     rejects_path=rejects or Path(f"{file.name}.rejects.csv"),
                     book=book,
                     strict=strict,

@@ -9,8 +9,8 @@ from datetime import time as clock_time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
+from accounts import clock
 from billing import gateways, progress, reconciliation
 from billing.management import tables
 from billing.models import Reconciliation, ReconciliationBreak
@@ -42,7 +42,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         names = [options["gateway"]] if options["gateway"] else gateways.names()
         finished = [self._reconcile(name, options["since"]) for name in names]
-        reconciliation.reopen_paused(as_of=timezone.now())
+        reconciliation.reopen_paused(as_of=clock.now())
         breaks = list(
             ReconciliationBreak.objects.filter(
                 gateway__in=names, state=ReconciliationBreak.State.OPEN
@@ -59,7 +59,7 @@ class Command(BaseCommand):
         with progress.bar(f"Reconciling {name}", unit="objects") as bar:
             while True:
                 one = reconciliation.start(
-                    gateway=name, started_by=STARTED_BY, as_of=timezone.now(), since=since
+                    gateway=name, started_by=STARTED_BY, as_of=clock.now(), since=since
                 )
                 self._finish(one, bar)
                 # One that was running already may not go back as far as was asked for.
@@ -69,7 +69,7 @@ class Command(BaseCommand):
     def _finish(self, one: Reconciliation, bar: progress.Bar) -> None:
         while not one.is_finished:
             try:
-                reconciliation.work(one, as_of=timezone.now(), on_progress=bar.advance)
+                reconciliation.work(one, as_of=clock.now(), on_progress=bar.advance)
             except reconciliation.BeingWorkedOn:
                 bar.say(f"Another process is reconciling {one.gateway}")
                 time.sleep(LOOK_AGAIN_SECONDS)

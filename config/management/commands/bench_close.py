@@ -12,8 +12,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
-from django.utils import timezone
 
+from accounts import clock
 from billing import periods
 from billing.management import tables
 from config.bench import building, closing, scratch, stepping
@@ -90,11 +90,11 @@ class Command(BaseCommand):
         self.stdout.write("ready")
         self.stdout.flush()
         sys.stdin.readline()
-        self.stdout.write(json.dumps(stepping.work(kind, clock=timezone.now)))
+        self.stdout.write(json.dumps(stepping.work(kind, clock=clock.now)))
 
     def _measure(self, options: dict[str, Any]) -> None:
         call_command("migrate", verbosity=0)
-        as_of = timezone.now()
+        as_of = clock.now()
         month = periods.latest_month_over(as_of, building.ZONES)
         products = building.build_catalogue(
             since=periods.starts_at(month, "UTC").replace(year=2000)
@@ -105,7 +105,7 @@ class Command(BaseCommand):
                 slug, accounts=accounts, month=month, products=products, as_of=as_of, say=self._say
             )
 
-        common: dict[str, Any] = {"month": month, "clock": timezone.now}
+        common: dict[str, Any] = {"month": month, "clock": clock.now}
         document: dict[str, Any] = {**self._circumstances(options), "steps": {}}
         if sample := options["steps"]:
             document["steps"] = stepping.measure_steps(

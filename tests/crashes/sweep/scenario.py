@@ -99,7 +99,7 @@ class World:
         """This will point the process at this world's files and clock."""
         settings.SANDBOX_BOOK = self.folder / "book.sqlite3"
         settings.MAIL_SINK = self.folder / "mail.jsonl"
-        tasks.timezone = SimpleNamespace(now=self.clock.now)
+        tasks.clock = SimpleNamespace(now=self.clock.now)
         boundaries.hooks[:] = [self._meanwhile]
 
     def _meanwhile(self, call: str, account: str) -> None:
