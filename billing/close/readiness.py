@@ -17,7 +17,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count
 
 from billing import executors, guard
-from billing.close import pipeline
+from billing.close import claiming, pipeline
 from billing.doorbell import LANES
 from billing.models import CloseRun, Step
 from notifications import lanes
@@ -30,27 +30,28 @@ SWEEP_IS_LATE_SECONDS = 180
 # still. A long queue alone is only work: a provider that takes 100 a second needs hours for a million.
 STANDS_STILL_SECONDS = 300
 
-# The oldest step that is due, by kind: the first of each priority in the index `steps_to_claim`, found
-# without reading those behind it, however many they are.
-OLDEST = """
-WITH RECURSIVE heads (kind, priority) AS (
-    SELECT k.kind, (SELECT max(s.priority) FROM billing_step s
-                     WHERE s.kind = k.kind AND s.state IN ('READY', 'UNKNOWN'))
-      FROM unnest(%s) AS k (kind)
-    UNION ALL
-    SELECT h.kind, (SELECT max(s.priority) FROM billing_step s
-                     WHERE s.kind = h.kind AND s.state IN ('READY', 'UNKNOWN')
-                       AND s.priority < h.priority)
-      FROM heads h WHERE h.priority IS NOT NULL
-)
-SELECT h.kind, extract(epoch FROM now() - min(oldest.run_at))
-  FROM heads h
+# The oldest step that is due, by kind: among the first thousand in each line (claiming.py), found by the index
+# `steps_to_claim` without reading those behind them, however many they are. Those with less priority may
+# stand behind more than a thousand, and be older; they are seen when it comes to them.
+OLDEST = f"""
+SELECT k.kind, extract(epoch FROM now() - min(first.run_at))
+  FROM unnest(%s) AS k (kind)
+ CROSS JOIN billing_closerun r
  CROSS JOIN LATERAL (
-       SELECT min(s.run_at) AS run_at FROM billing_step s
-        WHERE s.kind = h.kind AND s.priority = h.priority AND s.state IN ('READY', 'UNKNOWN')
-          AND s.run_at <= now()) AS oldest
- WHERE oldest.run_at IS NOT NULL
- GROUP BY h.kind
+       WITH RECURSIVE each (provider) AS (
+           SELECT min(provider) FROM billing_step
+            WHERE run_id = r.id AND kind = k.kind AND state IN ('READY', 'UNKNOWN')
+           UNION ALL
+           SELECT (SELECT min(s.provider) FROM billing_step s
+                    WHERE s.run_id = r.id AND s.kind = k.kind AND s.state IN ('READY', 'UNKNOWN')
+                      AND s.provider > each.provider)
+             FROM each WHERE each.provider IS NOT NULL)
+       SELECT provider FROM each WHERE provider IS NOT NULL) p
+ CROSS JOIN LATERAL (
+       SELECT run_at FROM billing_step
+        WHERE run_id = r.id AND kind = k.kind AND provider = p.provider AND {claiming.DUE}
+        ORDER BY {claiming.IN_LINE} LIMIT 1000) first
+ WHERE r.state = 'RUNNING' GROUP BY k.kind
 """
 # When a step of a kind last ended; a row for each process that works on a run that goes on.
 LAST_ENDED = """
