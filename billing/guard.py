@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 from django.db.models import Max
 
-from billing import gateways
+from billing import gateways, traffic
 from billing.gateways import Misconfigured, Observation
 from billing.models import GatewayGuard, PaymentAttempt, ReconciliationBreak
 
@@ -119,8 +119,9 @@ def watch(names: Iterable[str]) -> dict[str, str]:
 
 
 def watch_all() -> dict[str, str]:
-    """This will look at every gateway that was ever charged through; see `watch`."""
-    return watch(GatewayGuard.objects.values_list("gateway", flat=True))
+    """This will look at every gateway that was ever charged through, unless nobody may call it now; see `watch`."""
+    names = set(GatewayGuard.objects.values_list("gateway", flat=True))
+    return watch(names - set(traffic.shut(names)))
 
 
 def shut(names: Iterable[str]) -> dict[str, str]:
@@ -169,13 +170,15 @@ def _look(name: str) -> str:
     if standing is not None and standing.is_fresh:
         return ""
     try:
-        unknown = _unknown(name, gateways.get(name).newest())
+        newest = gateways.get(name).newest()
     except Misconfigured:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
+        traffic.note([(name, error)])
         logger.warning("%s: %s: %r", name, NO_ANSWER, error)
         return "" if standing is not None and standing.will_do else NO_ANSWER
-    if unknown:
+    traffic.note([(name, newest)])
+    if unknown := _unknown(name, newest):
         because = UNKNOWN_OBJECT.format(refs=", ".join(seen.ref for seen in unknown))[:300]
         _close(name, because)
         return because

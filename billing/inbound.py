@@ -25,6 +25,7 @@ from billing import (
     payment_methods,
     payments,
     refunds,
+    traffic,
 )
 from billing.gateways import (
     About,
@@ -106,10 +107,10 @@ def process_due(*, as_of: datetime, limit: int = 100) -> int:
 @transaction.atomic(durable=True)
 def _claim(*, as_of: datetime, limit: int) -> list[ProviderEvent]:
     """Move their time ahead, so that one process at a time works on an event."""
+    due = ProviderEvent.objects.filter(next_try_at__lte=as_of).order_by("next_try_at", "pk")
+    begun = traffic.let_begin(due, limit=limit, is_read=True)
     claimed = list(
-        ProviderEvent.objects.select_for_update(skip_locked=True)
-        .filter(next_try_at__lte=as_of)
-        .order_by("next_try_at", "pk")[:limit]
+        due.select_for_update(skip_locked=True).filter(pk__in=[event.pk for event in begun])
     )
     ProviderEvent.objects.filter(pk__in=[event.pk for event in claimed]).update(
         next_try_at=as_of + WORK_WINDOW
@@ -133,7 +134,9 @@ def _ask(events: Sequence[ProviderEvent]) -> dict[Question, Answer]:
         "a network call with a transaction open"
     )
     with ThreadPoolExecutor(max_workers=min(CALLS_AT_ONCE, len(questions))) as pool:
-        return dict(zip(questions, pool.map(_answer, questions), strict=True))
+        answers = dict(zip(questions, pool.map(_answer, questions), strict=True))
+    traffic.note((question[0], answer) for question, answer in answers.items())
+    return answers
 
 
 def _answer(question: Question) -> Answer:

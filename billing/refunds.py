@@ -33,6 +33,7 @@ from billing import (
     locks,
     messages,
     reversals,
+    traffic,
 )
 from billing.gateways import RefundSeen, RefundStatus
 from billing.models import CreditGrant, Decision, Payment, PaymentAttempt, Refund
@@ -190,10 +191,11 @@ def learn(gateway: str, seen: RefundSeen, *, as_of: datetime) -> bool:
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """This will take on the refunds whose time has come: crashed, unknown, on their way, or just sent."""
     waiting = [paused.gateway for paused in guard.paused()]
-    due = list(
+    due = traffic.let_begin(
         Refund.objects.filter(next_action_at__lte=as_of)
         .exclude(gateway__in=waiting)
-        .order_by("next_action_at", "pk")[:limit]
+        .order_by("next_action_at", "pk"),
+        limit=limit,
     )
     if not due:
         return 0
@@ -332,9 +334,13 @@ def _drive(current: Refund, *, as_of: datetime) -> None:
             seen = gateway.refund(_spec(current), key=_key(current))
             apply_provider_state(current.pk, seen, as_of=as_of)
     except gateways.RefundRefused as refused:
+        traffic.note([(current.gateway, refused)])
         _refuse(current.pk, because=f"refused: {refused}", as_of=as_of)
     except Exception as error:  # noqa: BLE001 - whatever a provider call raises, the outcome is unknown
+        traffic.note([(current.gateway, error)])
         _note_unknown(current.pk, error, as_of=as_of)
+    else:
+        traffic.note([(current.gateway, "it was read")])
 
 
 def _look(current: Refund) -> Iterable[RefundSeen]:

@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import decisions, dunning, guard, ledger, locks, payments
+from billing import decisions, dunning, guard, ledger, locks, payments, traffic
 from billing.ledger import Standing
 from billing.models import Decision, DeclineClass, DunningCase, Invoice, PaymentAttempt
 
@@ -33,7 +33,9 @@ def retry_due(*, as_of: datetime, limit: int = 50) -> int:
     Returns how many cases it worked on.
     """
     retried, ended = 0, 0
-    if ids := _accounts(_to_try(as_of).order_by("next_try_at", "pk"), limit):
+    due = _to_try(as_of).annotate(gateway=traffic.gateway_of("account"))
+    begun = traffic.let_begin(due.order_by("next_try_at", "pk"), limit=limit)
+    if ids := [case.account_id for case in begun]:
         claimed = _claim(ids, as_of=as_of)
         requests = [payments.Request(pk, PaymentAttempt.Kind.RETRY) for pk in claimed]
         _note(payments.collect_all(requests, as_of=as_of), as_of=as_of)
@@ -133,8 +135,10 @@ def _end(case: DunningCase, standing: Standing) -> None:
         standing.in_flight_minor
         or (gateway and guard.shut([gateway]))
         or pauses.because_of([case.account_id])
+        or traffic.nobody_can_pay([case.account_id])
     ):
-        # It may have paid, or even has, and our database has lost it; or it is not charged at all.
+        # It may have paid, or even has, and our database has lost it; it is not charged at all; or nobody
+        # could pay now, which is not its fault.
         _put_off(case, standing.as_of + LOOK_AGAIN_AFTER)
     elif case.decline_class == DeclineClass.OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"

@@ -1,8 +1,10 @@
 """What every test has: its own sandbox book, and no sleep in the sandbox."""
 
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings as django_settings
@@ -13,6 +15,7 @@ from billing.fakedebit import DirectDebit
 from billing.gateways.sandbox import SandboxGateway
 from billing.reports import progress
 from config.locale_catalogs import compile_catalogs
+from notifications.lanes import clock
 from tests.emptying import empty_tables, may_empty
 from tests.provider import Provider
 from tests.stripe_provider import SECRET, StripeProvider, start_provider
@@ -41,6 +44,13 @@ def _own_places(settings, tmp_path):
 def _runs_are_counted_for_each_page(monkeypatch):
     """However slow the machine is: what a page shows goes by the rows, not by the clock."""
     monkeypatch.setattr(progress, "QUICK_MS", 3_600_000)
+
+
+@pytest.fixture
+def hours_pass_in_lanes(monkeypatch) -> None:
+    """Whenever a lane looks at its clock another hour is over: who was to wait has waited."""
+    began_at, looks = datetime(2018, 11, 2, tzinfo=UTC), itertools.count()
+    monkeypatch.setattr(clock, "now", lambda: began_at + timedelta(hours=next(looks)))
 
 
 @pytest.fixture

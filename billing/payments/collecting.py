@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from billing import gateways, guard, log_context
+from billing import gateways, guard, log_context, traffic
 from billing.charge_protocol import State
 from billing.models import PaymentAttempt
 from billing.payments import calls, claiming, reserving
@@ -48,7 +48,8 @@ class Collector(Flow):
 
         :raises Exception: whatever goes wrong with one of them. Then nothing is reserved.
         """
-        stopped = guard.watch(reserving.gateways_of(requests))
+        shut = traffic.not_admitted(reserving.gateways_of([r for r in requests if r.is_a_persons]))
+        stopped = shut | guard.watch(set(reserving.gateways_of(requests)) - set(shut))
         return reserving.reserve(requests, stopped, as_of=self.clock())
 
     def claim(self, attempts: Sequence[PaymentAttempt]) -> list[PaymentAttempt]:
@@ -125,12 +126,12 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
     # What waits for its gateway to open must not keep the others from their turn.
     waiting = [paused.gateway for paused in guard.paused()]
-    due = list(
+    due = (
         PaymentAttempt.objects.filter(next_action_at__lte=as_of)
         .exclude(gateway__in=waiting)
-        .order_by("next_action_at", "pk")[:limit]
+        .order_by("next_action_at", "pk")
     )
-    driven = drive(due, as_of=as_of)
+    driven = drive(traffic.let_begin(due, limit=limit), as_of=as_of)
     _collect_the_rest(driven, as_of=as_of)
     return len(driven)
 

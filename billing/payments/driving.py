@@ -8,7 +8,7 @@ holds up no more than the calls that wait for it, and the database has one threa
 
 import logging
 import uuid
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -18,14 +18,13 @@ from typing import Self
 
 from django.db import transaction
 
-from billing import charge_protocol, gateways, locks
+from billing import charge_protocol, gateways, locks, traffic
 from billing.charge_protocol import Move, State
 from billing.faults import is_the_databases_fault
 from billing.gateways import Observation, Status
 from billing.models import PaymentAttempt
 from billing.payments import calls, claiming, rechecking, settling, windows, writing
 from billing.payments.calls import Answer, Ask, TooLate
-from notifications import lanes
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +173,7 @@ class Flow:
     # --- what has come back
 
     def _write_down(self, answers: Mapping[PaymentAttempt, Answer]) -> None:
-        _tell_lanes(answers)
+        traffic.note((attempt.gateway, answer) for attempt, answer in answers.items())
         prepared, settled = {}, {}
         for attempt, answer in answers.items():
             if isinstance(answer, TooLate):
@@ -258,23 +257,6 @@ class Flow:
         del self._send_before[attempt]
         self._fresh.discard(attempt)
         self._at_rest.append(attempt)
-
-
-def _tell_lanes(answers: Mapping[PaymentAttempt, Answer]) -> None:
-    """How the calls went, by provider: a lane slows down, or shuts, by that."""
-    by_provider: dict[str, list[Answer]] = defaultdict(list)
-    for attempt, answer in answers.items():
-        by_provider[attempt.gateway].append(answer)
-    for provider, came in by_provider.items():
-        said_something = [a for a in came if isinstance(a, Observation | gateways.Misconfigured)]
-        slow_down = [a.retry_after_seconds for a in came if isinstance(a, gateways.RateLimited)]
-        unsent = [a for a in came if isinstance(a, TooLate)]
-        lanes.note_answers(
-            provider,
-            answered=len(said_something),
-            unanswered=len(came) - len(said_something) - len(slow_down) - len(unsent),
-            throttled_for=max(slow_down, default=None),
-        )
 
 
 # --- what a call says

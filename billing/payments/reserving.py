@@ -33,6 +33,11 @@ class Request:
     run_id: int | None = None
     only_if_due_minor: int | None = None
 
+    @property
+    def is_a_persons(self) -> bool:
+        """Whether a person waits for it: their own payment, or support's."""
+        return self.run_id is None and self.kind != PaymentAttempt.Kind.RETRY
+
 
 @dataclass
 class Collected:

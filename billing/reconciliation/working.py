@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Min, Q
 from django.db.models.functions import Now
 
-from billing import doorbell, gateways, guard
+from billing import doorbell, gateways, guard, traffic
 from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
 from billing.reconciliation import aftermath, breaks, finding, listing, payouts
 
@@ -107,10 +107,12 @@ def work(
     try:
         for done in _batches(reconciliation, as_of=as_of):
             on_progress(done)
+            traffic.note([(reconciliation.gateway, done)])
             _extend(reconciliation)
             if until():
                 return False
     except Exception as error:
+        traffic.note([(reconciliation.gateway, error)])
         Reconciliation.objects.filter(pk=reconciliation.pk).update(
             error=f"{type(error).__name__}: {error}"[:300]
         )
@@ -131,6 +133,8 @@ def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
     for reconciliation in waiting():
         if until():
             return True
+        if not traffic.may_ask(reconciliation.gateway):
+            continue
         try:
             if not work(reconciliation, as_of=as_of, until=until):
                 return True
@@ -197,7 +201,7 @@ def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False)
     for paused in guard.paused():
         if paused.gateway not in gateways.names():
             continue
-        if not _is_listed(paused):
+        if not _is_listed(paused) and traffic.may_ask(paused.gateway):
             running = _begin(
                 paused.gateway,
                 paused.list_from,

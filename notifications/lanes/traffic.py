@@ -51,6 +51,8 @@ class Grant:
     wait_seconds: float = 0.0
     # The one piece by which an open breaker asks whether the provider is back.
     is_probe: bool = False
+    # It took no tokens.
+    is_free: bool = False
 
 
 class AlreadyPaused(Exception):
@@ -64,20 +66,27 @@ class NotPaused(Exception):
 # --- before the call
 
 
-def grant(provider: str, *, wanted: int, in_flight: Callable[[], int] | None = None) -> Grant:
+def grant(
+    provider: str,
+    *,
+    wanted: int,
+    in_flight: Callable[[], int] | None = None,
+    is_read: bool = False,
+) -> Grant:
     """
     This will say how many of `wanted` pieces of waiting work may be begun now, and take their tokens.
 
     Call it in the transaction that claims them, and claim no more: the lane's row stays locked until then,
     so that what `in_flight` counts (the leases of this lane that are alive) is true. Without a limit and
-    with nothing amiss no row is locked.
+    with nothing amiss no row is locked. `is_read`: the work asks and moves nothing, as after a webhook; it
+    takes tokens only while the lane is slowed, since providers count what is written.
     """
     lane = _lane(provider)
     if _is_free(lane):
-        return Grant(provider=provider, count=wanted)
+        return Grant(provider=provider, count=wanted, is_free=True)
     with transaction.atomic():
         lane, at = _locked(lane)
-        granted = _granted(lane, wanted, in_flight, at)
+        granted = _granted(lane, wanted, in_flight, at, is_read=is_read)
         lane.save()
     return granted
 
@@ -94,7 +103,14 @@ def _is_free(lane: Lane) -> bool:
     )
 
 
-def _granted(lane: Lane, wanted: int, in_flight: Callable[[], int] | None, at: datetime) -> Grant:
+def _granted(
+    lane: Lane,
+    wanted: int,
+    in_flight: Callable[[], int] | None,
+    at: datetime,
+    *,
+    is_read: bool,
+) -> Grant:
     if because := _paused(lane):
         return Grant(provider=lane.provider, count=0, because=because)
     if lane.opened_at is not None:
@@ -103,6 +119,8 @@ def _granted(lane: Lane, wanted: int, in_flight: Callable[[], int] | None, at: d
         return _wait(lane, SLOW_DOWN, lane.throttled_until, at)
     lane.throttled_until = None
     bucket.refill(lane, at)
+    if is_read and lane.slowed_rate is None:
+        return Grant(provider=lane.provider, count=wanted, is_free=True)
     room = wanted
     if lane.cap is not None and in_flight is not None:
         room = min(wanted, lane.cap - in_flight())
@@ -147,7 +165,7 @@ def _spend(lane: Lane, count: int, at: datetime) -> None:
 def give_back(granted: Grant, *, unused: int) -> None:
     """This will return what was granted and not begun, in the transaction that was to claim it."""
     lane = _lane(granted.provider)
-    if not unused or _is_free(lane):
+    if not unused or granted.is_free or _is_free(lane):
         return
     with transaction.atomic():
         lane, at = _locked(lane)

@@ -32,6 +32,7 @@ from billing.payments import (
     Request,
     calls,
 )
+from notifications.lanes import breaker
 from notifications.models import Message
 from tests.billing.builders import (
     assert_books_balance,
@@ -499,7 +500,9 @@ class TestLostReplies:
         assert attempt.unknown_since == AS_OF
         assert attempt.next_action_at == AS_OF + timedelta(seconds=5)
 
-    def test_is_asked_ever_more_rarely_and_then_hourly(self, provider):
+    def test_is_asked_ever_more_rarely_and_then_hourly(self, provider, monkeypatch):
+        # Nor is it asked more often than its lane lets anybody ask: tests/billing/test_traffic.py.
+        monkeypatch.setattr(breaker, "OPENS_AFTER", 1000)
         account = owing()
         attempt = stuck(account, provider, "submit")
         pauses = []

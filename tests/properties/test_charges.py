@@ -88,7 +88,9 @@ def line(provider, monkeypatch) -> WatchedLine:
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rounds=ROUNDS, card=st.sampled_from(["sandbox_visa", "sandbox_visa", "sandbox_declined"]))
-def test_charged_once_at_most_and_every_attempt_ends(rounds, card, provider, line):
+def test_charged_once_at_most_and_every_attempt_ends(
+    rounds, card, provider, line, hours_pass_in_lanes
+):
     account = owing("12.34", card=card, email="")
     as_of = AS_OF
 

@@ -314,7 +314,7 @@ PATCHES = (
     ),
     Patch(
         "the provider's newest objects are not looked at",
-        (Change(GUARD, "    if unknown:\n", "    if False:\n"),),
+        (Change(GUARD, "    if unknown := _unknown(name, newest):\n", "    if unknown := []:\n"),),
         (
             f"{TEST_GUARD}::test_when_a_newest_object_is_of_no_attempt_of_ours",
             "tests/crashes/test_restore.py::test_before_the_invoices_the_money_is_credit_that_pays_them",

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import dunning, guard, ledger, payments
+from billing import dunning, guard, ledger, payments, traffic
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import DunningCase, Invoice, PaymentAttempt, Step
@@ -16,7 +16,7 @@ lane = "default"
 batch = 200
 touches_the_world = False
 
-# While charging is paused after a restore.
+# While charging is paused after a restore, or the provider does not answer.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 
@@ -35,6 +35,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         ).values_list("account", "gateway")
     )
     stopped = guard.shut(gateways_of_cards.values())
+    cannot_pay = traffic.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
@@ -51,7 +52,13 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:
             yield _decide(
-                chunk, step, standings[pk], on_their_way.get(pk), cases.get(pk), paused.get(pk)
+                chunk,
+                step,
+                standings[pk],
+                on_their_way.get(pk),
+                cases.get(pk),
+                paused.get(pk),
+                cannot_pay.get(pk),
             )
 
 
@@ -62,6 +69,7 @@ def _decide(
     on_its_way: PaymentAttempt | None,
     case: DunningCase | None,
     paused: str | None,
+    cannot_pay: str | None,
 ) -> Outcome:
     if not standing.due_minor:
         changed = step.expected.get("due_minor", 0) > 0
@@ -77,6 +85,10 @@ def _decide(
         return skipped(step, paused, saw=standing.facts)
     if not standing.overdue_minor:
         return _wait_until_due(chunk, step)
+    if cannot_pay is not None:
+        # Their provider is down: nobody is held for that.
+        because = f"nobody can pay now: {cannot_pay}"
+        return later(step, because, run_at=chunk.as_of + LOOK_AGAIN_AFTER)
     try:
         hold = dunning.place_hold(chunk.account_of(step), standing)
     except holds.AlreadyHeld:
