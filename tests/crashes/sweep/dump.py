@@ -18,7 +18,8 @@ APPS = ("accounts", "billing", "notifications")
 # How often something was tried, what went wrong the last time; a body, which says the hour; and which
 # copy of the database it is.
 LEFT_OUT = {
-    "attempts", "tries", "key_generation", "last_error", "body_text", "body_html", "database_identity",
+    "attempts", "tries", "deaths", "fenced", "key_generation", "last_error", "body_text", "body_html",
+    "database_identity",
 }  # fmt: skip
 
 UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
