@@ -16,7 +16,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count
 
-from billing import executors, guard
+from billing import executors, guard, stopping
 from billing.close import claiming, pipeline
 from billing.doorbell import LANES
 from billing.models import CloseRun, Step
@@ -100,6 +100,8 @@ class Readiness:
     paused: list[str]
     # Providers through which nothing begins, and why: paused by hand, or they do not answer.
     shut: dict[str, str]
+    # The order that has workers begin nothing more, in words; empty: there is none.
+    halted: str
     degraded: list[str] = field(default_factory=list)
 
 
@@ -124,6 +126,7 @@ def look() -> Readiness:
                 shut={
                     each.lane.provider: each.why_shut for each in lanes.sights() if each.why_shut
                 },
+                halted="" if (order := stopping.halt()) is None else str(order),
             )
         )
     except Error as error:
@@ -217,7 +220,7 @@ def _with_words(ready: Readiness) -> Readiness:
                 f"lane {name}: no cluster serves it, none has given a sign of life for"
                 f" {executors.SILENT_SECONDS} s"
             )
-        elif lane.stands_still:
+        elif lane.stands_still and not ready.halted:
             since = (
                 "none has ended in this run"
                 if lane.last_ended_seconds is None
@@ -237,5 +240,7 @@ def _with_words(ready: Readiness) -> Readiness:
             f"a lease ran out {ready.overdue_lease_seconds} s ago, and nobody has freed its step"
         )
     words += [f"charging through {gateway} is paused" for gateway in ready.paused]
+    if ready.halted:
+        words.append(ready.halted)
     words += [f"provider {provider}: {why}" for provider, why in ready.shut.items()]
     return ready

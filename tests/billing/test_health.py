@@ -10,7 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Now
 from django.test import Client
 
-from billing import executors, guard
+from billing import executors, guard, stopping
 from billing.close import readiness
 from billing.doorbell import LANES
 from billing.models import Contribution, Executor, GatewayGuard, Step, Sweep
@@ -105,7 +105,7 @@ class TestReady:
         start_close()
         Client().get("/readyz")
 
-        with django_assert_max_num_queries(11):
+        with django_assert_max_num_queries(12):
             Client().get("/readyz")
 
 
@@ -240,6 +240,18 @@ class TestTheRest:
         guard.watch_all()
 
         assert lines()[:2] == ["degraded", "charging through sandbox is paused"]
+
+    def test_says_that_work_is_halted_and_so_why_it_stands_still(self):
+        account_using("1.00")
+        start_close()
+        due_since(LONG_AGO)
+        stopping.order(because="release 1.4", by="ann")
+
+        told = lines()
+
+        assert told[0] == "degraded"
+        assert told[1] == "Halted by ann: release 1.4"
+        assert told[2].startswith("lane default: 1 clusters")
 
     def test_names_providers_through_which_nothing_begins(self):
         lane = Lane.objects.create(provider="smtp", credential="ours")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts.network import CannotRun, require
-from tests.hosts.stage import DATABASE, Stage, last_words, wait_for
+from tests.hosts.stage import DATABASE, PATIENCE_SECONDS, Stage, last_words, wait_for
 
 PROGRAMS = ("ip", "setpriv")
 PACKAGES = "iproute2 util-linux"
@@ -131,7 +131,7 @@ def disturbed(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any]
     events: dict[str, Any] = {}
 
     at(stage, KILL_AT)
-    killed, cut_off, _ = sorted(HOSTS, key=lambda name: worked(stage, name), reverse=True)
+    killed, cut_off, calm = sorted(HOSTS, key=lambda name: worked(stage, name), reverse=True)
     events["killed"], events["killed after steps"] = killed, worked(stage, killed)
     events["processes killed"] = stage.kill(killed)
     say(f"killed: {events['processes killed']} processes of host {killed}")
@@ -154,6 +154,8 @@ def disturbed(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any]
     stage.network.bring_back(cut_off)
     say(f"brought back: host {cut_off}, {events['its sessions were over after seconds']} s later")
     before = worked(stage, cut_off)
+    events["restarted"], events["it stopped within seconds"] = calm, restart(stage, calm)
+    say(f"restarted: host {calm}, as for a deployment")
     finished(stage)
     events["steps of the host that came back"] = worked(stage, cut_off) - before
     events["steps of the host that was added"] = worked(stage, ADDED)
@@ -168,6 +170,17 @@ def disturbed(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any]
 def at(stage: Stage, share: float) -> None:
     """Wait until so much of the charging is done, or all of it."""
     wait_for(lambda: stage.ask(ENDED)[0][0] >= share, f"{share:.0%} of the charges")
+
+
+def restart(stage: Stage, host: str) -> float:
+    """SIGTERM, as systemd says it, and the same again; how long the work in hand took to end."""
+    cluster = stage.of_host[host].pop()
+    told_at = time.monotonic()
+    cluster.terminate()
+    cluster.wait(PATIENCE_SECONDS)
+    took = time.monotonic() - told_at
+    stage.start_cluster(host)
+    return round(took, 1)
 
 
 def hold_a_lock(stage: Stage, host: str) -> None:
