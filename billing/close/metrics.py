@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from billing import executors, guard
+from billing import executors, guard, stopping
 from billing.close import readiness
 from billing.models import CloseRun
 from billing.reports import progress
@@ -70,6 +70,9 @@ def _of_steps(running: Seen, as_of: datetime) -> Iterator[GaugeMetricFamily]:
     speed = _gauge("steps_per_second", "Steps ended, lately", "entity", "month", "kind")
     left = _gauge("run_seconds_left", "Until what can be worked on is done", "entity", "month")
     age = _gauge("run_counted_seconds", "Since its numbers were counted", "entity", "month")
+    trouble = _gauge(
+        "trouble", "Outcomes refused, and workers that died", "entity", "month", "what"
+    )
     for run, seen in running:
         names = _names(run)
         for kind, states in seen["steps"].items():
@@ -79,9 +82,11 @@ def _of_steps(running: Seen, as_of: datetime) -> Iterator[GaugeMetricFamily]:
             speed.add_metric([*names, kind], rate)
         if seen["seconds_left"] is not None:
             left.add_metric(names, seen["seconds_left"])
+        for what, count in seen["trouble"].items():
+            trouble.add_metric([*names, what], count)
         counted_at = datetime.fromisoformat(seen["as_of"])
         age.add_metric(names, max((as_of - counted_at).total_seconds(), 0))
-    yield from (steps, speed, left, age)
+    yield from (steps, speed, left, age, trouble)
 
 
 def _of_money(sights: Seen) -> Iterator[GaugeMetricFamily]:
@@ -145,6 +150,7 @@ def _of_health() -> Iterator[GaugeMetricFamily]:
     )
     if ready.last_sweep_seconds is not None:
         yield _value("last_sweep_seconds", "Since the last sweep", ready.last_sweep_seconds)
+    yield _value("halted", "1: workers begin nothing more", int(stopping.halt() is not None))
     yield _value("gateways_paused", "Gateways that do not charge", len(guard.paused()))
 
 

@@ -180,6 +180,12 @@ class Step(models.Model):
                 name="steps_open",
             ),
             models.Index(fields=["run", "kind", "state"], name="steps_by_outcome"),
+            # For the run's page, which adds them up: few, so it costs the other steps nothing.
+            models.Index(
+                fields=["run"],
+                condition=Q(fenced__gt=0) | Q(deaths__gt=0),
+                name="steps_that_met_trouble",
+            ),
         ]
 
     def __str__(self) -> str:

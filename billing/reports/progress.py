@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Count, Max, Min, Q, QuerySet, Value
+from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
 from billing import executors
@@ -188,6 +188,7 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
         "lanes": seen_lanes,
         "hosts": hosts.worked(run),
         "clusters": who_lives(),
+        "trouble": trouble(run),
         "world_changed": run.decisions.filter(world_changed=True).count(),
         "answer": finance.answer(run, as_of=as_of),
     }
@@ -397,6 +398,14 @@ def who_lives() -> list[dict[str, Any]]:
         for each in executors.seen()
         if each.is_alive
     ]
+
+
+def trouble(run: CloseRun) -> dict[str, int]:
+    """Outcomes that were refused because their lease had run out, and workers that died with a step in hand."""
+    found = run.steps.filter(Q(fenced__gt=0) | Q(deaths__gt=0)).aggregate(
+        fenced=Coalesce(Sum("fenced"), 0), deaths=Coalesce(Sum("deaths"), 0)
+    )
+    return {"fenced": found["fenced"], "deaths": found["deaths"]}
 
 
 def _limits(seen: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
-from billing import guard, periods
+from billing import guard, periods, stopping
 from billing.close import runs
 from billing.forms import StartCloseForm
 from billing.models import (
@@ -48,6 +48,7 @@ def listed(request: HttpRequest) -> HttpResponse:
         "tab": "runs",
         "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
         "may_start": request.user.has_perm(START),
+        "halted": _halted(),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
         "breaks_open": ReconciliationBreak.objects.filter(
@@ -72,6 +73,12 @@ def _coming(entity: BillingEntity) -> dict[str, Any]:
         "is_over": is_over,
         "closes_at": _instant(periods.closes_at(month, zones)),
     }
+
+
+def _halted() -> str:
+    """The order that workers begin nothing more, in words; empty: there is none."""
+    order = stopping.halt()
+    return "" if order is None else f"{order}. Since {_instant(order.ordered_at)}"
 
 
 def _how_far(kept: RunProgress | None) -> dict[str, Any]:
@@ -135,6 +142,8 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "lanes": [_lane(row) for row in so_far["lanes"]],
         "hosts": [_host(row) for row in so_far["hosts"]],
         "clusters": [_cluster(row) for row in so_far["clusters"]],
+        "trouble": so_far["trouble"],
+        "halted": _halted(),
         "changes": so_far["world_changed"],
     }
     response = render(request, "billing/run.html", context)

@@ -46,9 +46,13 @@ class TestMetrics:
         work_once("INVOICE")
         work_once("CHARGE")
 
+        run.steps.filter(kind="CHARGE").update(fenced=1)
+
         told = scraped()
 
         entity = run.entity.slug
+        assert told["trouble", entity, "2018-10", "fenced"] == 2
+        assert told["halted",] == 0
         assert told["steps", entity, "INVOICE", "2018-10", "DONE"] == 2
         assert told["steps", entity, "CHARGE", "2018-10", "UNKNOWN"] == 1
         assert told["money", "EUR", entity, "2018-10", "collected"] == 12.34

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from accounts import clock
 from accounts.models import BillingEntity, Hold, PaymentMethod
-from billing import credits, executors, payments
+from billing import credits, executors, payments, stopping
 from billing.admin import groups
 from billing.close import pipeline, runner, runs
 from billing.gateways import OutcomeUnknown
@@ -840,6 +840,14 @@ class TestRunPage:
         assert "100 a second" in page
         assert '<span class="tag good">Open</span>' in page
         assert "paused by ann@example.com: maintenance" in paused
+        assert "were refused" not in page
+        run.steps.filter(kind="CHARGE").update(fenced=2, deaths=1)
+        stopping.order(because="a release", by="ann@example.com")
+        troubled = " ".join(text(client.get(f"/runs/{run.pk}/")).split())
+        assert "2 outcomes came after their lease had run out, and were refused" in troubled
+        assert "1 time a worker died" in troubled
+        assert "Halted by ann@example.com: a release. Since" in troubled
+        assert "Halted by ann@example.com" in text(client.get("/runs/"))
         assert "as its lane lets it" not in page
         run.steps.filter(kind="CHARGE").update(provider="sandbox", state="READY")
         held_back = text(client.get(f"/runs/{run.pk}/"))
@@ -1060,11 +1068,11 @@ class TestALargeRunsPage:
         client.get(f"/runs/{run.pk}/")
 
         # A small one is counted for each page.
-        with django_assert_max_num_queries(30):
+        with django_assert_max_num_queries(35):
             client.get(f"/runs/{run.pk}/")
         monkeypatch.setattr(progress, "QUICK_MS", -1)
-        # Session, user, permissions, run, and what was counted.
-        with django_assert_max_num_queries(7):
+        # Session, user, permissions, run, what was counted, and whether work is halted.
+        with django_assert_max_num_queries(8):
             client.get(f"/runs/{run.pk}/")
 
 
