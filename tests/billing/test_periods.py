@@ -1,8 +1,13 @@
 """Months, and the instants they begin and end at."""
 
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from billing import periods
 
@@ -55,3 +60,94 @@ class TestWhenAMonthIsOver:
         after = periods.latest_month_over(datetime(2018, 11, 1, 7, 0, tzinfo=UTC), zones)
 
         assert (before, after) == (date(2018, 9, 1), OCTOBER)
+
+
+# Fourteen, and three whose months begin oddly: midnight is missing on 1 October 2017 in Asuncion and comes
+# twice on 1 November 2015 in Havana; Apia had no 30 December 2011.
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "Europe/London",
+    "America/New_York",
+    "America/Los_Angeles",
+    "America/Sao_Paulo",
+    "America/St_Johns",
+    "Africa/Casablanca",
+    "Asia/Kathmandu",
+    "Asia/Tokyo",
+    "Australia/Lord_Howe",
+    "Pacific/Chatham",
+    "Pacific/Kiritimati",
+    "Pacific/Apia",
+    "Pacific/Pago_Pago",
+    "America/Asuncion",
+    "America/Havana",
+)
+FIRST, LAST = date(2007, 1, 1), date(2037, 1, 1)
+
+
+def months() -> Iterator[date]:
+    month = FIRST
+    while month < LAST:
+        yield month
+        month = periods.next_month(month)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+class TestInEveryZone:
+    def test_months_tile_thirty_years(self, zone):
+        """End on the instant the next begins, and are together as long as the calendar."""
+        bounds = [(periods.starts_at(m, zone), periods.ends_at(m, zone)) for m in months()]
+
+        assert all(end == start for (_, end), (start, _) in pairwise(bounds))
+        assert all(start < end for start, end in bounds)
+        lengths = sum((end - start for start, end in bounds), timedelta())
+        assert lengths == periods.starts_at(LAST, zone) - periods.starts_at(FIRST, zone)
+
+    def test_a_month_is_its_days_and_what_summer_time_takes_and_gives(self, zone):
+        for month in months():
+            start, end = periods.starts_at(month, zone), periods.ends_at(month, zone)
+            days = (periods.next_month(month) - month).days
+
+            # What the wall clock was moved; in Apia it was moved by a day.
+            local = ZoneInfo(zone)
+            moved = end.astimezone(local).utcoffset() - start.astimezone(local).utcoffset()
+            begun_late = [
+                at.astimezone(local).replace(tzinfo=None)
+                - datetime.combine(day, datetime.min.time())
+                for at, day in ((start, month), (end, periods.next_month(month)))
+            ]
+            assert end - start == timedelta(days=days) - moved - begun_late[0] + begun_late[1]
+
+    def test_a_month_begins_with_the_first_instant_of_its_first_day(self, zone):
+        local = ZoneInfo(zone)
+        for month in months():
+            start = periods.starts_at(month, zone)
+
+            assert start.astimezone(local).date() == month
+            assert (start - timedelta(microseconds=1)).astimezone(local).date() < month
+
+
+@given(
+    at=st.datetimes(datetime(2007, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC)),
+    zone=st.sampled_from(ZONES),
+)
+def test_every_instant_is_in_the_one_month_its_wall_calendar_says(at, zone):
+    month = at.astimezone(ZoneInfo(zone)).date().replace(day=1)
+    around = [periods.previous_month(month), month, periods.next_month(month)]
+
+    holding = [m for m in around if periods.starts_at(m, zone) <= at < periods.ends_at(m, zone)]
+
+    assert holding == [month]
+
+
+@given(
+    at=st.datetimes(datetime(2007, 2, 2), datetime(2037, 1, 1), timezones=st.just(UTC)),
+    zones=st.lists(st.sampled_from(ZONES), min_size=1, max_size=4),
+)
+def test_the_latest_month_over_is_over_everywhere_and_the_next_is_not(at, zones):
+    month = periods.latest_month_over(at, zones)
+
+    assert (
+        periods.closes_at(month, zones) <= at < periods.closes_at(periods.next_month(month), zones)
+    )
