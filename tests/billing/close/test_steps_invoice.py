@@ -1,8 +1,11 @@
 """The invoice step: one invoice for each who used something, and what the charge is to expect."""
 
+from decimal import Decimal
+
 import pytest
 
-from billing.models import Invoice
+from billing.close import runner
+from billing.models import Invoice, Step, UsageSummary
 from tests.billing.builders import grant
 from tests.closing import decision_on, start_close, step_of, work
 from tests.factories import AccountFactory, SummaryFactory, account_using
@@ -52,3 +55,22 @@ class TestInvoice:
         step = step_of(account, "INVOICE")
         assert step.state == "BLOCKED"
         assert "no price for server 'huge' per 'hour' in EUR in 2018-10" in step.because
+
+
+class TestPoison:
+    def test_accounts_are_found_listed_and_stop_nobody_else(self, monkeypatch):
+        """Usage beyond what a column of money holds: the database itself refuses it."""
+        monkeypatch.setattr(runner, "ATTEMPTS_MAX", 1)
+        sound = [account_using("12.00") for _ in range(37)]
+        poisoned = [account_using("12.00") for _ in range(3)]
+        UsageSummary.objects.filter(account__in=poisoned).update(quantity=Decimal(10) ** 20)
+        run = start_close()
+
+        work("INVOICE")
+
+        assert set(Invoice.objects.values_list("account", flat=True)) == {a.pk for a in sound}
+        listed = Step.objects.filter(run=run, kind="INVOICE", state="DEAD")
+        assert {step.account_id for step in listed} == {account.pk for account in poisoned}
+        assert all(step.last_error and step.because for step in listed)
+        numbers = Invoice.objects.order_by("sequence").values_list("sequence", flat=True)
+        assert list(numbers) == list(range(numbers[0], numbers[0] + len(sound)))
