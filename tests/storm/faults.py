@@ -46,6 +46,7 @@ def _shorten_pauses() -> None:
     from billing.close import runner
     from billing.payments import windows
     from notifications import delivery
+    from notifications.lanes import breaker
 
     inbound.WORK_WINDOW = timedelta(seconds=6)
     inbound.TRY_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
@@ -57,6 +58,7 @@ def _shorten_pauses() -> None:
     delivery.LEASE = timedelta(seconds=6)
     delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)
     delivery.SERVER_RETRY = timedelta(seconds=2)
+    breaker.FIRST_PAUSE_SECONDS, breaker.LONGEST_PAUSE_SECONDS = 1, 4
 
 
 def _break_provider(rng: random.Random) -> None:
@@ -121,10 +123,10 @@ def _count_recoveries() -> None:
     _count(inbound, "process_due", "webhooks worked on")
     real_apply = settling._apply
 
-    def apply(attempt: Any, *args: Any, **kwargs: Any) -> None:
-        was_unknown = attempt.unknown_since is not None
-        real_apply(attempt, *args, **kwargs)
-        note("unknown outcomes resolved", int(was_unknown))
+    def apply(heard: Any, *args: Any, **kwargs: Any) -> None:
+        unknown = sum(attempt.unknown_since is not None for attempt, _ in heard)
+        real_apply(heard, *args, **kwargs)
+        note("unknown outcomes resolved", unknown)
 
     settling._apply = apply
     real_start = Server._start
