@@ -10,7 +10,7 @@ import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from billing import disputes, ledger, locks, payments, periods, refunds, reversals
@@ -31,8 +31,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "12"))
 State = Refund.State
 MINOR = st.integers(min_value=1, max_value=3000)
-# Which of several: the first, the last, whichever.
+# Which of several, and how much of what is left of it, in per cent: some, mostly all, a bit more than that.
 WHICH = st.integers(min_value=0, max_value=5)
+SHARE = st.sampled_from([30, 100, 100, 100, 110])
 LOST, UNSENT, REFUSED = (
     OutcomeUnknown("its reply is lost"),
     OutcomeUnknown("500"),
@@ -54,6 +55,14 @@ class Account(RuleBasedStateMachine):
         self.under_way: tuple[money_model.Payment, money_model.Refund, bool] | None = None
         self.open_disputes: list[tuple[money_model.Payment, int, str]] = []
         self.moving = 0
+
+    @initialize(amount=MINOR, meanwhile=MINOR)
+    def an_invoice_is_paid_twice_at_once(self, amount, meanwhile):
+        """So that the payment by card leaves credit."""
+        self.a_month_is_billed(amount)
+        self.the_card_is_charged(is_reply_lost=True)
+        self.the_customer_pays_by_hand(meanwhile)
+        self.the_sweeper_asks_about_the_charge()
 
     # --- money comes in
 
@@ -95,9 +104,10 @@ class Account(RuleBasedStateMachine):
     # --- and goes back
 
     @precondition(lambda self: self.paid)
-    @rule(which=WHICH, amount=MINOR, fault=st.sampled_from([None, None, LOST, UNSENT, REFUSED]))
-    def support_pays_back(self, which, amount, fault):
+    @rule(which=WHICH, share=SHARE, fault=st.sampled_from([None, LOST, UNSENT, UNSENT, REFUSED]))
+    def support_pays_back(self, which, share, fault):
         payment, row = self.pick(which)
+        amount = part(payment.left_to_refund, share)
         is_blocked = self.under_way is not None and self.under_way[0] is payment
         if self.under_way is not None and fault is not REFUSED:
             fault = None
@@ -146,9 +156,10 @@ class Account(RuleBasedStateMachine):
             refund.is_succeeded = True
 
     @precondition(lambda self: self.cards)
-    @rule(which=WHICH, amount=MINOR)
-    def somebody_pays_back_on_the_providers_pages(self, which, amount):
+    @rule(which=WHICH, share=SHARE)
+    def somebody_pays_back_on_the_providers_pages(self, which, share):
         payment, row = self.pick(which, self.cards)
+        amount = part(payment.amount, share)
         spec = RefundSpec("", "acme", row.provider_ref, amount, "EUR")
         try:
             seen = self.provider.sandbox.refund(spec, key=str(token()))
@@ -175,9 +186,10 @@ class Account(RuleBasedStateMachine):
         self.model.send_back(payment, refund)
 
     @precondition(lambda self: self.paid)
-    @rule(which=WHICH, amount=MINOR)
-    def a_bank_takes_a_payment_back(self, which, amount):
+    @rule(which=WHICH, share=SHARE)
+    def a_bank_takes_a_payment_back(self, which, share):
         payment, row = self.pick(which)
+        amount = part(payment.left_to_reverse, share)
         with transaction.atomic():
             account = locks.account_for_update(self.account.pk)
             if amount > payment.left_to_reverse:
@@ -188,9 +200,10 @@ class Account(RuleBasedStateMachine):
                 self.model.reverse(payment, amount)
 
     @precondition(lambda self: self.cards)
-    @rule(which=WHICH, amount=MINOR)
-    def a_customer_disputes(self, which, amount):
+    @rule(which=WHICH, share=SHARE)
+    def a_customer_disputes(self, which, share):
         payment, row = self.pick(which, self.cards)
+        amount = part(payment.left_to_reverse - payment.disputed, share)
         ref = f"du_{token()}"
         if amount > payment.left_to_reverse - payment.disputed:
             with pytest.raises(reversals.MoreThanThePayment):
@@ -278,6 +291,10 @@ class Account(RuleBasedStateMachine):
     def tell(self, row: Payment, ref: str, amount: int, status: DisputeStatus) -> None:
         seen = seen_of(row, status, ref=ref, amount_minor=amount)
         disputes.apply_provider_state("sandbox", seen, as_of=self.tick())
+
+
+def part(of: int, share: int) -> int:
+    return max(of * share // 100, 1)
 
 
 def balance_of(kind: str) -> int:
