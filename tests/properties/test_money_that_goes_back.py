@@ -33,6 +33,7 @@ State = Refund.State
 MINOR = st.integers(min_value=1, max_value=3000)
 # Which of several, and how much of what is left of it, in per cent: some, mostly all, a bit more than that.
 WHICH = st.integers(min_value=0, max_value=5)
+MEANWHILE = st.sampled_from(["taken back", "taken back", "paid back there", "disputed"])
 SHARE = st.sampled_from([30, 100, 100, 100, 110])
 LOST, UNSENT, REFUSED = (
     OutcomeUnknown("its reply is lost"),
@@ -198,6 +199,23 @@ class Account(RuleBasedStateMachine):
             else:
                 self.reverse(row, account, amount)
                 self.model.reverse(payment, amount)
+
+    @precondition(lambda self: self.cards and self.under_way is None)
+    @rule(
+        which=WHICH, shares=st.tuples(SHARE, SHARE), is_refused=st.booleans(), meanwhile=MEANWHILE
+    )
+    def a_refund_crosses_with_something_else(self, which, shares, is_refused, meanwhile):
+        """Which the other rules come to as well, but seldom."""
+        its_place = list(self.paid).index(self.pick(which, self.cards)[0])
+        self.support_pays_back(its_place, shares[0], UNSENT)
+        if meanwhile == "paid back there":
+            self.somebody_pays_back_on_the_providers_pages(which, shares[1])
+        elif meanwhile == "taken back":
+            self.a_bank_takes_a_payment_back(its_place, shares[1])
+        else:
+            self.a_customer_disputes(which, shares[1])
+        if self.under_way is not None:
+            self.the_sweeper_asks_about_the_refund(is_refused)
 
     @precondition(lambda self: self.cards)
     @rule(which=WHICH, share=SHARE)
