@@ -28,7 +28,7 @@ from tests.provider import Provider
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # Longer: MONEY_EXAMPLES=500 pytest tests/properties/test_money_that_goes_back.py
-EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "10"))
 State = Refund.State
 MINOR = st.integers(min_value=1, max_value=3000)
 # Which of several, and how much of what is left of it, in per cent: some, mostly all, a bit more than that.
@@ -327,7 +327,7 @@ def test_a_payment_is_what_is_left_of_it_and_all_that_went_back(provider, monkey
         Account,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=15,
+            stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
