@@ -57,8 +57,6 @@ from billing.gateways.stripe_currencies import (
 # The shapes below are this version's; the webhook endpoint at Stripe is set to the same one.
 API_VERSION = "2026-10-28.endive"
 CONNECT_SECONDS, READ_SECONDS = 5, 25
-# Idle connections kept per process; more than the calls a driver makes at once.
-CONNECTIONS = 32
 PAGE = 100
 # How far Stripe's clock and ours may be apart when objects are listed by age.
 CLOCKS_DIFFER_BY = timedelta(hours=1)
@@ -600,7 +598,9 @@ def _connected(secret_key: str, base: str, process_id: int) -> stripe.StripeClie
     """One client with its connections; never a parent process's, whose sockets we would share."""
     session = requests.Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0))
+        # One kept for each call at once: greeting anew costs as much as the call.
+        adapter = HTTPAdapter(pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
+        session.mount(scheme, adapter)
     return stripe.StripeClient(
         secret_key,
         stripe_version=API_VERSION,

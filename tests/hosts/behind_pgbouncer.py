@@ -1,5 +1,6 @@
 """
-`python -m tests.hosts.behind_pgbouncer`: a close through pgbouncer in transaction mode, a worker killed.
+`python -m tests.hosts.behind_pgbouncer`: a close through pgbouncer in transaction mode, a worker killed, a
+host cut off with a row lock.
 
 There are fewer sessions than clients, so that each transaction may meet any of them. Every statement is
 logged, and those that need a session of their own are violations.
@@ -10,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.hosts.__main__ import (
     at,
     build,
     finished,
+    hold_a_lock,
     in_a_place_of_its_own,
     keep_sweeping,
     print_wrong,
@@ -38,6 +41,12 @@ PORT_OF_POOLER = 6432
 SESSIONS = 4
 KILL_AT = 0.1
 OLDEST = (1, 18)
+
+# Transactions in which nobody says anything: ours say something at once.
+FORGOTTEN = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = 'pooled' AND state = 'idle in transaction' AND now() - state_change > interval '1 s'
+"""
 
 # At the beginning of a line of the server's log: whose session it is.
 PREFIX = "[%d] "
@@ -120,6 +129,14 @@ def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], d
     [victim, *_] = workers(stage, "one")
     victim.kill()
     say(f"killed: worker {victim.pid} of a cluster, which is started again")
+    hold_a_lock(stage, "other")
+    stage.network.cut_off("other")
+    cut_at = time.monotonic()
+    wait_for(lambda: stage.ask(FORGOTTEN)[0][0], "a row lock that is held")
+    wait_for(lambda: not stage.ask(FORGOTTEN)[0][0], "the row lock of a vanished client is free")
+    freed = time.monotonic() - cut_at
+    stage.network.bring_back("other")
+    say(f"cut off: a host that held a row lock, which was free after {freed:.1f} s")
     finished(stage)
     told = {**stage.judge(options.seed, options.accounts), "mails": len(stage.mails())}
     say(f"behind pgbouncer: {told['seconds']:.0f} s, {len(told['violations'])} violations")
@@ -129,6 +146,7 @@ def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], d
         "clients of pgbouncer": clients,
         "sessions at the server at most": SESSIONS,
         "cluster started again": restarts,
+        "row lock of a vanished client free after seconds": round(freed, 1),
     }
     return events, told
 
