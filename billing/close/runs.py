@@ -108,6 +108,8 @@ def _start(
     if is_new:
         with connection.cursor() as cursor:
             cursor.execute(PLAN, {"run": run.pk, "entity": entity.pk, "kinds": _account_kinds()})
+            # The workers begin before autovacuum looks; to them the table must not seem empty.
+            cursor.execute("ANALYZE billing_step")
         Step.objects.create(run=run, kind=Step.Kind.REPORT)
         doorbell.ring("default", times=settings.WORKERS)
     return run, is_new
