@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 
 from accounts import clock
 from billing.models import CloseRun, Step
-from billing.reports.progress import with_reason
+from billing.reports import progress
 from billing.views.csv_files import csv_stream
 from billing.views.staff import staff_only
 from notifications import formats
@@ -31,6 +31,8 @@ COLUMNS = (
     "run_at",
     "finished_at",
 )
+# Not a state of a step: blocked or dead.
+STUCK = "STUCK"
 FILTERS = ("kind", "state", "because", "provider")
 
 
@@ -50,7 +52,7 @@ def listed(request: HttpRequest, run_id: int) -> HttpResponse:
         "run": {"id": run.pk, "month": formats.period(run.month, "en"), "entity": run.entity.name},
         "chosen": chosen,
         "kinds": Step.Kind.choices,
-        "states": Step.State.choices,
+        "states": [*Step.State.choices, (STUCK, "Waiting for a person")],
         "steps": [_row(step) for step in shown],
         "more": urlencode(more) if more else "",
         "query": urlencode(chosen),
@@ -71,7 +73,7 @@ def listed_csv(request: HttpRequest, run_id: int) -> StreamingHttpResponse:
 
 def _chosen(request: HttpRequest) -> dict[str, str]:
     """What is asked for, of what there is."""
-    known = {"kind": Step.Kind.values, "state": Step.State.values}
+    known = {"kind": Step.Kind.values, "state": [*Step.State.values, STUCK]}
     return {
         name: value
         for name in FILTERS
@@ -86,8 +88,11 @@ def _number(text: str | None) -> int:
 def _steps(run: CloseRun, chosen: dict[str, str]) -> QuerySet[Step]:
     steps = Step.objects.filter(run=run).select_related("account")
     exact = {name: value for name, value in chosen.items() if name != "because"}
+    if exact.get("state") == STUCK:
+        del exact["state"]
+        steps = steps.filter(state__in=progress.STUCK)
     steps = steps.filter(**exact)
-    return with_reason(steps, chosen["because"]) if "because" in chosen else steps
+    return progress.with_reason(steps, chosen["because"]) if "because" in chosen else steps
 
 
 def _after(steps: QuerySet[Step], pk: int) -> QuerySet[Step]:
@@ -118,7 +123,11 @@ def _row(step: Step) -> dict[str, Any]:
 
 
 def _admin_url(run: CloseRun, chosen: dict[str, str]) -> str:
-    exact = {f"{name}__exact": chosen[name] for name in ("kind", "state") if name in chosen}
+    exact = {
+        f"{name}__exact": chosen[name]
+        for name in ("kind", "state")
+        if chosen.get(name, STUCK) != STUCK
+    }
     found = {"run__id__exact": run.pk, **exact}
     if "because" in chosen:
         found["q"] = chosen["because"]

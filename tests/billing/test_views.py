@@ -1091,6 +1091,7 @@ class TestStepsOfARun:
         blocked = text(client.get(f"/runs/{run.pk}/steps/?kind=INVOICE&state=BLOCKED"))
         for_that = text(client.get(f"/runs/{run.pk}/steps/", {"because": because}))
         nothing = text(client.get(f"/runs/{run.pk}/steps/?state=DEAD"))
+        stuck = text(client.get(f"/runs/{run.pk}/steps/?state=STUCK"))
         nonsense = text(client.get(f"/runs/{run.pk}/steps/?state=ASLEEP&after=x"))
 
         assert "The run" in everything
@@ -1100,6 +1101,7 @@ class TestStepsOfARun:
         assert "kind__exact=INVOICE&amp;state__exact=BLOCKED" in blocked
         assert for_that.count("Unpriced") == 1
         assert "There is no such step." in nothing
+        assert (stuck.count(">Unpriced</a>"), stuck.count("state__exact")) == (4, 0)
         assert "The run" in nonsense
 
     def test_turn_pages_without_counting_them(self, monkeypatch):
