@@ -81,7 +81,7 @@ class TestAttend:
         run = start_close()
         runner.work_once(runner.pipeline.BY_KIND["INVOICE"], as_of=timezone.now())
         Step.objects.filter(kind="CHARGE").update(
-            state="RUNNING", lease_token="0" * 32, lease_until=timezone.now()
+            state="RUNNING", lease_token="0" * 32, lease_until=timezone.now(), attempts=1
         )
 
         attend(run)
