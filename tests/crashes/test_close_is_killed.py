@@ -209,3 +209,40 @@ class TestTheClusterIsKilled:
         CloseMonth(environment).end()
 
         assert_as_if_nothing_had_happened()
+
+    def test_told_to_stop_it_leaves_the_rest_as_it_stands_and_the_next_goes_on(
+        self, cluster, environment, accounts
+    ):
+        # Two at a time, and slowly: told to, it does not finish all of them first.
+        environment |= {"CALLS_AT_ONCE": "2", "SANDBOX_LATENCY_SECONDS": "0.3"}
+        running = cluster()
+        start_close(as_of=datetime.now(UTC))
+        wait_until(lambda: payments_made() > 1, "the first payments")
+
+        running.process.send_signal(signal.SIGTERM)
+
+        assert running.exit_code() == 0
+        assert ended("CHARGE") < ACCOUNTS
+        assert not Step.objects.filter(state="RUNNING").exists()
+        environment |= {"SANDBOX_LATENCY_SECONDS": "0"}
+        CloseMonth(environment).end()
+        assert_as_if_nothing_had_happened()
+
+
+class TestAWorkerIsPaused:
+    def test_past_its_lease_and_what_it_writes_then_is_refused_and_counted(
+        self, environment, accounts
+    ):
+        slow = CloseMonth(environment | {"SANDBOX_LATENCY_SECONDS": "0.5"})
+        wait_until(PaymentAttempt.objects.filter(state="SUBMITTED").exists, "a charge on its way")
+        slow.process.send_signal(signal.SIGSTOP)
+        a_minute_passes()
+        sweeper.sweep(as_of=timezone.now())
+
+        told, _ = CloseMonth(environment).process.communicate(timeout=60)
+        slow.process.send_signal(signal.SIGCONT)
+        slow.end()
+
+        assert json.loads(told)["resumed"]
+        assert sum(Step.objects.values_list("fenced", flat=True)) > 0
+        assert_as_if_nothing_had_happened()

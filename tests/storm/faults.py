@@ -43,7 +43,7 @@ def install() -> None:
 
 def _shorten_pauses() -> None:
     from billing import inbound
-    from billing.close import runner
+    from billing.close import claiming, runner
     from billing.payments import windows
     from notifications import delivery
     from notifications.lanes import breaker
@@ -54,6 +54,8 @@ def _shorten_pauses() -> None:
     windows.DRIVE_WINDOW, windows.SEND_WITHIN = timedelta(seconds=8), timedelta(seconds=4)
     windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     windows.ASK_AGAIN_LATER = timedelta(seconds=8)
+    # Here whoever dies is nobody's poison.
+    claiming.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
     delivery.LEASE = timedelta(seconds=6)
     delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)

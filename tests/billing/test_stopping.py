@@ -1,0 +1,107 @@
+"""Told to stop: a process by its cluster, all of them by a halt."""
+
+import multiprocessing
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError
+from django_q.models import OrmQ
+
+from billing import stopping, tasks
+from billing.models import Halt, Payment
+from tests.closing import start_close, work
+from tests.factories import account_using
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """Nobody has been told, and each look is a new one."""
+    monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 0)
+    monkeypatch.setattr(stopping, "_halt_seen", stopping._Seen())
+    monkeypatch.setattr(stopping, "_told", stopping._told)
+
+
+class TestAHalt:
+    def test_has_every_lane_begin_nothing_more_until_it_is_lifted(self):
+        account_using("12.00")
+        start_close()
+        work("INVOICE")
+        stopping.order(because="release 1.4", by="ops")
+
+        assert [tasks.drain(lane) for lane in ("charge", "default", "email")] == [0, 0, 0]
+        assert not Payment.objects.exists()
+
+        stopping.lift(by="ops")
+        assert tasks.drain("charge") == 1
+        assert Payment.objects.exists()
+
+    def test_lifted_wakes_every_lane(self, settings):
+        stopping.order(because="release 1.4", by="ops")
+        OrmQ.objects.all().delete()
+
+        stopping.lift(by="ops")
+
+        assert set(OrmQ.objects.values_list("key", flat=True)) == {"default", "charge", "email"}
+
+    def test_stands_until_then_whoever_orders_another(self):
+        stopping.order(because="release 1.4", by="ops")
+
+        with pytest.raises(stopping.AlreadyHalted, match="release"):
+            stopping.order(because="disk full", by="somebody else")
+        assert stopping.halt().because == "release 1.4"
+
+    def test_is_one_at_a_time(self):
+        Halt.objects.create(because="one", ordered_by="ops")
+
+        with pytest.raises(IntegrityError, match="one_halt_at_a_time"):
+            Halt.objects.create(because="two", ordered_by="ops")
+
+    def test_cannot_be_lifted_twice(self):
+        with pytest.raises(stopping.NotHalted):
+            stopping.lift(by="ops")
+
+    def test_is_looked_at_once_a_second(self, monkeypatch, django_assert_num_queries):
+        monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 60)
+
+        with django_assert_num_queries(1):
+            assert [stopping.is_asked(), stopping.is_asked()] == [False, False]
+
+
+class TestTheCommand:
+    def test_orders_shows_and_lifts(self, capsys):
+        call_command("halt")
+        call_command("halt", because="release 1.4")
+        call_command("halt")
+        call_command("halt", lift=True)
+
+        said = capsys.readouterr().out.splitlines()
+        assert [line.split(",")[0].partition(": ")[2] for line in said[1:3]] == ["release 1.4"] * 2
+        assert [said[0], said[3]] == ["Work goes on"] * 2
+
+    def test_says_why_not(self):
+        with pytest.raises(CommandError, match="no halt"):
+            call_command("halt", lift=True)
+
+
+class TestAProcess:
+    def test_is_told(self):
+        assert not stopping.is_asked()
+
+        stopping.tell()
+
+        assert stopping.is_asked()
+        stopping._told.value = False
+
+    def test_hears_what_the_one_that_forked_it_is_told(self):
+        stopping.share()
+        context = multiprocessing.get_context("fork")
+        hears, says = context.Pipe(duplex=False)
+
+        child = context.Process(target=lambda: says.send(stopping._told.value))
+        stopping.tell()
+        child.start()
+
+        assert hears.recv()
+        child.join()
