@@ -85,6 +85,7 @@ def _pytest(*tests: str) -> Command:
 
 
 INTERLEAVINGS = _pytest("tests/concurrency/test_interleavings.py")
+MONEY = _pytest("tests/properties/test_money_that_goes_back.py")
 WEBHOOKS = _pytest("tests/journeys/test_webhooks_in_disorder.py")
 
 PARTS = (
@@ -113,6 +114,15 @@ PARTS = (
         short=INTERLEAVINGS,
         figures=_tests,
         long_environment={"INTERLEAVINGS": "252"},
+    ),
+    Part(
+        "money",
+        "Payments, refunds, returns and disputes in any order, on a bad line: after each, what is due, what is credit"
+        " and what it cost is what a small model of the money says, and of a payment never more goes back than it was.",
+        long=MONEY,
+        short=MONEY,
+        figures=_tests,
+        long_environment={"MONEY_EXAMPLES": "500"},
     ),
     Part(
         "webhooks",

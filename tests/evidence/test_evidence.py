@@ -9,7 +9,7 @@ from tests.evidence import page
 from tests.evidence.__main__ import _shown, _with_report
 from tests.evidence.parts import PARTS, NoFigures
 
-MODEL, SABOTAGE, INTERLEAVINGS, _, SWEEP, STORM = PARTS
+MODEL, SABOTAGE, INTERLEAVINGS, _, _, SWEEP, STORM = PARTS
 
 
 def test_the_page_is_made_from_the_files():
