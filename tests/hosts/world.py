@@ -154,6 +154,7 @@ def judge(seed: str, count: str) -> None:
                 "violations": [
                     *_against_the_seed(customers(int(seed), int(count))),
                     *_against_the_provider(),
+                    *_against_what_hosts_did(),
                     *(
                         f"{finding.promise.sentence} ({finding.count}): {finding.rows[:3]}"
                         for finding in books.check(as_of=timezone.now())
@@ -246,6 +247,17 @@ def _against_the_provider() -> list[str]:
         *(f"taken and not booked: {each}" for each in theirs - ours),
         *(f"booked and not taken: {each}" for each in ours - theirs),
     ]
+
+
+def _against_what_hosts_did() -> list[str]:
+    """What the hosts have counted is every step, once: also those of a host that died."""
+    from django.db.models import Sum
+
+    from billing.models import Contribution, Step
+
+    counted = Contribution.objects.aggregate(all=Sum("steps"))["all"]
+    ended = Step.objects.exclude(state__in=Step.OPEN).count()
+    return [] if counted == ended else [f"hosts say they ended {counted} steps, and {ended} have"]
 
 
 if __name__ == "__main__":
