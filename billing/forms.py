@@ -132,6 +132,14 @@ class ReasonForm(forms.Form):
     )
 
 
+class LaneReasonForm(ReasonForm):
+    """Why a person pauses a provider's lane, or lets it go on."""
+
+    reason = forms.CharField(
+        max_length=200, help_text="For colleagues: it stands on the lane, and in its history."
+    )
+
+
 class RefundForm(MoneyForm):
     """How much of a payment to pay back, and why."""
 

@@ -30,6 +30,7 @@ from billing import (
 from billing.close import claiming, pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
+from notifications import lanes
 
 logger = logging.getLogger(__name__)
 State = Step.State
@@ -53,6 +54,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "reports": release_reports,
         "doorbells": ring_for_ready_steps,
         "reconciliations": ring_for_reconciliations,
+        "lane_tallies": lanes.forget_old_tallies,
     }
     healed, errors = {}, {}
     for name, part in parts.items():
@@ -116,10 +118,10 @@ def release_reports() -> int:
 
 def ring_for_ready_steps() -> int:
     """This will ring every lane that has something ready, in case its doorbell was lost."""
-    lanes = {module.lane for module in pipeline.STEPS if claiming.turns(module.kind)}
-    for lane in lanes:
-        doorbell.ring(lane, times=settings.WORKERS)
-    return len(lanes)
+    bells = {module.lane for module in pipeline.STEPS if claiming.turns(module.kind)}
+    for bell in bells:
+        doorbell.ring(bell, times=settings.WORKERS)
+    return len(bells)
 
 
 def ring_for_reconciliations() -> int:

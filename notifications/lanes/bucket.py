@@ -95,4 +95,5 @@ def come_back(lane: Lane, at: datetime) -> None:
 
 
 def _slow(lane: Lane, rate: float, at: datetime) -> None:
-    lane.slowed_rate, lane.slowed_at = max(rate, SLOWEST), at
+    slowest = SLOWEST if lane.rate is None else min(SLOWEST, lane.rate / 2)
+    lane.slowed_rate, lane.slowed_at = max(rate, slowest), at

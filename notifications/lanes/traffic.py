@@ -368,6 +368,11 @@ def speed(provider: str) -> Speed:
     return _speed(_lane(provider), clock.now())
 
 
+def sight(lane: Lane) -> Sight:
+    """A lane as it stands now."""
+    return _sight(lane, clock.now())
+
+
 def sights() -> list[Sight]:
     """Every lane that was ever used, as it stands now."""
     at = clock.now()
@@ -381,7 +386,7 @@ def _sight(lane: Lane, at: datetime) -> Sight:
     return Sight(
         lane=lane,
         speed=how_fast,
-        saturation=None if limit is None else min(how_fast.per_second / limit, 1.0),
+        saturation=min(how_fast.per_second / limit, 1.0) if limit else None,
         tokens=lane.tokens,
         why_shut=_paused(lane)
         or (NO_ANSWER.format(provider=lane.provider) if lane.opened_at else ""),

@@ -12,6 +12,8 @@ SETTLING = "billing/payments/settling.py"
 WINDOWS = "billing/payments/windows.py"
 PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/inbound.py"
+CLAIMING = "billing/close/claiming.py"
+LANES = "notifications/lanes/traffic.py"
 LEASES = "billing/close/leases.py"
 STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/guard.py"
@@ -27,6 +29,9 @@ TEST_GUARD = "tests/billing/test_guard.py"
 TEST_INBOUND = "tests/billing/test_inbound.py"
 TEST_REFUNDS = "tests/billing/test_refunds.py"
 TEST_DISPUTES = "tests/billing/test_disputes.py"
+TEST_CLAIMING = "tests/billing/close/test_claiming.py"
+TEST_LANES = "tests/notifications/lanes/test_traffic.py"
+TEST_RACERS = "tests/notifications/lanes/test_racers.py"
 TEST_PHASES = "tests/crashes/test_charge_phases.py"
 AT_ONCE = "tests/concurrency/test_payments.py"
 IN_EVERY_ORDER = "tests/concurrency/test_interleavings.py"
@@ -467,6 +472,30 @@ PATCHES = (
         (
             f"{TEST_DISPUTES}::test_is_not_resumed_while_any_dispute_is_open_nor_by_winning_beside_a_lost_one",
         ),
+    ),
+    Patch(
+        "a grant takes no tokens",
+        (Change(LANES, "    _spend(lane, count, at)\n    return Grant", "    return Grant"),),
+        (
+            f"{TEST_RACERS}::test_get_together_no_more_than_there_is",
+            f"{TEST_LANES}::test_gives_no_more_than_rate_times_time_and_the_burst",
+        ),
+    ),
+    Patch(
+        "a dead worker's leases count as in flight for ever",
+        (
+            Change(
+                CLAIMING,
+                "provider=provider, state=Step.State.RUNNING, lease_until__gt=Now()",
+                "provider=provider, state=Step.State.RUNNING",
+            ),
+        ),
+        (f"{TEST_CLAIMING}::test_counts_no_lease_that_has_run_out",),
+    ),
+    Patch(
+        "an open breaker lets everybody probe",
+        (Change(LANES, "    breaker.begin_probe(lane, at)\n", ""),),
+        (f"{TEST_RACERS}::test_make_one_probe",),
     ),
     Patch(
         "a payment goes back each time that it is told",

@@ -285,7 +285,9 @@ class TestTheLine:
 
     def test_is_kept_by_an_index(self):
         run = charges(none=1)
-        parameters = {"run": run.pk, "kind": "CHARGE", "provider": "", "limit": 5, "only": None}
+        parameters = {
+            "run": run.pk, "kind": "CHARGE", "provider": "", "limit": 5, "only": None, "least": 0, "most": 0,
+        }  # fmt: skip
 
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
