@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from billing import inbound, reconciliation, tasks
+from billing import inbound, reconciliation, stopping, tasks
 from billing.close import runner
 from billing.models import CloseRun
 from config.schedules import SCHEDULES
@@ -91,6 +91,20 @@ class TestDrain:
         assert tasks.drain("email") == 107
 
         assert said[:4] == ["invoices", "receipts", "receipts", "invoices"]
+
+    def test_of_the_mail_stops_between_batches_when_told(self, monkeypatch):
+        batches: list[Delivered] = []
+
+        def deliver(**_facts):
+            batches.append(Delivered(sent=1))
+            return batches[-1]
+
+        monkeypatch.setattr(delivery, "deliver", deliver)
+        monkeypatch.setattr(stopping, "is_asked", lambda: bool(batches))
+
+        tasks.drain("email")
+
+        assert len(batches) == 1
 
     def test_of_the_mail_comes_back_when_the_lane_lets_it(self, monkeypatch):
         wait = lanes.Grant(

@@ -209,6 +209,18 @@ class TestDeliver:
 
         assert len(asked) == 1
 
+    def test_what_the_time_is_too_short_for_is_looked_at_again_and_not_counted(
+        self, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was found true must not be sent much later."""
+        message = queued()
+        with monkeypatch.context() as slow:
+            slow.setattr(delivery, "BEGIN_WITHIN", timedelta(0))
+            assert deliver(as_of=AS_OF) == Delivered(failed=1)
+        assert (reread(message).state, message.attempts) == (State.QUEUED, 0)
+
+        assert deliver(as_of=AS_OF) == Delivered(sent=1)
+
     def test_a_message_that_kills_its_worker_again_and_again_is_given_up(self, sink: Sink) -> None:
         message = queued(
             state=State.SENDING,

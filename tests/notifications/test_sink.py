@@ -1,5 +1,6 @@
 """`manage.py mail_sink`, spoken to by Python's own client."""
 
+import asyncio
 import io
 import os
 import signal
@@ -8,6 +9,8 @@ import threading
 from collections.abc import Callable
 
 from django.core.management import call_command
+
+from notifications.sink import Sink, _Session
 
 PATIENCE_SECONDS = 30
 MAIL = b"Message-ID: <%d@here>\r\nSubject: Hello\r\n\r\n.a line that begins with a dot\r\n"
@@ -69,3 +72,19 @@ def test_answers_late_and_all_that_came_together() -> None:
         assert client.getreply()[0] == 250
 
     assert with_a_sink(talk, "--latency-ms=5") == ["accepted: 1, repeated: 0, connections: 1"]
+
+
+def test_waits_for_the_rest_of_a_word() -> None:
+    said: list[bytes] = []
+
+    class Wire(asyncio.Transport):
+        def write(self, data: bytes) -> None:
+            said.append(data)
+
+    session = _Session(Sink())
+    session.connection_made(Wire())
+    session.data_received(b"NO")
+    assert said == [b"220 mail sink\r\n"]
+    session.data_received(b"OP\r\n")
+
+    assert said[1:] == [b"250 ok\r\n"]
