@@ -502,15 +502,16 @@ def _taken_by_theirs(undone: Refund) -> list[tuple[Refund, int]]:
 
     So it takes that now, as it would have done: else they would have the money and the credit.
     """
-    left_minor, taken = undone.credit_minor, []
-    for theirs in undone.payment.refunds.filter(
+    since = undone.payment.refunds.filter(
         token=None, cost_minor__gt=0, requested_at__gte=undone.requested_at
-    ).exclude(state__in=Refund.UNPAID):
-        minor = min(theirs.cost_minor, left_minor)
-        if minor:
+    )
+    left_minor, taken = undone.credit_minor, []
+    for theirs in since.exclude(state__in=Refund.UNPAID).order_by("requested_at", "pk"):
+        if minor := min(theirs.cost_minor, left_minor):
             theirs.credit_minor += minor
             theirs.cost_minor -= minor
-            theirs.save()
+            # When it is asked about next is another's to say.
+            theirs.save(update_fields=["credit_minor", "cost_minor"])
             taken.append((theirs, minor))
             left_minor -= minor
     return taken
