@@ -566,7 +566,7 @@ class TestOfAPaymentThatGoesBackMeanwhile:
         assert_books_hold(as_of=AS_OF + timedelta(days=5))
 
     @pytest.mark.parametrize(("theirs_minor", "left_minor"), [(1234, 0), (700, 300)])
-    def test_that_was_paid_back_at_the_provider_takes_the_credit_of_one_that_fails(
+    def test_paid_back_at_the_provider_takes_the_credit_of_one_that_fails(
         self, provider, sandbox, overpaid, theirs_minor, left_minor
     ):
         def made_there() -> None:

@@ -436,6 +436,11 @@ PATCHES = (
         ),
     ),
     Patch(
+        "a refund that is refused gives back credit that was paid back at the provider meanwhile",
+        (Change(REFUNDS, "min(theirs.cost_minor, left_minor)", "min(0, left_minor)"),),
+        (f"{TEST_REFUNDS}::test_paid_back_at_the_provider_takes_the_credit_of_one_that_fails",),
+    ),
+    Patch(
         "a dispute is opened again by each end that is told",
         (
             Change(
