@@ -11,9 +11,11 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
+from django.forms.utils import flatatt
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from accounts import clock
@@ -27,11 +29,26 @@ from billing.money import UnknownCurrency, check_currency
 from billing.references import WrongCheckDigits, account_ids_in
 
 
+class ManyOptions(forms.Select):
+    """A choice of hundreds, written at once: Django's template for each option takes half of the page's time."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        """The same element that the templates make."""
+        options = format_html_join(
+            "\n",
+            '<option value="{}"{}>{}</option>',
+            ((key, " selected" if key == value else "", label) for key, label in self.choices),
+        )
+        own = self.build_attrs(self.attrs, {**(attrs or {}), "name": name})
+        return format_html("<select{}>{}</select>", flatatt(own), options)
+
+
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     """What staff may change of an account. No money."""
 
     time_zone = forms.ChoiceField(
         choices=[(name, name) for name in sorted(available_timezones())],
+        widget=ManyOptions,
         initial="UTC",
         help_text="Where its months begin and end. A change holds from the next period on.",
     )

@@ -316,6 +316,15 @@ class TestAccountPage:
         assert "Overdue invoices, since" in page
         assert "Place hold" in page
 
+    def test_offers_every_time_zone_with_its_own_chosen(self, superuser):
+        account = AccountFactory(time_zone="Europe/Budapest")
+
+        page = text(superuser.get(f"{ACCOUNTS}{account.pk}/change/"))
+
+        assert '<option value="Europe/Budapest" selected>Europe/Budapest</option>' in page
+        assert '<option value="Asia/Tokyo">Asia/Tokyo</option>' in page
+        assert 'id="id_time_zone"' in page
+
     def test_is_kind_about_what_is_not_there(self, superuser):
         account = AccountFactory()
 
