@@ -11,7 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 from billing.fakestripe import shared
 
 # Ours that need no tables, or make a database of their own.
-WITHOUT_TABLES = {"bench_close", "compile_catalogs", "fakestripe"}
+WITHOUT_TABLES = {"bench_close", "bench_usage", "compile_catalogs", "fakestripe"}
 # Sets up a provider of its own.
 STARTS_ANEW = {"demo"}
 # Any number, the same for all processes: one of them migrates, the others wait.

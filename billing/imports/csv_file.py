@@ -13,6 +13,7 @@ from billing.imports.rows import (
 )
 from billing.models.usage import Kind
 
+USAGE = Kind.USAGE.value
 REQUIRED = ("event_id", "account", "product", "quantity", "starts_at")
 OPTIONAL = (
     "ends_at", "effective_at", "currency", "kind", "item", "unit", "unit_price", "amount",
@@ -23,6 +24,7 @@ OPTIONAL = (
 def reader(columns: Columns) -> RowReader:
     """This will make the function that reads rows of a file with these columns."""
     pick = columns.picker(*REQUIRED, *OPTIONAL)
+    instant = fields.instant
 
     def read(row: RawRow, _digest: str) -> StagedRow:
         (event_id, account, product, quantity, start, end, effective, currency, kind, item, unit,
@@ -41,32 +43,32 @@ def reader(columns: Columns) -> RowReader:
                 problem=f"stands beside a unit price of {unit_price}",
                 fix="State the price per unit or the whole amount, not both",
             )
+        starts_at = instant(start, "starts_at")
+        # In the order of StagedRow: by name takes twice as long.
         return StagedRow(
-            event_id=event_id,
-            account=account,
-            account_name=account_name[:LONGEST_NAME],
-            product=product,
-            product_name=product_name[:LONGEST_NAME],
-            currency=currency or None,
-            kind=_kind(kind),
-            item=item,
-            unit=unit,
-            quantity=fields.quantity(quantity, "quantity"),
-            unit_price=fields.unit_price(unit_price, "unit_price") if unit_price else None,
-            amount=fields.amount(amount, "amount") if amount else None,
-            starts_at=fields.instant(start, "starts_at"),
-            ends_at=fields.instant(end or start, "ends_at"),
-            effective_at=fields.instant(effective or start, "effective_at"),
-            description=description[:LONGEST_DESCRIPTION],
-            attributes=_attributes(attributes),
+            event_id,
+            account,
+            account_name[:LONGEST_NAME],
+            product,
+            product_name[:LONGEST_NAME],
+            currency or None,
+            _kind(kind) if kind else USAGE,
+            item,
+            unit,
+            fields.quantity(quantity, "quantity"),
+            fields.unit_price(unit_price, "unit_price") if unit_price else None,
+            fields.amount(amount, "amount") if amount else None,
+            starts_at,
+            instant(end, "ends_at") if end else starts_at,
+            instant(effective, "effective_at") if effective else starts_at,
+            description[:LONGEST_DESCRIPTION],
+            _attributes(attributes) if attributes else "{}",
         )
 
     return read
 
 
 def _kind(text: str) -> str:
-    if not text:
-        return Kind.USAGE.value
     if text not in Kind.values:
         raise RowRejected(
             field="kind",
@@ -78,8 +80,6 @@ def _kind(text: str) -> str:
 
 
 def _attributes(text: str) -> str:
-    if not text:
-        return "{}"
     attributes = fields.json_object(text)
     if isinstance(attributes, str):
         raise RowRejected(

@@ -115,6 +115,7 @@ def _lines(*, table: Table, form: Format, rejects: Rejects, staged: Staged) -> I
     read = form.reader(columns)
     # In the order of their names: the same export with its columns moved is the same export.
     ordered = picker(sorted(range(len(columns)), key=columns.folded.__getitem__))
+    digest = _digest if not form.has_event_ids else _no_digest
     for number, row in table.rows():
         staged.rows_read += 1
         try:
@@ -122,12 +123,21 @@ def _lines(*, table: Table, form: Format, rejects: Rejects, staged: Staged) -> I
             raw = UNIT_SEPARATOR.join(ordered(row))
             if NUL in raw:
                 raise holds_nul(row, columns)
-            line = read([*row, ""], blake2b(raw.encode(), digest_size=16).hexdigest())
+            line = read([*row, ""], digest(raw))
             check(line, form.called)
         except RowRejected as rejection:
             rejects.add(number=number, rejection=rejection, row=row)
         else:
             yield _copy_line(number, line, raw)
+
+
+def _digest(raw: str) -> str:
+    """What an event without an id is known by."""
+    return blake2b(raw.encode(), digest_size=16).hexdigest()
+
+
+def _no_digest(_raw: str) -> str:
+    return ""
 
 
 def _copy_line(number: int, line: StagedRow, raw: str) -> str:

@@ -109,6 +109,10 @@ REJECT_CONFLICTS_WITHIN = CONFLICT.format(
 """,
 )
 
+TWICE_IN_THE_FILE = """
+SELECT 1 FROM usage_staging GROUP BY account, event_id HAVING count(*) > 1 LIMIT 1
+"""
+
 REMOVE_REJECTED = """
 DELETE FROM usage_staging USING usage_rejects
  WHERE usage_rejects.row_number = usage_staging.row_number
@@ -166,12 +170,18 @@ def add_products() -> int:
 
 def reject_what_does_not_fit(form: Format) -> int:
     """This will move rows that contradict what is stored out of the staging table; returns how many."""
-    rejected = _execute(REJECT_OTHER_CURRENCIES, {"field": form.called["currency"]})
-    _execute(REMOVE_REJECTED, {})
+    rejected = _reject(REJECT_OTHER_CURRENCIES, {"field": form.called["currency"]})
     if form.has_event_ids:
-        rejected += _execute(REJECT_CONFLICTS_WITH_STORED, {"source": form.name})
-        _execute(REMOVE_REJECTED, {})
-        rejected += _execute(REJECT_CONFLICTS_WITHIN, {})
+        rejected += _reject(REJECT_CONFLICTS_WITH_STORED, {"source": form.name})
+        # To compare each with the first of its id sorts all of them; most files have none twice.
+        if _execute(TWICE_IN_THE_FILE, {}):
+            rejected += _reject(REJECT_CONFLICTS_WITHIN, {})
+    return rejected
+
+
+def _reject(sql: str, parameters: dict[str, int | str]) -> int:
+    rejected = _execute(sql, parameters)
+    if rejected:
         _execute(REMOVE_REJECTED, {})
     return rejected
 

@@ -81,7 +81,7 @@ def bare_insert(kind: str, *, entity_id: int) -> Bare:
         # At its best: with statistics of what the step has written.
         cursor.execute(f"VACUUM ANALYZE {', '.join(sorted(tables))}")
     _copy_tables(tables)
-    cpu_began = _own_cpu_seconds()
+    cpu_began = own_cpu_seconds()
     began, rows = time.monotonic(), 0
     with transaction.atomic(), connection.cursor() as cursor:
         for written in WRITTEN[kind]:
@@ -92,10 +92,10 @@ def bare_insert(kind: str, *, entity_id: int) -> Bare:
             )
             rows += cursor.rowcount
     seconds = time.monotonic() - began
-    return Bare(seconds, _own_cpu_seconds() - cpu_began, rows)
+    return Bare(seconds, own_cpu_seconds() - cpu_began, rows)
 
 
-def _own_cpu_seconds() -> float:
+def own_cpu_seconds() -> float:
     """Of the server's process that works for this connection; 0 where it is on another machine."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")

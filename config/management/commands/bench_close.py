@@ -1,7 +1,6 @@
 """`manage.py bench_close`: builds accounts in a scratch database, closes them, prints the figures."""
 
 import json
-import os
 import subprocess
 import sys
 from argparse import SUPPRESS, ArgumentParser
@@ -17,15 +16,7 @@ from accounts import clock
 from billing import periods
 from billing.management import tables
 from config.bench import building, closing, scratch, stepping
-
-SETTINGS = (
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
-    "shared_buffers",
-    "max_wal_size",
-    "server_version",
-)
+from config.bench.circumstances import circumstances
 
 
 class Command(BaseCommand):
@@ -127,21 +118,15 @@ class Command(BaseCommand):
         document["check_books"] = self._check_books()
         self._print(document, as_json=options["json"])
 
-    def _circumstances(self, options: dict[str, Any]) -> dict[str, Any]:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(SETTINGS)]
-            )
-            database = dict(cursor.fetchall())
+    @staticmethod
+    def _circumstances(options: dict[str, Any]) -> dict[str, Any]:
         return {
             "accounts": options["accounts"],
             "lines_per_account": building.LINES_PER_ACCOUNT,
             "latency_ms": options["latency_ms"],
             "rate_per_second": options["rate"],
             "workers_per_lane": options["workers"],
-            "cores": os.cpu_count(),
-            "python": sys.version.split()[0],
-            "database": database,
+            **circumstances(),
         }
 
     @staticmethod
