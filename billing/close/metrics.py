@@ -169,7 +169,7 @@ def _counted() -> Iterator[GaugeMetricFamily]:
 
 COUNTED = {
     "attempts_in_flight": ("Payment attempts that have not ended", "gateway", "state"),
-    "leased": ("Steps that a worker has in hand", "kind"),
+    "leased": ("Steps that a worker has in hand", "kind", "provider"),
     "outbox": ("Messages that wait to be sent, or are dead", "state"),
     "doorbells": ("Rows of django-q2's queue", "lane", "when"),
     "breaks_open": ("Differences with a provider that somebody has to look at",),
@@ -181,7 +181,7 @@ SELECT 'attempts_in_flight', gateway, state, count(*) FROM billing_paymentattemp
  WHERE state IN ('RESERVED', 'PREPARED', 'SUBMITTED', 'PROCESSING', 'REQUIRES_ACTION', 'CANCELING', 'REVIEW')
  GROUP BY gateway, state
 UNION ALL
-SELECT 'leased', kind, '', count(*) FROM billing_step WHERE state = 'RUNNING' GROUP BY kind
+SELECT 'leased', kind, provider, count(*) FROM billing_step WHERE state = 'RUNNING' GROUP BY kind, provider
 UNION ALL
 SELECT 'outbox', state, '', count(*) FROM notifications_message
  WHERE state IN ('QUEUED', 'SENDING', 'DEAD') GROUP BY state

@@ -288,6 +288,8 @@ def _lane(row: dict[str, Any]) -> dict[str, Any]:
         "provider": row["provider"],
         "speed": pace.speed_in_words(row["per_second"]),
         "limit": pace.speed_in_words(row["rate"]),
+        "in_flight": row["in_flight"],
+        "cap": row["cap"],
         "saturation": None if row["saturation"] is None else round(100 * row["saturation"]),
         "because": row["shut"] or row["slowed"],
         "is_shut": bool(row["shut"]),

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -116,8 +117,14 @@ class TestMetrics:
         lanes.note_done("sandbox", 4)
         lanes.pause(Lane.objects.get().pk, by="ann@example.com", because="their maintenance")
 
+        account_using("12.34")
+        start_close().steps.filter(kind="CHARGE").update(
+            state="RUNNING", provider="sandbox", lease_token="0" * 32, lease_until=Now()
+        )
+
         told = scraped()
 
+        assert told["leased", "CHARGE", "sandbox"] == 1
         assert told["lane_rate", "sandbox"] == 10
         assert told["lane_per_second", "sandbox"] > 0
         assert 0 < told["lane_saturation", "sandbox"] <= 1

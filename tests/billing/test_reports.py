@@ -373,6 +373,7 @@ class TestProgress:
         assert [(row["kind"], row["steps"]) for row in told["hosts"]] == [("INVOICE", 1)]
         by_provider = {row["provider"]: row for row in told["lanes"]}
         assert by_provider["sandbox"]["rate"] == 2.0
+        assert (by_provider["sandbox"]["in_flight"], by_provider["sandbox"]["cap"]) == (0, None)
         assert by_provider["smtp"]["rate"] is None
         # One charge at two a second; nobody knows how fast the mail is.
         assert (told["seconds_left"], told["left_is_at_least"]) == (0, True)

@@ -823,7 +823,7 @@ class TestRunPage:
         executors.beat(lanes=["default"], workers=1, is_first=True)
         executors.contribute(run_id=run.pk, kind="INVOICE", steps=1200)
         lanes.grant("sandbox", wanted=1)
-        Lane.objects.update(rate=100)
+        Lane.objects.update(rate=100, cap=32)
         client = staff(is_superuser=True)
 
         page = " ".join(text(client.get(f"/runs/{run.pk}/")).split())
@@ -838,6 +838,7 @@ class TestRunPage:
         assert "1 worker for default" in page
         assert "1,200" in page
         assert "100 a second" in page
+        assert "0 of 32" in page
         assert '<span class="tag good">Open</span>' in page
         assert "paused by ann@example.com: maintenance" in paused
         assert "were refused" not in page
