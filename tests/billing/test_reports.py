@@ -467,6 +467,14 @@ class TestProgressThatIsKept:
 
         assert progress.current(finish(run), as_of=AS_OF).seen["state"] == "FINISHED"
 
+    def test_is_counted_anew_when_a_release_before_this_one_kept_it(self, run, monkeypatch):
+        progress.current(run, as_of=AS_OF)
+        work("INVOICE")
+
+        monkeypatch.setattr(progress, "SHAPE", 2)
+
+        assert progress.current(run, as_of=AS_OF).seen["steps"]["INVOICE"] == {"DONE": 1}
+
     def test_is_counted_by_one_at_a_time(self, run):
         first = progress.refresh(run, as_of=AS_OF)
         work("INVOICE")
