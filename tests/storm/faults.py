@@ -57,7 +57,7 @@ def _shorten_pauses() -> None:
     # Here whoever dies is nobody's poison.
     claiming.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
-    delivery.LEASE = timedelta(seconds=6)
+    delivery.LEASE, delivery.BEGIN_WITHIN = timedelta(seconds=6), timedelta(seconds=2)
     delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)
     delivery.SERVER_RETRY = timedelta(seconds=2)
     breaker.FIRST_PAUSE_SECONDS, breaker.LONGEST_PAUSE_SECONDS = 1, 4
