@@ -13,17 +13,21 @@ from urllib.parse import urlsplit
 from billing.gateways.base import (
     AttemptSpec,
     Foreign,
+    Misconfigured,
     NotSent,
     Observation,
     OutcomeUnknown,
     RateLimited,
+    RefundRefused,
     RefundSeen,
     RefundSpec,
     RefundStatus,
     Status,
 )
 from billing.gateways.sandbox import SandboxGateway
-from billing.gateways.sandbox_server import ERRORS
+
+# What a call may be answered with besides a result; we raise the same.
+ERRORS = {error.__name__: error for error in (Misconfigured, OutcomeUnknown, RefundRefused)}
 
 # A provider that has not answered by then may have done it all the same.
 TIMEOUT_SECONDS = 20

@@ -20,18 +20,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from billing.gateways.base import (
-    AttemptSpec,
-    Misconfigured,
-    OutcomeUnknown,
-    RefundRefused,
-    RefundSpec,
-)
+from billing.gateways.base import AttemptSpec, RefundSpec
 from billing.gateways.sandbox import SCHEMA, SandboxGateway
+from billing.gateways.sandbox_remote import ERRORS
 
 ADDRESS = "127.0.0.1"
-# What a call may be answered with besides a result; the other end raises the same.
-ERRORS = {error.__name__: error for error in (Misconfigured, OutcomeUnknown, RefundRefused)}
 
 
 class HeldBook(SandboxGateway):

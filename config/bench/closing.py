@@ -124,6 +124,7 @@ def _told(run: CloseRun, watch: watching.Watch, seconds: float) -> dict[str, Any
                 "accounts": count,
                 "first_ended_after_seconds": round(float(first), 2),
                 "last_ended_after_seconds": round(float(last), 2),
+                "accounts_per_second": round(count / max(0.01, float(last - first)), 1),
             }
     order = [kind for kind in pipeline.KINDS if kind in steps]
     return {

@@ -29,13 +29,14 @@ def place(
     """
     folder = Path(tempfile.mkdtemp(prefix="bench-close-", dir=keep))
     try:
-        with _database(folder) as database, _processes(folder, latency_ms, rate) as others:
+        with _database(folder) as database, _processes(folder, latency_ms) as others:
             yield {
                 **os.environ,
                 **database,
                 **others,
                 "EMAIL_FILE_PATH": str(folder / "mail"),
                 "SANDBOX_BOOK": str(folder / "unused.sqlite3"),
+                "SANDBOX_RATE": str(rate or 0.0),
                 "STRIPE_SECRET_KEY": "",
                 "DEBIT_WEBHOOK_SECRETS": "",
                 "LOG_LEVEL": "WARNING",
@@ -70,29 +71,27 @@ def _execute(url: str, statement: sql.Composed) -> None:
 
 
 @contextmanager
-def _processes(folder: Path, latency_ms: float, rate: float | None) -> Iterator[dict[str, str]]:
-    provider = ["billing.gateways.sandbox_server", "--book", str(folder / "book.sqlite3")]
-    provider += ["--latency-ms", str(latency_ms), *(["--rate", str(rate)] if rate else [])]
+def _processes(folder: Path, latency_ms: float) -> Iterator[dict[str, str]]:
+    manage = str(settings.BASE_DIR / "manage.py")
+    book = str(folder / "book.sqlite3")
+    module = ["-m", "billing.gateways.sandbox_server", "--latency-ms", str(latency_ms)]
     with (
-        _process(provider) as (url, provider_pid),
-        _process(["config.bench.mail_sink"]) as (
-            port,
-            mail_pid,
-        ),
+        _process([*module, "--book", book]) as (said, provider_pid),
+        _process([manage, "mail_sink", "--port", "0"]) as (also_said, mail_pid),
     ):
         yield {
-            "SANDBOX_URL": url,
-            "EMAIL_URL": f"smtp://127.0.0.1:{port}",
+            "SANDBOX_URL": said,
+            "EMAIL_URL": f"smtp://{also_said.rpartition(' ')[2]}",
             "BENCH_PROVIDER_PID": str(provider_pid),
             "BENCH_MAIL_PID": str(mail_pid),
         }
 
 
 @contextmanager
-def _process(module: list[str]) -> Iterator[tuple[str, int]]:
-    """A process of ours whose first line says where it is."""
+def _process(arguments: list[str]) -> Iterator[tuple[str, int]]:
+    """A process of ours; its first line, which says where it is, and its pid."""
     process = subprocess.Popen(  # noqa: S603 - our own modules
-        [sys.executable, "-m", *module], cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True
+        [sys.executable, *arguments], cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None, "it was asked for"

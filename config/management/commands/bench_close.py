@@ -34,7 +34,7 @@ class Command(BaseCommand):
             "--latency-ms", type=float, default=200, help="of each call to the provider (200)"
         )
         parser.add_argument(
-            "--rate", type=float, default=None, help="calls a second the provider allows (any)"
+            "--rate", type=float, default=None, help="charges a second that the lane allows (any)"
         )
         parser.add_argument(
             "--workers", type=int, default=2, help="worker processes per lane, and per step (2)"
@@ -143,6 +143,9 @@ class Command(BaseCommand):
             for suffix in ("", "_in_cpu")
             if f"times_the_limit{suffix}" in step
         }
+        rate, charge = document["rate_per_second"], document["steps_in_the_close"]["CHARGE"]
+        if rate:
+            ratios["CHARGE_to_rate"] = round(charge["accounts_per_second"] / rate, 3)
         if "baseline" in document:
             slow = document["baseline"]["accounts_per_second"]
             ratios["close_to_baseline"] = round(document["accounts_per_second"] / slow, 1)
