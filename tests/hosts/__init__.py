@@ -14,5 +14,7 @@ of an account in that moment; the report says after how many seconds PostgreSQL 
 `python -m tests.hosts.behind_pgbouncer` does a close with a worker killed behind pgbouncer in transaction
 mode, with every statement logged, and looks for those that need a session of their own.
 
+`python -m tests.hosts.scaling` closes the same month on one host, on two and on three.
+
 What it does not show: hosts with clocks or processors of their own, since all of them are this machine.
 """

@@ -53,10 +53,10 @@ class Stage:
             host, "forward", f"{here}:{PROVIDER_PORT}", f"{there}:{PROVIDER_PORT}", module=True
         )
 
-    def start_cluster(self, host: str, *, workers: int = 2) -> None:
-        """What systemd would keep running on a host."""
+    def start_cluster(self, host: str, *, workers: int = 2, **settings: str) -> None:
+        """What systemd would keep running on a host, with these settings besides."""
         command = [*MANAGE, "cluster", "--supervise", "--workers", str(workers)]
-        self.start(host, "cluster", command)
+        self.start(host, "cluster", command, **settings)
 
     def kill(self, host: str) -> int:
         """Every process of a host, at once; how many there were."""
@@ -165,13 +165,13 @@ class Stage:
                     each.kill()
         self.network.remove()
 
-    def start(self, host: str, name: str, command: list[str]) -> subprocess.Popen:
+    def start(self, host: str, name: str, command: list[str], **settings: str) -> subprocess.Popen:
         """Run a command on a host until it ends or is ended; its words are in the log of its name."""
         with self.log(host, name).open("ab") as log:
             process = subprocess.Popen(
                 [*self.network.inside(host), *command],
                 cwd=ROOT,
-                env=self.environment(host, pooled=True),
+                env={**self.environment(host, pooled=True), **settings},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

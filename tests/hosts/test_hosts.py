@@ -10,7 +10,7 @@ from tests.hosts import behind_pgbouncer
 from tests.hosts.__main__ import PACKAGES, PROGRAMS
 from tests.hosts.network import CannotRun, require
 
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 480
 
 
 def run(module: str, *options: str) -> str:
