@@ -77,8 +77,8 @@ class Flow:
 
     @property
     def room(self) -> int:
-        """How many more attempts it would take on now: enough that no place is free while the database works."""
-        return max(0, self._window.size * 3 // 2 - len(self))
+        """How many more attempts it would take on now: one waits for the database while another is at the provider."""
+        return max(0, self._window.size * 2 - len(self))
 
     def __len__(self) -> int:
         """How many attempts are on their way."""
@@ -125,7 +125,11 @@ class Flow:
         else:
             self._recheck()
             self._send()
-        self._write_down(self._window.answers())
+        answers = self._window.answers()
+        if not self._is_stopping:
+            # What waits to be prepared has the places that are free while the database works.
+            self._send()
+        self._write_down(answers)
         at_rest, self._at_rest = self._at_rest, []
         return at_rest
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.db import connection
 
-from billing import books, gateways, inbound, ledger, payments
+from billing import books, gateways, guard, inbound, ledger, payments
 from billing.models import Invoice, Payment, PaymentAttempt, Step
 from tests.billing.stripe_builders import told, using
 from tests.closing import finish, start_close, step_of, work
@@ -91,6 +91,8 @@ def test_a_close_with_every_kind_of_card(stripe):
 
 def test_a_close_over_a_bad_line_charges_everybody_once(stripe):
     accounts = [using(stripe, f"{n}.00") for n in range(10, 22)]
+    # Looked at while the line is good; else charging waits, and nobody is in trouble.
+    guard.watch(["stripe"])
     stripe.control(
         "faults",
         {"odds": "drop_before=0.1,execute_then_drop=0.15,execute_then_500=0.1,409=0.05,429=0.05"},
