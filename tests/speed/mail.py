@@ -34,8 +34,8 @@ def main() -> None:
         databases.use(name)
         _populate(options.accounts)
         said = {
-            "invoices": _timed(_invoices(), sink, profile=options.profile),
-            "receipts": _timed(_receipts(), sink, profile=options.profile),
+            "invoices": _timed(_invoices(), sink, options),
+            "receipts": _timed(_receipts(), sink, options),
         }
     print(json.dumps({"accounts": options.accounts, "cores": os.cpu_count(), **said}, indent=1))
 
@@ -47,6 +47,9 @@ def _options() -> argparse.Namespace:
         "--latency-ms", type=float, default=0.0, help="of each answer of the server"
     )
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument(
+        "--ahead", action="store_true", help="of whatever else runs on this machine; root, Linux"
+    )
     return parser.parse_args()
 
 
@@ -182,14 +185,18 @@ def _receipts() -> Callable[[], int]:
 
 
 def _timed(
-    work: Callable[[], int], sink: subprocess.Popen[str], *, profile: bool
+    work: Callable[[], int], sink: subprocess.Popen[str], options: argparse.Namespace
 ) -> dict[str, Any]:
     profiler = cProfile.Profile(time.process_time)  # whatever else runs
     work()  # imports, templates, a connection
     postgres = _backend()
+    if options.ahead:
+        for pid in (os.getpid(), sink.pid, postgres):
+            # Sessions share the machine evenly, whatever the niceness within them.
+            Path(f"/proc/{pid}/autogroup").write_text("-15")
     began, cpu = time.monotonic(), _cpu()
     before = _cpu_of(sink.pid), _cpu_of(postgres)
-    if profile:
+    if options.profile:
         profiler.enable()
     done = 0
     while worked := work():
@@ -199,7 +206,7 @@ def _timed(
     of_sink, of_postgres = (
         now - then for now, then in zip((_cpu_of(sink.pid), _cpu_of(postgres)), before, strict=True)
     )
-    if profile:
+    if options.profile:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(45)
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumtime").print_stats(70)
     return {
