@@ -89,7 +89,7 @@ def test_a_close_with_every_kind_of_card(stripe):
     assert_both_books_say_the_same(stripe)
 
 
-def test_a_close_over_a_bad_line_charges_everybody_once(stripe):
+def test_a_close_over_a_bad_line_charges_everybody_once(stripe, hours_pass_in_lanes):
     accounts = [using(stripe, f"{n}.00") for n in range(10, 22)]
     # Looked at while the line is good; else charging waits, and nobody is in trouble.
     guard.watch(["stripe"])
