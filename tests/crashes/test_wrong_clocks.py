@@ -39,7 +39,7 @@ HAND_DOWN = [
     (lambda: tasks.drain("charge"), inbound, "process_due", 0),
     (lambda: tasks.drain("email"), delivery, "deliver", delivery.Delivered()),
     (lambda: tasks.drain("default"), reconciliation, "work_all", None),
-    (lambda: tasks.drain("charge"), runner, "_work", 0),
+    (lambda: tasks.drain("charge"), runner, "drain", 0),
 ]
 
 
@@ -47,8 +47,8 @@ HAND_DOWN = [
 def test_every_task_goes_by_the_databases_clock(wrong, monkeypatch, task, module, name, answer):
     told: list[datetime] = []
 
-    def hear(*_args: Any, as_of: datetime, **_facts: Any) -> Any:
-        told.append(as_of)
+    def hear(*_args: Any, **facts: Any) -> Any:
+        told.append(facts["as_of"] if "as_of" in facts else facts["clock"]())
         return answer
 
     monkeypatch.setattr(module, name, hear)
