@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, ProgrammingError, connection, connections
+from django.db import OperationalError, ProgrammingError, connection, connections, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Now
 from django.test import Client
@@ -267,9 +267,12 @@ class TestTheRest:
 def test_the_question_for_the_oldest_reads_the_index_alone():
     account_using("1.00")
     start_close()
-    with connection.cursor() as cursor:
+    # Where nobody has counted a table yet, its size is a guess.
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL enable_bitmapscan = off")
+        cursor.execute("SET LOCAL enable_sort = off")
         cursor.execute("EXPLAIN " + readiness.OLDEST, [["INVOICE", "CHARGE"]])
         plan = "\n".join(line for (line,) in cursor.fetchall())
 
-    assert "steps_to_claim" in plan
+    assert "steps_to_claim" in plan, plan
