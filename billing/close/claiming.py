@@ -131,7 +131,8 @@ DUE = f"""
        state IN ('READY', 'UNKNOWN') AND run_at <= statement_timestamp()
    AND {IN_LINE} <= statement_timestamp() AT TIME ZONE 'UTC' + INTERVAL '100 minutes'
 """
-# From one provider's first step to the next one's, by the index: not past all those between.
+# From one provider's first step to the next one's, by the index: not past all those between. Nor are all that
+# are due looked at, as they would be to see whether one EXISTS: with the LIMIT each queue is looked into once.
 QUEUES = f"""
 SELECT r.id, p.provider
   FROM billing_closerun r
@@ -145,9 +146,11 @@ SELECT r.id, p.provider
                       AND s.provider > each.provider)
              FROM each WHERE each.provider IS NOT NULL)
        SELECT provider FROM each WHERE provider IS NOT NULL) p
+ CROSS JOIN LATERAL (
+       SELECT FROM billing_step
+        WHERE run_id = r.id AND kind = %(kind)s AND provider = p.provider AND {DUE}
+        LIMIT 1) due
  WHERE r.state = '{CloseRun.State.RUNNING}'
-   AND EXISTS (SELECT FROM billing_step
-                WHERE run_id = r.id AND kind = %(kind)s AND provider = p.provider AND {DUE})
 """
 TAKE = f"""
 SELECT * FROM billing_step
