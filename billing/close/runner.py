@@ -26,7 +26,7 @@ from django.db.models import F
 
 from accounts.models import Account
 from billing import decisions, doorbell, executors, gateways, locks, log_context
-from billing.close import claiming, leases, pipeline
+from billing.close import claiming, leases, markers, pipeline
 from billing.close.step import Chunk, FlowModule, Outcome, StepModule, flows
 from billing.close.stint import Stint
 from billing.faults import is_the_databases_fault
@@ -138,6 +138,7 @@ def _work_in_the_database(
         if not claimed or is_the_databases_fault(error):
             # Without any step in hand it is no step's fault either, but a defect to be seen.
             raise
+        markers.erase(claimed)
         if len(claimed) == 1:
             _charge_an_attempt(claimed[0], error, as_of=as_of)
             return 1
@@ -156,6 +157,7 @@ def _transact(
     claimed += [step.pk for step in steps]
     if not steps:
         return 0
+    markers.note(claimed)
     log_context.add(run=steps[0].run_id)
     accounts = locks.accounts_for_update({s.account_id for s in steps if s.account_id is not None})
     if accounts:
@@ -163,6 +165,7 @@ def _transact(
     outcomes = list(module.perform(Chunk(steps[0].run, steps, accounts, as_of)))
     _check_complete(steps, outcomes)
     write_down(module, outcomes, as_of=as_of)
+    markers.erase(claimed)
     return len(steps)
 
 

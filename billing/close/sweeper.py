@@ -27,7 +27,7 @@ from billing import (
     refunds,
     retries,
 )
-from billing.close import claiming, pipeline, runner, runs
+from billing.close import claiming, markers, pipeline, runner, runs
 from billing.close.step import Outcome
 from billing.models import CloseRun, Step
 from notifications import lanes
@@ -45,6 +45,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         # Before the attempts and the holds, which wait for it.
         "gateways_opened": lambda: _reopen_gateways(as_of=as_of),
         "leases": lambda: free_expired_leases(as_of=as_of),
+        "claims": lambda: markers.count_deaths(lambda dead: _bury(dead, as_of=as_of)),
         "events": lambda: inbound.process_due(as_of=as_of),
         "attempts": lambda: payments.drive_due(as_of=as_of),
         "refunds": lambda: refunds.drive_due(as_of=as_of),

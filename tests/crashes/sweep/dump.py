@@ -63,6 +63,9 @@ def _counts(row: Any) -> bool:
         case "RunProgress":
             # Counted by whoever looked.
             return False
+        case "ClaimMarker":
+            # With what a worker has died.
+            return False
         case "Lane" | "LaneTally":
             # How the calls went.
             return False

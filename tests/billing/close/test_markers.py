@@ -1,0 +1,86 @@
+"""A step that kills its worker within the database: found, and dead, though each death takes all back."""
+
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from django.db.models.functions import Now
+
+from billing.close import claiming, sweeper
+from billing.close.step import Chunk
+from billing.models import ClaimMarker, Step
+from tests.billing.close.test_runner import Module, accounts, does_all, fails_on, invoices  # noqa: F401
+from tests.factories import AS_OF
+from tests.provider import Killed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def a_minute_later() -> int:
+    ClaimMarker.objects.update(noted_at=Now() - timedelta(minutes=1))
+    return sweeper.sweep(as_of=AS_OF)["claims"]
+
+
+class TestAClaimMarker:
+    def test_is_gone_with_the_commit(self, invoices):  # noqa: F811
+        seen = []
+
+        def perform(chunk: Chunk):
+            seen.append(list(ClaimMarker.objects.values_list("step_ids", flat=True)))
+            return does_all(chunk)
+
+        Module(perform).work()
+
+        assert [len(ids) for ids in seen[0]] == [7]
+        assert not ClaimMarker.objects.exists()
+
+    def test_is_gone_after_an_error(self, invoices):  # noqa: F811
+        Module(fails_on(invoices[0].account)).work()
+
+        assert not ClaimMarker.objects.exists()
+
+    def test_left_over_finds_the_one_that_kills_its_worker(self, invoices, monkeypatch):  # noqa: F811
+        monkeypatch.setattr(claiming, "SUSPECTS_TOGETHER", 3)
+        poison = invoices[4]
+        seen = []
+
+        def perform(chunk: Chunk):
+            seen.append(len(chunk.steps))
+            if poison in chunk.steps:
+                raise Killed
+            return does_all(chunk)
+
+        while Step.objects.filter(kind="INVOICE", state__in=Step.OPEN).exists():
+            with suppress(Killed):
+                Module(perform).work()
+            a_minute_later()
+
+        assert seen == [7, 3, 3, 1, 1, 1, 1]
+        assert set(
+            Step.objects.filter(kind="INVOICE").exclude(pk=poison.pk).values_list("state")
+        ) == {("DONE",)}
+        poison.refresh_from_db()
+        assert (poison.state, poison.because) == ("DEAD", "its worker died 3 times")
+
+    def test_of_a_worker_that_lives_counts_nothing(self, invoices):  # noqa: F811
+        counted = []
+
+        def perform(chunk: Chunk):
+            from tests.workers import at_once
+
+            counted.extend(at_once(a_minute_later))
+            return does_all(chunk)
+
+        Module(perform).work()
+
+        assert counted == [0]
+        assert not Step.objects.filter(deaths__gt=0).exists()
+
+    def test_never_counts_those_beside_it_to_death(self, invoices):  # noqa: F811
+        ids = [step.pk for step in invoices]
+        for _ in range(5):
+            ClaimMarker.objects.create(step_ids=ids)
+
+        a_minute_later()
+
+        assert set(Step.objects.filter(pk__in=ids).values_list("state", "deaths")) == {("READY", 2)}
