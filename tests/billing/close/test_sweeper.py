@@ -45,7 +45,6 @@ class TestSweep:
 
         assert {part: count for part, count in healed.items() if count} == {
             "leases": 1,
-            "claims": 0,
             "attempts": 1,
             "credits": 1,
             "doorbells": 2,
