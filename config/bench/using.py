@@ -149,6 +149,7 @@ SELECT a.id, gen_random_uuid(), 'GOODWILL', a.currency, 1 + n, 1 + n, 0, 0, 0, '
   FROM accounts_account a CROSS JOIN generate_series(1, %(each)s) n
  WHERE a.entity_id = %(entity)s
 """
+BOOKED = ("billing_ledgerentry", "billing_posting")
 CREDIT_ACCOUNTS = """
 INSERT INTO billing_ledgeraccount (kind, currency, account_id, entity_id, gateway)
 SELECT 'CUSTOMER_CREDIT', currency, id, NULL, '' FROM accounts_account WHERE entity_id = %(entity)s
@@ -189,8 +190,13 @@ def build_postings(entity: BillingEntity, *, postings: int, as_of: datetime) -> 
         "as_of": as_of,
     }
     with transaction.atomic(), connection.cursor() as cursor:
+        # That they sum to zero is what check_books is about to find out.
+        for table in BOOKED:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         for statement in (GRANTS, CREDIT_ACCOUNTS, ENTRIES, POSTINGS):
             cursor.execute(statement, names)
+        for table in BOOKED:
+            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("SELECT count(*) FROM billing_posting")
