@@ -195,6 +195,8 @@ def build_postings(entity: BillingEntity, *, postings: int, as_of: datetime) -> 
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         for statement in (GRANTS, CREDIT_ACCOUNTS, ENTRIES, POSTINGS):
             cursor.execute(statement, names)
+        # Else the foreign keys are still to be checked, and nothing can be altered.
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for table in BOOKED:
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
     with connection.cursor() as cursor:

@@ -72,9 +72,11 @@ class Command(BaseCommand):
             document["tally"] = using.measure_tally(
                 entity, products=products, events=options["events"], **common
             )
+            self._say(json.dumps(document["tally"]))
         if options["rows"]:
             self._say("Importing a file")
             document["import"] = using.measure_import(entity, rows=options["rows"], **common)
+            self._say(json.dumps(document["import"]))
         document["check_books"] = self._check_books(
             using.build_postings(entity, postings=options["postings"], as_of=as_of)
         )
