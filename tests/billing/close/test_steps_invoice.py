@@ -3,12 +3,15 @@
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django_q.models import OrmQ
 
 from billing.close import runner
 from billing.models import Invoice, Step, UsageSummary
 from tests.billing.builders import grant
-from tests.closing import decision_on, start_close, step_of, work
-from tests.factories import AccountFactory, SummaryFactory, account_using
+from tests.closing import decision_on, start_close, step_of, work, work_once
+from tests.factories import AccountFactory, EntityFactory, SummaryFactory, account_using
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,3 +77,18 @@ class TestPoison:
         assert all(step.last_error and step.because for step in listed)
         numbers = Invoice.objects.order_by("sequence").values_list("sequence", flat=True)
         assert list(numbers) == list(range(numbers[0], numbers[0] + len(sound)))
+
+
+def test_asks_the_database_as_often_for_many_accounts_as_for_a_few():
+    asked = []
+    for slug, accounts in (("few", 2), ("many", 9)):
+        entity = EntityFactory(slug=slug, invoice_prefix=slug)
+        for _ in range(accounts):
+            account_using("12.34", entity=entity)
+        start_close(entity=entity)
+        OrmQ.objects.all().delete()
+        with CaptureQueriesContext(connection) as queries:
+            assert work_once("INVOICE") == accounts
+        asked.append(len(queries))
+
+    assert asked[0] == asked[1]
