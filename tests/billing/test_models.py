@@ -16,10 +16,12 @@ from billing.models import (
     Allocation,
     BillingPeriod,
     CloseRun,
+    Contribution,
     CreditGrant,
     Decision,
     Dispute,
     DunningCase,
+    Executor,
     GatewayGuard,
     IncomingTransfer,
     Invoice,
@@ -618,6 +620,22 @@ class TestTheClose:
     def test_nobody_stands_in_line_for_ever(self):
         return Step(run=run(), kind="REPORT", priority=-11).save
 
+    @breaks("one_executor_per_process_of_a_host")
+    def test_a_cluster_is_known_once(self):
+        return again(
+            Executor.objects.create(
+                host="one", pid=7, lanes="charge", workers=2, started_at=AS_OF, beat_at=AS_OF
+            )
+        )
+
+    @breaks("one_contribution_per_run_kind_and_process")
+    def test_a_process_counts_its_part_once(self):
+        return again(
+            Contribution.objects.create(
+                run=run(), kind="CHARGE", host="one", pid=7, steps=3, first_at=AS_OF, last_at=AS_OF
+            )
+        )
+
 
 def append_only() -> list[tuple[models.Model, str, object]]:
     account = account_using("12.34")
@@ -673,8 +691,12 @@ class TestAppendOnly:
         }
 
 
-# Broken where usage is stored: tests/billing/test_imports.py and test_metering.py.
-BROKEN_ELSEWHERE = {"usage_event_stored_once", "usage_price_is_stated_one_way"}
+# Where usage is stored: tests/billing/test_imports.py and test_metering.py; and in test_stopping.py.
+BROKEN_ELSEWHERE = {
+    "usage_event_stored_once",
+    "usage_price_is_stated_one_way",
+    "one_halt_at_a_time",
+}
 
 
 def test_every_constraint_of_these_models_is_broken_here():
