@@ -4,10 +4,10 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import Account
+from accounts.models import Account, BillingEntity
 from billing import locks
 from billing.models import CloseRun, PaymentAttempt
-from tests.billing.builders import bill, owing
+from tests.billing.builders import bill
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.factories import AS_OF, OCTOBER, AccountFactory, EntityFactory, token
 
@@ -47,17 +47,21 @@ def test_a_lock_outside_a_transaction_is_a_defect(transactional_db):
 
 def test_open_invoices_come_oldest_due_first_and_settled_ones_not():
     account = AccountFactory()
-    using(account, "1", month=NOVEMBER)
-    (billed_late,) = bill(account, month=NOVEMBER, as_of=AS_OF.replace(day=20))
-    using(account, "0", month=OCTOBER)
-    bill(account)
-    older = owing("1.00")
-    draft_of = AccountFactory()
+    BillingEntity.objects.update(payment_terms_days=60)
+    using(account, "1", month=OCTOBER)
+    (due_in_two_months,) = bill(account, month=OCTOBER)
+    BillingEntity.objects.update(payment_terms_days=7)
+    using(account, "2", month=NOVEMBER)
+    (due_in_a_week,) = bill(account, month=NOVEMBER)
+    settled = AccountFactory(entity=account.entity)
+    using(settled, "0", month=OCTOBER)
+    bill(settled)
+    draft_of = AccountFactory(entity=account.entity)
     using(draft_of, "1")
 
-    rows = locks.open_invoices_for_update([account.pk, older.pk, draft_of.pk])
+    rows = locks.open_invoices_for_update([account.pk, settled.pk, draft_of.pk])
 
-    assert [row.pk for row in rows] == [older.invoices.get().pk, billed_late.pk]
+    assert [row.pk for row in rows] == [due_in_a_week.pk, due_in_two_months.pk]
 
 
 def test_an_attempt_that_is_not_there_is_said():
