@@ -158,7 +158,9 @@ class SandboxGateway:
                     Status.UNSUBMITTED,
                 ],
             )
-            book.execute("INSERT INTO made (ref, made_at) VALUES (?, ?)", [ref, time.time()])
+            # Whole microseconds, as a datetime has: who lists since this very moment finds it.
+            made_at = round(time.time(), 6)
+            book.execute("INSERT INTO made (ref, made_at) VALUES (?, ?)", [ref, made_at])
             book.execute("INSERT INTO idempotency_key (key, ref) VALUES (?, ?)", [key, ref])
             return self._observe(book, ref)
 
