@@ -37,7 +37,7 @@ RECOVERIES = (
     "webhooks worked on",
     "looks at all promises",
 )
-# A worker has to be frozen within the fraction of a second in which it holds a lease: too rare for minutes.
+# A frozen worker has to live until its lease is another's, and then to end what it had in hand: too rare for minutes.
 RARE = {"fenced outcomes dropped"}
 LONG_SECONDS = 600
 QUIET_WITHIN_SECONDS = 180

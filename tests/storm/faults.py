@@ -160,8 +160,9 @@ def _count(module: Any, name: str, what: str) -> None:
 
 
 def _mark_work() -> None:
-    """So that the monkey finds somebody who is busy, or in the middle of a payment."""
+    """So that the monkey finds somebody who is busy, has charges in hand, or is in the middle of a payment."""
     from billing import payments, tasks
+    from billing.close.stint import Stint
 
     def marking(real: Callable[..., Any], what: str) -> Callable[..., Any]:
         def marked(*args: Any, **kwargs: Any) -> Any:
@@ -171,6 +172,7 @@ def _mark_work() -> None:
         return marked
 
     tasks.drain = marking(tasks.drain, "busy")
+    Stint._turn = marking(Stint._turn, "charging")
     payments.collect_all = marking(payments.collect_all, "paying")
 
 

@@ -18,7 +18,7 @@ from tests.storm.stage import CLUSTERS, PROVIDER, Stage, everything_below
 # another one's turn comes first.
 PATIENCE_SECONDS = 1.5
 # A payment takes a fraction of a second: who wants to meet one has to wait.
-PATIENCE_FOR = {"kill -9 site worker": 8.0}
+PATIENCE_FOR = {"kill -9 site worker": 8.0, "stop and continue a worker": 4.0}
 # Longer than the lease of a step (settings.py): who wakes up finds another at work.
 FROZEN_SECONDS = (6.0, 12.0)
 
@@ -50,7 +50,7 @@ class Monkey:
             "kill -9 postgres backend": lambda: self._kill(self._one_of(self.stage.backends())),
             "kill -9 postmaster": lambda: self._kill(self.stage.postmaster()),
             "terminate all backends": self._terminate_backends,
-            "stop and continue a worker": lambda: self._freeze([self._worker(busy=True)]),
+            "stop and continue a worker": lambda: self._freeze([self._charging()]),
             "stop and continue a cluster": self._freeze_cluster,
             "term a cluster": lambda: self._role("supervisor").terminate(),
         }
@@ -129,14 +129,20 @@ class Monkey:
 
     def _worker(self, *, busy: bool) -> psutil.Process:
         at_work = marked("busy")
-        return self._one_of(
-            [
-                process
-                for name in CLUSTERS
-                for role, process in self.stage.cluster(name).items()
-                if role.startswith("worker") and (process.pid in at_work) == busy
-            ]
-        )
+        return self._one_of([w for w in self._workers() if (w.pid in at_work) == busy])
+
+    def _charging(self) -> psutil.Process:
+        """With leases in hand, which are somebody else's when it wakes."""
+        charging = marked("charging")
+        return self._one_of([w for w in self._workers() if w.pid in charging])
+
+    def _workers(self) -> list[psutil.Process]:
+        return [
+            process
+            for name in CLUSTERS
+            for role, process in self.stage.cluster(name).items()
+            if role.startswith("worker")
+        ]
 
     def _site_worker(self) -> psutil.Process:
         """In the middle of a customer's payment."""
