@@ -124,7 +124,7 @@ class StepModule(Protocol):
 
     @staticmethod
     def perform(chunk: Chunk) -> Iterable[Outcome]:
-        """This will decide each step of the chunk. One left out is an error of the module."""
+        """This will decide each step of the chunk. One left out is an error of the module. Of a flow: none."""
         ...
 
 
@@ -148,10 +148,6 @@ class Flow(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
-
-    def __len__(self) -> int:
-        """How many are on their way."""
-        ...
 
     @property
     def room(self) -> int:

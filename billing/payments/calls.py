@@ -38,9 +38,6 @@ class Window:
         self._back: SimpleQueue[Future[Answer]] = SimpleQueue()
         self._out: dict[Future[Answer], PaymentAttempt] = {}
 
-    def __len__(self) -> int:
-        return len(self._out)
-
     @property
     def room(self) -> int:
         """How many more calls may begin now."""

@@ -1,7 +1,7 @@
 """Charge what each account owes now, with the card it has now."""
 
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -33,16 +33,6 @@ LOOK_AGAIN_AFTER = timedelta(minutes=1)
 State = PaymentAttempt.State
 
 
-def perform(chunk: Chunk) -> Iterator[Outcome]:
-    """Collect from all at once; every account's answer is its own."""
-    with open_flow(clock=lambda: chunk.as_of) as flow:
-        flow.begin(chunk)
-        while flow:
-            yield from flow.turn()
-        for error in flow.failed().values():
-            raise error
-
-
 def open_flow(*, clock: Callable[[], datetime]) -> "Charging":
     """This will open a flow of charges, to which more are added while others are on their way."""
     return Charging(clock=clock)
@@ -62,10 +52,6 @@ class Charging:
 
     def __exit__(self, *error: object) -> None:
         self._collector.close()
-
-    def __len__(self) -> int:
-        """How many steps are on their way."""
-        return len(self._steps) + len(self._ended)
 
     @property
     def room(self) -> int:

@@ -7,9 +7,10 @@ from django.db import OperationalError
 from django.db.models.functions import Now
 
 from accounts.models import Account
-from billing.close import leases, pipeline, runner, sweeper
+from billing.close import claiming, leases, pipeline, runner, stint, sweeper
 from billing.models import Payment, PaymentAttempt, Step
 from billing.payments import rechecking, reserving, windows
+from notifications.lanes import Grant
 from tests.closing import in_a_thread_of_the_provider, start_close, step_of, work
 from tests.factories import AS_OF, account_using
 from tests.provider import Provider
@@ -37,6 +38,12 @@ def work_once() -> int:
     return runner.work_once(pipeline.BY_KIND["CHARGE"], as_of=AS_OF)
 
 
+def work_on() -> int:
+    """As long as anything is ready, as a drain does."""
+    module = pipeline.BY_KIND["CHARGE"]
+    return runner._work(module, clock=lambda: AS_OF, until=lambda _: False, stopping=lambda: False)
+
+
 def steps() -> set[tuple[str, int]]:
     return set(Step.objects.filter(kind="CHARGE").values_list("state", "attempts"))
 
@@ -55,7 +62,55 @@ def leased_until() -> set[object]:
     return set(Step.objects.filter(state="RUNNING").values_list("lease_until", flat=True))
 
 
+class TestClaiming:
+    @pytest.fixture(autouse=True)
+    def _at_every_turn(self, monkeypatch):
+        monkeypatch.setattr(stint, "CLAIM_EVERY_SECONDS", 0)
+
+    def throttled_after(self, monkeypatch, times: int) -> None:
+        real, left = claiming.lease, iter(range(times))
+
+        def lease(module, *, limit, **facts):
+            if next(left, None) is None:
+                raise claiming.Throttled([Grant(provider="sandbox", count=0, because="the rate")])
+            return real(module, limit=1, **facts)
+
+        monkeypatch.setattr(claiming, "lease", lease)
+
+    def test_ends_what_is_in_hand_where_no_more_may_begin(self, accounts, monkeypatch):
+        self.throttled_after(monkeypatch, 2)
+
+        assert work_on() == 2
+
+        assert steps() == {("DONE", 1), ("READY", 0)}
+
+    def test_takes_nothing_where_none_may_begin(self, accounts, provider, monkeypatch):
+        self.throttled_after(monkeypatch, 0)
+
+        assert work_once() == 0
+
+        assert steps() == {("READY", 0)}
+        assert provider.calls["prepare"] == 0
+
+    def test_takes_no_more_than_there_are_places(self, accounts, settings):
+        settings.CALLS_AT_ONCE = 1
+
+        assert work_on() == 3
+
+        assert steps() == {("DONE", 1)}
+        assert Payment.objects.count() == 3
+
+
 class TestHeartbeat:
+    def test_that_fails_for_a_fault_of_ours_is_seen(self, accounts, always_beats, monkeypatch):
+        def fails(tokens):
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(leases, "renew", fails)
+
+        with pytest.raises(RuntimeError, match="a defect"):
+            work_once()
+
     def test_extends_the_leases_while_calls_are_on_their_way(
         self, accounts, provider, always_beats
     ):
