@@ -381,22 +381,21 @@ MAIL = "smtp"
 
 
 def how_lanes_stand() -> list[dict[str, Any]]:
-    """How fast each provider is, how fast it may be, and why nothing begins; of its newest credential."""
-    newest = {sight.lane.provider: sight for sight in lanes.sights()}
+    """How fast each provider is, how fast it may be, and why nothing begins."""
     alive = Step.objects.filter(state=State.RUNNING, lease_until__gt=Now()).order_by("provider")
     in_flight = dict(alive.values_list("provider").annotate(Count("pk")))
     return [
         {
-            "provider": provider,
+            "provider": sight.lane.provider,
             "per_second": round(sight.speed.per_second, 2),
             "rate": sight.speed.rate_now,
-            "in_flight": in_flight.get(provider, 0),
+            "in_flight": in_flight.get(sight.lane.provider, 0),
             "cap": sight.lane.cap,
             "saturation": sight.saturation,
             "shut": sight.why_shut,
             "slowed": sight.slowed_because,
         }
-        for provider, sight in newest.items()
+        for sight in lanes.sights()
     ]
 
 

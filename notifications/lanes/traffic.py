@@ -217,10 +217,13 @@ def admit(provider: str) -> str:
 
 def why_shut(provider: str) -> str:
     """Why nothing is begun at all now: it does not answer, or is paused by hand; empty where it is neither."""
-    lane = _lane(provider)
+    return _why_shut(_lane(provider))
+
+
+def _why_shut(lane: Lane) -> str:
     if because := _paused(lane):
         return because
-    return NO_ANSWER.format(provider=provider) if lane.opened_at is not None else ""
+    return NO_ANSWER.format(provider=lane.provider) if lane.opened_at is not None else ""
 
 
 # --- after the call
@@ -374,9 +377,18 @@ def sight(lane: Lane) -> Sight:
 
 
 def sights() -> list[Sight]:
-    """Every lane that was ever used, as it stands now."""
+    """
+    The lane of each provider that was ever used, as it stands now: through the credential that is set up, or
+    was last.
+    """
     at = clock.now()
-    return [_sight(lane, at) for lane in Lane.objects.order_by("provider", "pk")]
+    by_age = Lane.objects.order_by("provider", "pk")
+    of_each = {lane.provider: lane for lane in sorted(by_age, key=_is_set_up)}
+    return [_sight(lane, at) for _, lane in sorted(of_each.items())]
+
+
+def _is_set_up(lane: Lane) -> bool:
+    return lane.credential == _fingerprint(lane.provider)
 
 
 def _sight(lane: Lane, at: datetime) -> Sight:
@@ -388,8 +400,7 @@ def _sight(lane: Lane, at: datetime) -> Sight:
         speed=how_fast,
         saturation=min(how_fast.per_second / limit, 1.0) if limit else None,
         tokens=lane.tokens,
-        why_shut=_paused(lane)
-        or (NO_ANSWER.format(provider=lane.provider) if lane.opened_at else ""),
+        why_shut=_why_shut(lane),
         slowed_because=_slowed_because(lane, at),
     )
 

@@ -440,6 +440,28 @@ class TestSights:
 
         assert (sight.slowed_because, sight.why_shut) == (slowed, shut)
 
+    @pytest.mark.parametrize("keys", [("sk_1", "sk_2"), ("sk_1", "sk_2", "sk_1")])
+    def test_are_of_the_key_that_is_set_up_and_of_no_other(self, settings, virtual, keys):
+        for key in keys:
+            settings.LANES = {"cards": {"credential": key}}
+            granted()
+            fail(5)
+            virtual.pass_seconds(6 * 3600)
+        traffic.note_answers("cards", answered=1)
+
+        [sight] = traffic.sights()
+
+        assert sight.lane == traffic._lane("cards")
+        assert (sight.why_shut, traffic.why_shut("cards")) == ("", "")
+
+    def test_are_of_the_last_key_where_none_is_set_up(self, settings, virtual):
+        for key in ("sk_1", "sk_2"):
+            settings.LANES = {"cards": {"credential": key}}
+            granted()
+        settings.LANES = {}
+
+        assert [sight.lane for sight in traffic.sights()] == [Lane.objects.last()]
+
     def test_keep_a_day_of_tallies(self, virtual, lane_of):
         traffic.note_done("cards", 1)
         virtual.pass_seconds(24 * 3600 + 10)
