@@ -54,6 +54,9 @@ def count_deaths(bury: Callable[[Sequence[Step]], None]) -> int:
 
 @transaction.atomic(durable=True)
 def _count_deaths(marker: ClaimMarker, bury: Callable[[Sequence[Step]], None]) -> int:
+    if not ClaimMarker.objects.select_for_update(skip_locked=True).filter(pk=marker.pk):
+        # Erased since we looked: its worker has committed, or another sweeper has counted it.
+        return 0
     open_steps = Step.objects.filter(pk__in=marker.step_ids, state__in=Step.CLAIMABLE)
     free = list(
         open_steps.select_for_update(skip_locked=True, of=("self",))

@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from billing.close import claiming, sweeper
+from billing.close import claiming, markers, sweeper
 from billing.close.step import Chunk
 from billing.models import ClaimMarker, Step
 from tests.billing.close.test_runner import Module, accounts, does_all, fails_on, invoices  # noqa: F401
 from tests.factories import AS_OF
 from tests.provider import Killed
+from tests.workers import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,8 +67,6 @@ class TestAClaimMarker:
         counted = []
 
         def perform(chunk: Chunk):
-            from tests.workers import at_once
-
             counted.extend(at_once(a_minute_later))
             return does_all(chunk)
 
@@ -75,6 +74,22 @@ class TestAClaimMarker:
 
         assert counted == [0]
         assert not Step.objects.filter(deaths__gt=0).exists()
+
+    def test_that_another_sweeper_has_counted_meanwhile_is_counted_once(self, invoices):  # noqa: F811
+        for step in invoices:
+            ClaimMarker.objects.create(step_ids=[step.pk])
+        ClaimMarker.objects.update(noted_at=Now() - timedelta(minutes=1))
+        counted = []
+
+        def meanwhile(_dead: object) -> None:
+            # In the middle of the first: the others were seen, and are not counted yet.
+            if not counted:
+                counted.extend(at_once(lambda: markers.count_deaths(lambda dead: None)))
+
+        counted.append(markers.count_deaths(meanwhile))
+
+        assert counted == [6, 1]
+        assert set(Step.objects.filter(kind="INVOICE").values_list("deaths")) == {(1,)}
 
     def test_never_counts_those_beside_it_to_death(self, invoices):  # noqa: F811
         ids = [step.pk for step in invoices]
