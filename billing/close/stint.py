@@ -101,6 +101,8 @@ class Stint:
         self._held |= {step.pk: step for step in leased.steps}
         self._claimed += len(leased.steps)
         self._begin(leased.steps)
+        # Where none of them could be begun, there is no turn.
+        self._settle()
 
     def _begin(self, steps: Sequence[Step]) -> None:
         """All at once; after an error in halves, so that only the poison is charged an attempt."""
@@ -136,6 +138,10 @@ class Stint:
         for pk, error in self._flow.failed().items():
             self._give_up(self._held[pk], error)
         self._end(outcomes)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tell the lanes of what was leased together and is all through."""
         through = [leased for leased in self._open if not self._holds_any(leased)]
         for leased in through:
             claiming.settle(leased)

@@ -8,9 +8,12 @@ from django.db.models.functions import Now
 
 from accounts.models import Account
 from billing.close import claiming, leases, pipeline, runner, stint, sweeper
+from billing.close.steps import charge
 from billing.models import Payment, PaymentAttempt, Step
 from billing.payments import rechecking, reserving, windows
+from notifications import lanes
 from notifications.lanes import Grant
+from notifications.models import Lane
 from tests.closing import in_a_thread_of_the_provider, start_close, step_of, work
 from tests.factories import AS_OF, account_using
 from tests.provider import Provider
@@ -99,6 +102,40 @@ class TestClaiming:
 
         assert steps() == {("DONE", 1)}
         assert Payment.objects.count() == 3
+
+    def test_takes_nothing_beside_one_that_may_kill_its_worker(self, accounts, provider):
+        suspect, others = step_of(accounts[0], "CHARGE"), Step.objects.filter(kind="CHARGE")
+        others = others.exclude(pk=suspect.pk)
+        others.update(state="WAITING")
+        Step.objects.filter(pk=suspect.pk).update(deaths=1)
+        in_hand = []
+
+        def others_are_ready() -> None:
+            others.filter(state="WAITING").update(state="READY")
+
+        def look() -> None:
+            in_hand.append(set(Step.objects.filter(state="RUNNING").values_list("pk", flat=True)))
+
+        provider.before("prepare", in_a_thread_of_the_provider(others_are_ready))
+        provider.before("submit", in_a_thread_of_the_provider(look))
+
+        assert work_on() == 3
+
+        assert in_hand == [{suspect.pk}]
+        assert steps() == {("DONE", 1)}
+
+    def test_of_what_cannot_be_begun_lets_another_probe(self, accounts, monkeypatch):
+        lanes.note_answers("sandbox", unanswered=5)
+        Lane.objects.update(probe_at=Now() - timedelta(seconds=1))
+
+        def poison(_chunk):
+            raise ValueError("poison")
+
+        monkeypatch.setattr(charge, "_answered_before", poison)
+
+        assert work_once() == 1
+
+        assert lanes.grant("sandbox", wanted=1).is_probe
 
 
 class TestHeartbeat:
