@@ -74,6 +74,8 @@ class Charging:
             for refused in collected.refused.values()
             if isinstance(refused, payments.AttemptInFlight)
             and refused.attempt.state != State.REVIEW
+            # For another step of ours, of another month, it is driven already.
+            and refused.attempt.pk not in self._steps
         }
         # Ours from before a crash, or the customer's own: driven on if nobody does.
         driven = {a.pk: a for a in self._collector.claim(list(in_flight.values()))}

@@ -1,10 +1,13 @@
 """The charge step: what is due now, with the card there is now; and what it says where it cannot."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
+from django.conf import settings
 
 from billing import payments
+from billing.close.step import Chunk
+from billing.close.steps import charge
 from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
 from billing.models import Payment, PaymentAttempt
 from tests.billing.builders import collect
@@ -14,6 +17,7 @@ from tests.provider import Killed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+SEPTEMBER = date(2018, 9, 1)
 LATER = AS_OF + timedelta(minutes=2)
 
 
@@ -213,3 +217,24 @@ def collect_and_review(account) -> PaymentAttempt:
     )
     attempt.save()
     return attempt
+
+
+def test_two_runs_steps_about_one_payment_both_end():
+    """Two months closed together, by a worker that has slept for longer than it may drive an attempt."""
+    account = invoiced()
+    first = step_of(account, "CHARGE")
+    second = start_close(SEPTEMBER).steps.get(account=account, kind="CHARGE")
+    ended = []
+
+    with charge.open_flow(clock=lambda: AS_OF) as flow:
+        for step in (first, second):
+            flow.begin(Chunk(step.run, [step], {account.pk: account}, AS_OF))
+            PaymentAttempt.objects.update(next_action_at=AS_OF)
+        while flow.room < settings.CALLS_AT_ONCE * 2:
+            ended += flow.turn()
+
+    assert {outcome.step: outcome.because for outcome in ended} == {
+        first: "charged",
+        second: "a payment is on its way",
+    }
+    assert Payment.objects.count() == 1
