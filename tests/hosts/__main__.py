@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from typing import Any
 from tests.hosts.network import CannotRun, require
 from tests.hosts.stage import DATABASE, PATIENCE_SECONDS, Stage, last_words, wait_for
 
+CANNOT_RUN = "This cannot run"
 PROGRAMS = ("ip", "setpriv")
 PACKAGES = "iproute2 util-linux"
 # What happens when so much of the charging is done.
@@ -35,12 +37,7 @@ BEATS = (
 
 def main() -> int:
     options = read_options()
-    try:
-        require(*PROGRAMS, packages=PACKAGES)
-    except CannotRun as error:
-        print(f"tests.hosts cannot run: {error}.")
-        return 2
-    return in_a_place_of_its_own(lambda place: disturbed_and_undisturbed(place, options))
+    return play(disturbed_and_undisturbed, options)
 
 
 def read_options(**defaults: Any) -> argparse.Namespace:
@@ -59,36 +56,53 @@ def read_options(**defaults: Any) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def in_a_place_of_its_own(run: Callable[[Path], int]) -> int:
-    """A folder that PostgreSQL's account may pass through, and that is gone afterwards."""
+def play(
+    what: Callable[[Stage, argparse.Namespace], int],
+    options: argparse.Namespace,
+    *,
+    require_also: Callable[[], None] = lambda: None,
+    programs: tuple[str, ...] = PROGRAMS,
+    packages: str = PACKAGES,
+    **settings: str,
+) -> int:
+    """Build the template, and play on a stage that is gone afterwards; 2 where this cannot be done here."""
+    try:
+        require(*programs, packages=packages)
+        require_also()
+    except CannotRun as error:
+        print(f"{CANNOT_RUN}: {error}.")
+        return 2
     place = Path(tempfile.mkdtemp(prefix="hosts-"))
+    # PostgreSQL's account has to pass through.
     place.chmod(0o755)
     # A kill from outside must not leave processes and namespaces behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stage = Stage(place, dead_after=options.dead_after, lease=options.lease)
     try:
-        return run(place)
+        say(f"seed {options.seed}: {options.accounts} accounts, {os.cpu_count()} cores")
+        stage.begin(**settings)
+        build(stage, options)
+        return what(stage, options)
     except BaseException:
         print(last_words(place), file=sys.stderr)
         raise
     finally:
+        stage.leave()
+        if options.keep:
+            socket = shutil.ignore_patterns("socket")
+            shutil.copytree(place, options.keep, dirs_exist_ok=True, ignore=socket)
         shutil.rmtree(place, ignore_errors=True)
 
 
-def disturbed_and_undisturbed(place: Path, options: argparse.Namespace) -> int:
-    stage = Stage(place, dead_after=options.dead_after, lease=options.lease)
-    try:
-        say(f"seed {options.seed}: {options.accounts} accounts, {os.cpu_count()} cores")
-        build(stage, options)
-        report: dict[str, Any] = {"seed": options.seed, "accounts": options.accounts}
-        if not options.no_comparison:
-            report["undisturbed"] = undisturbed(stage, options)
-        report["events"], report["disturbed"] = disturbed(stage, options)
-        return tell(report, options)
-    except BaseException:
-        keep(place, options)
-        raise
-    finally:
-        stage.leave()
+def disturbed_and_undisturbed(stage: Stage, options: argparse.Namespace) -> int:
+    report: dict[str, Any] = {"seed": options.seed, "accounts": options.accounts}
+    if not options.no_comparison:
+        report["undisturbed"] = undisturbed(stage, options)
+    report["events"], report["disturbed"] = disturbed(stage, options)
+    for name, value in report["events"].items():
+        print(f"  {name}: {value}")
+    print(table(report["disturbed"]["hosts"]))
+    return tell(report, wrong_with(report), options)
 
 
 def build(stage: Stage, options: argparse.Namespace) -> None:
@@ -106,14 +120,14 @@ def undisturbed(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
     stage.start_provider(latency_ms=options.latency_ms)
     stage.add_worker("alone", 10)
     stage.start_cluster("alone")
-    keep_sweeping(stage)
+    sweeper = keep_sweeping(stage)
     stage.act(DATABASE, "start")
     finished(stage)
-    told = {**stage.judge(options.seed, options.accounts), "mails": len(stage.mails())}
+    told = stage.judge(options.seed, options.accounts)
     say(f"undisturbed, on one host: {told['seconds']:.0f} s, {len(told['violations'])} violations")
     stage.kill("alone")
     stage.stop_provider()
-    stop_sweeping(stage)
+    sweeper.kill()
     return told
 
 
@@ -159,7 +173,7 @@ def disturbed(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any]
     finished(stage)
     events["steps of the host that came back"] = worked(stage, cut_off) - before
     events["steps of the host that was added"] = worked(stage, ADDED)
-    told = {**stage.judge(options.seed, options.accounts), "mails": len(stage.mails())}
+    told = stage.judge(options.seed, options.accounts)
     say(f"disturbed: {told['seconds']:.0f} s, {len(told['violations'])} violations")
     return events, told
 
@@ -194,17 +208,9 @@ def worked(stage: Stage, host: str) -> int:
     return int(stage.ask(WORKED, host)[0][0])
 
 
-def keep_sweeping(stage: Stage) -> None:
+def keep_sweeping(stage: Stage) -> subprocess.Popen:
     """The timer, quicker than the minute that systemd would keep."""
-    stage.run_on(DATABASE, "close_sweep", "--every", "5")
-
-
-def stop_sweeping(stage: Stage) -> None:
-    postgres, *others = stage.of_host[DATABASE]
-    forward, *sweeps = others
-    stage.of_host[DATABASE] = sweeps
-    stage.kill(DATABASE)
-    stage.of_host[DATABASE] = [postgres, forward]
+    return stage.run_on(DATABASE, "close_sweep", "--every", "5")
 
 
 def finished(stage: Stage) -> None:
@@ -220,17 +226,6 @@ def finished(stage: Stage) -> None:
 # --- what is said
 
 
-def tell(report: dict[str, Any], options: argparse.Namespace) -> int:
-    wrong = wrong_with(report)
-    for name, value in report["events"].items():
-        print(f"  {name}: {value}")
-    print(table(report["disturbed"]["hosts"]))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    print_wrong(wrong, options)
-    return int(bool(wrong))
-
-
 def wrong_with(report: dict[str, Any]) -> list[str]:
     """What is wrong with each close, and where they differ."""
     wrong: list[str] = [*report["disturbed"]["violations"]]
@@ -240,10 +235,14 @@ def wrong_with(report: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def print_wrong(wrong: list[str], options: argparse.Namespace) -> None:
+def tell(report: Any, wrong: list[str], options: argparse.Namespace) -> int:
+    """Write the report where it was asked for, and say how many violations there were, last."""
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
     for each in wrong[:20]:
         print(f"VIOLATION {each}")
     print(f"accounts: {options.accounts}, violations: {len(wrong)}")
+    return int(bool(wrong))
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
@@ -269,13 +268,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def say(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)
-
-
-def keep(place: Path, options: argparse.Namespace) -> None:
-    if options.keep:
-        shutil.copytree(
-            place, options.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("socket")
-        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ logged, and those that need a session of their own are violations.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -21,18 +20,17 @@ from tests.hosts.__main__ import (
     BEATS,
     PACKAGES,
     at,
-    build,
     finished,
     hold_a_lock,
-    in_a_place_of_its_own,
     keep_sweeping,
-    print_wrong,
+    play,
     read_options,
     say,
+    tell,
     undisturbed,
     wrong_with,
 )
-from tests.hosts.network import CannotRun, require, tail
+from tests.hosts.network import CannotRun, tail
 from tests.hosts.postgres import PORT, SUPERUSER
 from tests.hosts.stage import DATABASE, MANAGE, ROOT, Stage, wait_for
 
@@ -66,14 +64,15 @@ NEEDS_A_SESSION = {
 
 
 def main() -> int:
-    options = read_options(accounts=200, latency_ms=50)
-    try:
-        require(*PROGRAMS, packages=f"{PACKAGES} pgbouncer")
-        require_version()
-    except CannotRun as error:
-        print(f"tests.hosts.behind_pgbouncer cannot run: {error}.")
-        return 2
-    return in_a_place_of_its_own(lambda place: run(place, options))
+    return play(
+        pooled_and_undisturbed,
+        read_options(accounts=200, latency_ms=50),
+        require_also=require_version,
+        programs=PROGRAMS,
+        packages=f"{PACKAGES} pgbouncer",
+        log_statement="all",
+        log_line_prefix=PREFIX,
+    )
 
 
 def require_version() -> None:
@@ -84,27 +83,16 @@ def require_version() -> None:
         raise CannotRun(f"pgbouncer 1.18 or newer is needed, this says {said.splitlines()[:1]}")
 
 
-def run(place: Path, options: argparse.Namespace) -> int:
-    logged = {"log_statement": "all", "log_line_prefix": PREFIX}
-    stage = Stage(place, dead_after=options.dead_after, lease=options.lease, **logged)
-    try:
-        say(f"seed {options.seed}: {options.accounts} accounts, {SESSIONS} sessions")
-        build(stage, options)
-        report: dict[str, Any] = {"seed": options.seed, "accounts": options.accounts}
-        if not options.no_comparison:
-            report["undisturbed"] = undisturbed(stage, options)
-        report["events"], report["disturbed"] = pooled(stage, options)
-        report["statements"], needing = needing_a_session(stage.postgres.log)
-        for name, value in report["events"].items():
-            print(f"  {name}: {value}")
-        print(f"  statements looked at: {report['statements']}")
-        wrong = [*needing, *wrong_with(report)]
-        print_wrong(wrong, options)
-        if options.json:
-            options.json.write_text(json.dumps(report, indent=1) + "\n")
-        return int(bool(wrong))
-    finally:
-        stage.leave()
+def pooled_and_undisturbed(stage: Stage, options: argparse.Namespace) -> int:
+    report: dict[str, Any] = {"seed": options.seed, "accounts": options.accounts}
+    if not options.no_comparison:
+        report["undisturbed"] = undisturbed(stage, options)
+    report["events"], report["disturbed"] = pooled(stage, options)
+    report["statements"], needing = needing_a_session(stage.postgres.log)
+    for name, value in report["events"].items():
+        print(f"  {name}: {value}")
+    print(f"  statements looked at: {report['statements']}")
+    return tell(report, [*needing, *wrong_with(report)], options)
 
 
 def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -138,7 +126,7 @@ def pooled(stage: Stage, options: argparse.Namespace) -> tuple[dict[str, Any], d
     stage.network.bring_back("other")
     say(f"cut off: a host that held a row lock, which was free after {freed:.1f} s")
     finished(stage)
-    told = {**stage.judge(options.seed, options.accounts), "mails": len(stage.mails())}
+    told = stage.judge(options.seed, options.accounts)
     say(f"behind pgbouncer: {told['seconds']:.0f} s, {len(told['violations'])} violations")
     restarts = stage.log("one", "cluster").read_text().count("starting it again")
     events = {

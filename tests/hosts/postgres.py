@@ -53,7 +53,19 @@ class Postgres:
                 cwd="/",
                 start_new_session=True,
             )
-        self._await()
+
+    def wait(self) -> None:
+        """This will return once it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.ask("SELECT 1")
+            except psycopg2.OperationalError:
+                assert self.process.poll() is None, tail(self.log)
+                assert time.monotonic() < deadline, tail(self.log)
+                time.sleep(0.1)
+            else:
+                return
 
     def ask(self, query: str, *parameters: object, database: str = "postgres") -> list[tuple]:
         """The rows of the answer, asked as the server's own administrator would."""
@@ -75,15 +87,3 @@ class Postgres:
 
     def url(self, address: str, database: str, *, port: int = PORT) -> str:
         return f"postgres://{SUPERUSER}@{address}:{port}/{database}"
-
-    def _await(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.ask("SELECT 1")
-            except psycopg2.OperationalError:
-                assert self.process.poll() is None, tail(self.log)
-                assert time.monotonic() < deadline, tail(self.log)
-                time.sleep(0.1)
-            else:
-                return

@@ -27,7 +27,9 @@ TEMPLATE = "template_of_close"
 class Stage:
     """One network, one database server, one provider; workers come and go."""
 
-    def __init__(self, place: Path, *, dead_after: int, lease: int, **settings: str) -> None:
+    postgres: Postgres
+
+    def __init__(self, place: Path, *, dead_after: int, lease: int) -> None:
         self.place = place
         self.dead_after, self.lease = dead_after, lease
         self.network = Network()
@@ -35,10 +37,14 @@ class Stage:
         self.of_host: dict[str, list[psutil.Process]] = {}
         self.pooler_port: int | None = None
         self.database = TEMPLATE
+
+    def begin(self, **settings: str) -> None:
+        """This will make the database's host and the provider's, and start PostgreSQL with these settings."""
         self.network.add_host(DATABASE, 2)
         self.network.add_host(PROVIDER, 3)
-        self.postgres = Postgres(place, self.network, DATABASE, **settings)
+        self.postgres = Postgres(self.place, self.network, DATABASE, **settings)
         self._note(DATABASE, self.postgres.process.pid)
+        self.postgres.wait()
 
     # --- hosts
 

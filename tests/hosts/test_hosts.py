@@ -2,59 +2,62 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 
 from tests.hosts import behind_pgbouncer
-from tests.hosts.__main__ import PACKAGES, PROGRAMS
-from tests.hosts.network import CannotRun, require
+from tests.hosts.__main__ import CANNOT_RUN
 
 PATIENCE_SECONDS = 480
+SHORT = {
+    "tests.hosts": ("--accounts", "48", "--latency-ms", "50"),
+    "tests.hosts.behind_pgbouncer": ("--accounts", "30", "--latency-ms", "20"),
+}
+ALIKE = ("--seed", "1", "--lease", "4", "--dead-after", "4", "--no-comparison")
 
 
-def run(module: str, *options: str) -> str:
-    """The script as anyone would run it; its last line, once it has ended well."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *options],
-        cwd=settings.BASE_DIR,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+@pytest.fixture(scope="module")
+def last_line_of(tmp_path_factory) -> Iterator[Callable[[str], str]]:
+    """
+    The scripts as anyone would run them; the last line of one, once it has ended well.
+
+    Both at once: for the most part they wait, for what was in the hands of those that were killed.
+    """
+    folder: Path = tmp_path_factory.mktemp("hosts")
+    running: dict[str, subprocess.Popen] = {}
+    for module, options in SHORT.items():
+        with (folder / module).open("w") as said:
+            running[module] = subprocess.Popen(
+                [sys.executable, "-m", module, *options, *ALIKE],
+                cwd=settings.BASE_DIR,
+                stdout=said,
+                stderr=said,
+            )
+
+    def last_line(module: str) -> str:
+        code = running[module].wait(PATIENCE_SECONDS)
+        said = (folder / module).read_text()
+        last = said.splitlines()[-1]
+        if last.startswith(CANNOT_RUN):
+            pytest.skip(last)
+        assert code == 0, said
+        return last
+
+    yield last_line
+    for process in running.values():
+        process.terminate()
+        process.wait()
 
 
-def skip_unless(*programs: str, packages: str) -> None:
-    try:
-        require(*programs, packages=packages)
-    except CannotRun as error:
-        pytest.skip(str(error))
+def test_a_close_on_hosts_that_die_vanish_and_come_charges_everybody_once(last_line_of):
+    assert last_line_of("tests.hosts") == "accounts: 48, violations: 0"
 
 
-def test_a_close_on_hosts_that_die_vanish_and_come_charges_everybody_once():
-    skip_unless(*PROGRAMS, packages=PACKAGES)
-
-    last = run(
-        "tests.hosts",
-        *("--accounts", "48", "--latency-ms", "50", "--seed", "1"),
-        *("--lease", "4", "--dead-after", "4", "--no-comparison"),
-    )
-
-    assert last == "accounts: 48, violations: 0"
-
-
-def test_a_close_behind_pgbouncer_needs_no_session_and_charges_everybody_once():
-    skip_unless(*behind_pgbouncer.PROGRAMS, packages=f"{PACKAGES} pgbouncer")
-
-    last = run(
-        "tests.hosts.behind_pgbouncer",
-        *("--accounts", "30", "--latency-ms", "20", "--seed", "1"),
-        *("--lease", "4", "--dead-after", "4", "--no-comparison"),
-    )
-
-    assert last == "accounts: 30, violations: 0"
+def test_a_close_behind_pgbouncer_needs_no_session_and_charges_everybody_once(last_line_of):
+    assert last_line_of("tests.hosts.behind_pgbouncer") == "accounts: 30, violations: 0"
 
 
 @pytest.mark.parametrize(
