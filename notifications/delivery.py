@@ -19,10 +19,11 @@ from random import SystemRandom
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from accounts import timeline
+from accounts.models import Account
 from notifications import catalog, lanes, mail_server, smtp
 from notifications.catalog import Cancel, Rerender
 from notifications.lanes import Grant
@@ -118,13 +119,14 @@ KILLS_ITS_WORKER = f"{MAX_TRIES} tries ended without a word: the worker was kill
 
 def retry(message: Message, *, actor: str = "system") -> None:
     """
-    This will queue a dead message again, with all its tries before it.
+    This will queue a dead message again, with all its tries before it, to the address its account has now.
 
     :raises NotDead: if it is not dead (any more).
     """
+    address = Account.objects.filter(pk=OuterRef("account")).values("email")
     with transaction.atomic(durable=True):
         if not Message.objects.filter(pk=message.pk, state=State.DEAD).update(
-            state=State.QUEUED, attempts=0, next_attempt_at=Now()
+            state=State.QUEUED, attempts=0, next_attempt_at=Now(), recipient=Subquery(address)
         ):
             raise NotDead(f"{message} is not dead")
         timeline.record(

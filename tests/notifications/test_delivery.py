@@ -526,6 +526,15 @@ class TestRetry:
         event = TimelineEvent.objects.get(kind="message.retried")
         assert (event.account_id, event.actor) == (message.account_id, "support@example.com")
 
+    def test_goes_to_the_address_that_was_corrected(self, sink: Sink) -> None:
+        message = queued(account(email="wrong@example.com"), state=State.DEAD, attempts=8)
+        Account.objects.update(email="right@example.com")
+
+        delivery.retry(message)
+
+        assert deliver(as_of=AS_OF) == Delivered(sent=1)
+        assert [mail["To"] for mail in sink.mails] == ["right@example.com"]
+
     @pytest.mark.parametrize("state", [State.QUEUED, State.SENDING, State.CANCELLED])
     def test_refuses_a_message_that_is_not_dead(self, state: str) -> None:
         message = queued(state=state)
