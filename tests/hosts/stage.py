@@ -131,7 +131,15 @@ class Stage:
     def judge(self, seed: int, accounts: int) -> dict[str, Any]:
         document = self.act(DATABASE, "judge", str(seed), str(accounts))
         told: dict[str, Any] = json.loads(document.splitlines()[-1])
-        return told
+        mails = self.mails()
+        told["violations"] += self._against_the_mail_server(mails)
+        return told | {"mails": len(mails), "mails sent again": len(mails) - len({*mails})}
+
+    def _against_the_mail_server(self, mails: list[str]) -> list[str]:
+        """What says that it was sent has arrived; once or, as SMTP has it, again under the same Message-ID."""
+        sent = self.ask("SELECT id, recipient FROM notifications_message WHERE state = 'SENT'")
+        arrived = {mail.strip("<").partition("@")[0] for mail in mails}
+        return [f"said to be sent to {to}, and is not there" for pk, to in sent if pk not in arrived]
 
     def run_on(self, host: str, name: str, *words: str, module: bool = False) -> subprocess.Popen:
         """A program that stays: one of this package's modules, or one of manage.py's commands."""
