@@ -139,7 +139,9 @@ class Stage:
         """What says that it was sent has arrived; once or, as SMTP has it, again under the same Message-ID."""
         sent = self.ask("SELECT id, recipient FROM notifications_message WHERE state = 'SENT'")
         arrived = {mail.strip("<").partition("@")[0] for mail in mails}
-        return [f"said to be sent to {to}, and is not there" for pk, to in sent if pk not in arrived]
+        return [
+            f"said to be sent to {to}, and is not there" for pk, to in sent if pk not in arrived
+        ]
 
     def run_on(self, host: str, name: str, *words: str, module: bool = False) -> subprocess.Popen:
         """A program that stays: one of this package's modules, or one of manage.py's commands."""
