@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from billing.close import pipeline, steps
-from billing.close.step import StepModule
+from billing.close.step import ChunkModule, FlowModule, StepModule
 
 ROOT = settings.BASE_DIR
 # Outermost first: each knows only those after it.
@@ -80,9 +80,10 @@ STEP_MODULES = [name for _, name, _ in pkgutil.iter_modules(steps.__path__)]
 def test_a_step_is_what_the_runner_expects(name: str) -> None:
     module = importlib.import_module(f"billing.close.steps.{name}")
 
-    for attribute, kind in StepModule.__annotations__.items():
+    contract = FlowModule if isinstance(module, FlowModule) else ChunkModule
+    for attribute, kind in (StepModule.__annotations__ | contract.__annotations__).items():
         assert isinstance(getattr(module, attribute), kind), attribute
-    assert callable(getattr(module, "open_flow", None) or module.perform)
+    assert callable(module.open_flow if contract is FlowModule else module.perform)
     assert module in pipeline.STEPS
     assert module.kind == name.upper()
 

@@ -9,16 +9,16 @@ Each is readied by the one it follows, in the transaction that finished that one
 
 from typing import cast
 
-from billing.close.step import StepModule
+from billing.close.step import ChunkModule, FlowModule
 from billing.close.steps import charge, email, hold, invoice, report
 
-STEPS = cast("tuple[StepModule, ...]", (invoice, charge, email, hold, report))
+STEPS = cast("tuple[ChunkModule | FlowModule, ...]", (invoice, charge, email, hold, report))
 KINDS = [step.kind for step in STEPS]
 BY_KIND = {step.kind: step for step in STEPS}
 LANES = tuple(dict.fromkeys(step.lane for step in STEPS))
 
 
-def followers(kind: str) -> list[StepModule]:
+def followers(kind: str) -> list[ChunkModule | FlowModule]:
     """The steps that wait for this kind."""
     return [step for step in STEPS if step.follows == kind]
 

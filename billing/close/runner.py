@@ -27,7 +27,7 @@ from django.db.models import F
 from accounts.models import Account
 from billing import decisions, doorbell, executors, gateways, locks, log_context
 from billing.close import claiming, leases, markers, pipeline
-from billing.close.step import Chunk, FlowModule, Outcome, StepModule, flows
+from billing.close.step import Chunk, ChunkModule, FlowModule, Outcome, StepModule
 from billing.close.stint import Stint
 from billing.faults import is_the_databases_fault
 from billing.models import Decision, Step
@@ -89,7 +89,7 @@ def wait(lane: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
     return True
 
 
-def work_once(module: StepModule, *, as_of: datetime) -> int:
+def work_once(module: ChunkModule | FlowModule, *, as_of: datetime) -> int:
     """This will work on one chunk of a kind of step. Returns how many it took; 0: none is ready, or may begin."""
     try:
         return _work(module, clock=lambda: as_of, until=bool, stopping=lambda: False)
@@ -98,14 +98,14 @@ def work_once(module: StepModule, *, as_of: datetime) -> int:
 
 
 def _work(
-    module: StepModule,
+    module: ChunkModule | FlowModule,
     *,
     clock: Callable[[], datetime],
     until: Callable[[int], bool],
     stopping: Callable[[], bool],
 ) -> int:
     """One chunk; or as many as come, where steps are on their way for a while."""
-    if flows(module):
+    if isinstance(module, FlowModule):
         return _work_on_a_flow(module, clock=clock, until=until, stopping=stopping)
     if module.touches_the_world:
         return _work_in_the_world(module, as_of=clock())
@@ -129,7 +129,7 @@ def _told_in_the_log(work: Callable[P, int]) -> Callable[P, int]:
 
 @_told_in_the_log
 def _work_in_the_database(
-    module: StepModule, *, as_of: datetime, only: Sequence[int] | None = None
+    module: ChunkModule, *, as_of: datetime, only: Sequence[int] | None = None
 ) -> int:
     claimed: list[int] = []
     try:
@@ -151,7 +151,7 @@ def _work_in_the_database(
 
 @transaction.atomic(durable=True)
 def _transact(
-    module: StepModule, claimed: list[int], *, as_of: datetime, only: Sequence[int] | None
+    module: ChunkModule, claimed: list[int], *, as_of: datetime, only: Sequence[int] | None
 ) -> int:
     steps = claiming.ready(module, limit=module.batch, only=only)
     claimed += [step.pk for step in steps]
@@ -216,7 +216,7 @@ def _work_on_a_flow(
 
 
 @_told_in_the_log
-def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
+def _work_in_the_world(module: ChunkModule, *, as_of: datetime) -> int:
     leased = claiming.lease(module, limit=module.batch)
     if not leased.steps:
         return 0
@@ -231,7 +231,7 @@ def _work_in_the_world(module: StepModule, *, as_of: datetime) -> int:
     return len(leased.steps)
 
 
-def _perform_leased(module: StepModule, steps: Sequence[Step], *, as_of: datetime) -> None:
+def _perform_leased(module: ChunkModule, steps: Sequence[Step], *, as_of: datetime) -> None:
     """
     Work on the leased steps; after an error on each by itself, so that only the poison is charged.
 

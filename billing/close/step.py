@@ -8,7 +8,7 @@ follows, all in one transaction.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self, TypeGuard
+from typing import Any, Protocol, Self, runtime_checkable
 
 from accounts.models import Account, Hold
 from billing.models import CloseRun, Decision, PaymentAttempt, Step
@@ -109,25 +109,31 @@ def wait_for(attempt: PaymentAttempt, step: Step, *, as_of: datetime) -> Outcome
 
 
 class StepModule(Protocol):
-    """One step of the close: a module with these names."""
+    """One step of the close: a module with these names, and those of one of the two below."""
 
     kind: str
     # The kind whose end readies this one; None where the run does.
     follows: str | None
     # The doorbell it is rung with, and so the clusters that work on it.
     lane: str
-    # How many it takes at once.
-    batch: int
     # False: the runner opens the transaction and locks the accounts; a kill rolls all back.
     # True: the runner leases the steps, commits, and calls with nothing open.
     touches_the_world: bool
 
+
+class ChunkModule(StepModule, Protocol):
+    """One whose steps are decided a chunk at a time."""
+
+    # How many it takes at once.
+    batch: int
+
     @staticmethod
     def perform(chunk: Chunk) -> Iterable[Outcome]:
-        """This will decide each step of the chunk. One left out is an error of the module. Of a flow: none."""
+        """This will decide each step of the chunk. One left out is an error of the module."""
         ...
 
 
+@runtime_checkable
 class FlowModule(StepModule, Protocol):
     """One whose steps are on their way for a while, any number at once: see stint.py."""
 
@@ -135,11 +141,6 @@ class FlowModule(StepModule, Protocol):
     def open_flow(*, clock: Callable[[], datetime]) -> "Flow":
         """This will open one flow of steps, closed when its `with` ends."""
         ...
-
-
-def flows(module: StepModule) -> TypeGuard[FlowModule]:
-    """Whether its steps are on their way for a while."""
-    return hasattr(module, "open_flow")
 
 
 class Flow(Protocol):

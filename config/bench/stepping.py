@@ -23,7 +23,8 @@ from django.db import connection
 from accounts.models import BillingEntity
 from billing import progress
 from billing.close import pipeline, runner, runs
-from billing.close.step import StepModule
+from billing.close.step import ChunkModule, FlowModule, StepModule
+from billing.close.steps import charge
 from billing.models import Step
 from config.bench import limits, watching
 from config.bench.closing import server_groups
@@ -68,11 +69,22 @@ def work(kind: str, *, clock: Callable[[], datetime]) -> dict[str, Any]:
     }
 
 
-def one_at_a_time(module: StepModule) -> StepModule:
+def one_at_a_time(module: ChunkModule | FlowModule) -> ChunkModule | FlowModule:
     """The same step, which takes one account at once."""
-    names = ("kind", "follows", "lane", "touches_the_world", "perform")
-    alone = SimpleNamespace(**{name: getattr(module, name) for name in names}, batch=1)
-    return cast("StepModule", alone)
+    alone = SimpleNamespace(**{name: getattr(module, name) for name in StepModule.__annotations__})
+    if isinstance(module, FlowModule):
+        alone.open_flow = ChargingAlone
+    else:
+        alone.perform, alone.batch = module.perform, 1
+    return cast("ChunkModule | FlowModule", alone)
+
+
+class ChargingAlone(charge.Charging):
+    """One account's charge on its way, and no other beside it."""
+
+    @property
+    def room(self) -> int:
+        return min(1, super().room)
 
 
 def _is_open(kinds: Sequence[str], *, until: datetime) -> bool:

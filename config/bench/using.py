@@ -89,8 +89,8 @@ def measure_import(
         "cpu_seconds": round(cpu_seconds, 2),
         "rows_per_cpu_second": round(rows / max(0.01, cpu_seconds)),
         "limit": {
-            "bare_copy_seconds": round(bare_seconds, 2),
-            "bare_copy_cpu_seconds": round(bare_cpu_seconds, 2),
+            "bare_copy_seconds": round(bare_seconds, 6),
+            "bare_copy_cpu_seconds": round(bare_cpu_seconds, 6),
         },
         "share_of_bare_copy": round(bare_seconds / seconds, 2),
         "share_of_bare_copy_in_cpu": round(bare_cpu_seconds / max(0.01, cpu_seconds), 2),

@@ -153,7 +153,7 @@ def _storm(stage, options: argparse.Namespace) -> tuple[list[str], int]:
         past < options.seconds * 1.5 and _too_few(monkey, _counts(stage), options)
     ):
         monkey.strike(while_waiting=stage.tend)
-        pause = time.monotonic() + rng.uniform(*options.pause)
+        pause = max(time.monotonic() + rng.uniform(*options.pause), monkey.spares_until)
         while time.monotonic() < pause:
             stage.tend()
             monkey.thaw()

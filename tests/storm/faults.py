@@ -38,7 +38,6 @@ def install() -> None:
     _break_mail(rng)
     _count_recoveries()
     _mark_work()
-    logging.getLogger().addHandler(_Listener())
 
 
 def _shorten_pauses() -> None:
@@ -176,7 +175,9 @@ def _mark_work() -> None:
     payments.collect_all = marking(payments.collect_all, "paying")
 
 
-class _Listener(logging.Handler):
+class Listener(logging.Handler):
+    """In every process's logging: see settings.py."""
+
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         for told, what in TOLD.items():

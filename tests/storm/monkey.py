@@ -20,7 +20,9 @@ PATIENCE_SECONDS = 1.5
 # A payment takes a fraction of a second: who wants to meet one has to wait.
 PATIENCE_FOR = {"kill -9 site worker": 8.0, "stop and continue a worker": 4.0}
 # Longer than the lease of a step (settings.py): who wakes up finds another at work.
-FROZEN_SECONDS = (6.0, 12.0)
+FROZEN_SECONDS = (5.5, 8.0)
+# Who has woken lives so much longer at least: to find its leases gone, and say so.
+WAKING_SECONDS = 2.0
 
 
 class NobodyThere(Exception):
@@ -33,6 +35,8 @@ class Monkey:
         self.rng = rng
         self.kills: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
+        # Nobody is harmed before then (time.monotonic()): else the frozen would die in their sleep.
+        self.spares_until = 0.0
         self._frozen: list[tuple[float, list[psutil.Process]]] = []
         self._order: list[str] = []
         self.kinds: dict[str, Callable[[], None]] = {
@@ -50,7 +54,7 @@ class Monkey:
             "kill -9 postgres backend": lambda: self._kill(self._one_of(self.stage.backends())),
             "kill -9 postmaster": lambda: self._kill(self.stage.postmaster()),
             "terminate all backends": self._terminate_backends,
-            "stop and continue a worker": lambda: self._freeze([self._charging()]),
+            "stop and continue a worker": self._freeze_worker,
             "stop and continue a cluster": self._freeze_cluster,
             "term a cluster": lambda: self._role("supervisor").terminate(),
         }
@@ -99,10 +103,17 @@ class Monkey:
     def _kill_group(self) -> None:
         os.killpg(self._role("supervisor").pid, signal.SIGKILL)
 
-    def _freeze(self, processes: list[psutil.Process]) -> None:
+    def _freeze_worker(self) -> None:
+        wakes_at = self._freeze([self._charging()])
+        self.spares_until = wakes_at + WAKING_SECONDS
+
+    def _freeze(self, processes: list[psutil.Process]) -> float:
+        """Returns when they wake."""
         for process in processes:
             process.suspend()
-        self._frozen.append((time.monotonic() + self.rng.uniform(*FROZEN_SECONDS), processes))
+        wakes_at = time.monotonic() + self.rng.uniform(*FROZEN_SECONDS)
+        self._frozen.append((wakes_at, processes))
+        return wakes_at
 
     def _freeze_cluster(self) -> None:
         self._freeze(list(everything_below(self._role("supervisor"))))

@@ -3,9 +3,14 @@
 from pathlib import Path
 
 from config.settings.base import *  # noqa: F403
-from config.settings.base import INSTALLED_APPS, env
+from config.settings.base import INSTALLED_APPS, LOGGING, env
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.storm"]
+# What the log tells of a recovery is counted, in every process and for as long as it logs at all.
+LOGGING = LOGGING | {
+    "handlers": {**LOGGING["handlers"], "storm": {"class": "tests.storm.faults.Listener"}},
+    "root": {**LOGGING["root"], "handlers": ["console", "storm"]},
+}
 STORM_FOLDER = Path(env.str("STORM_FOLDER"))
 STORM_SEED = env.int("STORM_SEED")
 MAIL_SINK = STORM_FOLDER / "mail.jsonl"

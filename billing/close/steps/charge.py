@@ -24,7 +24,6 @@ from billing.payments import CannotCollect
 kind = Step.Kind.CHARGE
 follows = Step.Kind.INVOICE
 lane = "charge"
-batch = 16
 touches_the_world = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
