@@ -20,6 +20,7 @@ from pathlib import Path
 RECOVERIES = (
     "step leases expired",
     "attempts driven by the sweeper",
+    "refunds driven by the sweeper",
     "unknown outcomes resolved",
     "fenced outcomes dropped",
     "lanes rung by the sweeper",

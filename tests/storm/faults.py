@@ -41,7 +41,7 @@ def install() -> None:
 
 
 def _shorten_pauses() -> None:
-    from billing import inbound
+    from billing import inbound, refunds
     from billing.close import claiming, runner
     from billing.payments import windows
     from notifications import delivery
@@ -53,6 +53,8 @@ def _shorten_pauses() -> None:
     windows.DRIVE_WINDOW, windows.SEND_WITHIN = timedelta(seconds=8), timedelta(seconds=4)
     windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     windows.ASK_AGAIN_LATER = timedelta(seconds=8)
+    refunds.DRIVE_WINDOW = timedelta(seconds=8)
+    refunds.ASK_AGAIN_AFTER, refunds.ASK_AGAIN_LATER = timedelta(seconds=1), timedelta(seconds=8)
     # Here whoever dies is nobody's poison.
     claiming.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
@@ -86,7 +88,8 @@ def _break_provider(rng: random.Random) -> None:
 
         return call
 
-    for name in ("prepare", "submit", "read", "find", "cancel"):
+    refunding = ("refund", "read_refund", "find_refunds")
+    for name in ("prepare", "submit", "read", "find", "cancel", *refunding):
         setattr(SandboxGateway, name, broken(getattr(SandboxGateway, name)))
 
 
@@ -113,7 +116,7 @@ def _break_mail(rng: random.Random) -> None:
 
 
 def _count_recoveries() -> None:
-    from billing import inbound, payments
+    from billing import inbound, payments, refunds
     from billing.close import sweeper
     from billing.payments import settling
     from config.embedded_postgres.server import Server
@@ -121,6 +124,7 @@ def _count_recoveries() -> None:
     _count(sweeper, "free_expired_leases", "step leases expired")
     _count(sweeper, "ring_for_ready_steps", "lanes rung by the sweeper")
     _count(payments, "drive_due", "attempts driven by the sweeper")
+    _count(refunds, "drive_due", "refunds driven by the sweeper")
     _count(inbound, "process_due", "webhooks worked on")
     real_apply = settling._apply
 

@@ -8,13 +8,14 @@ from django.db.models import F, Sum
 from django.utils import timezone
 
 from billing import books, gateways
-from billing.gateways import Status
+from billing.gateways import RefundStatus, Status
 from billing.models import (
     CloseRun,
     CreditGrant,
     Invoice,
     Payment,
     PaymentAttempt,
+    Refund,
     Step,
     UsageBatch,
     UsageEvent,
@@ -33,6 +34,7 @@ def left_undone() -> dict[str, int]:
         "attempts in flight": PaymentAttempt.objects.filter(
             state__in=PaymentAttempt.IN_FLIGHT
         ).count(),
+        "refunds on their way": Refund.objects.filter(state__in=Refund.IN_FLIGHT).count(),
         "messages": Message.objects.filter(state__in=["QUEUED", "SENDING"]).count(),
         "batches": UsageBatch.objects.filter(tallied_at=None).count(),
     }
@@ -64,6 +66,7 @@ def volume() -> dict[str, int]:
         "payments by Stripe's protocol": Payment.objects.filter(gateway="stripe").count(),
         "payments by bank": Payment.objects.filter(gateway="manual").count(),
         "attempts": PaymentAttempt.objects.count(),
+        "refunds": Refund.objects.filter(state=Refund.State.SUCCEEDED).count(),
         "usage events": UsageEvent.objects.count(),
         "mails": Message.objects.filter(state="SENT").count(),
     }
@@ -89,6 +92,27 @@ def _against_the_providers() -> list[str]:
 
 
 def _against(gateway: str) -> list[str]:
+    return [*_taken(gateway), *_paid_back(gateway)]
+
+
+def _paid_back(gateway: str) -> list[str]:
+    if not gateways.get(gateway).capabilities.takes_refunds:
+        return []
+    theirs = list(gateways.get(gateway).refunds())
+    seen = {
+        (each.ref, each.amount_minor) for each in theirs if each.status is RefundStatus.SUCCEEDED
+    }
+    ours = Refund.objects.filter(gateway=gateway, state=Refund.State.SUCCEEDED)
+    booked = set(ours.values_list("provider_ref", "amount_minor"))
+    by_refund = Counter(each.own_reference for each in theirs)
+    return [
+        *(f"{gateway}: paid back and not booked: {lost}" for lost in seen - booked),
+        *(f"{gateway}: booked and not paid back: {phantom}" for phantom in booked - seen),
+        *(f"refund {own} paid {times} times" for own, times in by_refund.items() if times > 1),
+    ]
+
+
+def _taken(gateway: str) -> list[str]:
     seen = list(gateways.get(gateway).book())
     successes = [each for each in seen if each.status is Status.SUCCEEDED]
     taken = {(each.ref, each.amount_minor) for each in successes}
@@ -121,6 +145,7 @@ def _sums(rows, what: str) -> dict[int, int]:
 def _against_the_journal() -> list[str]:
     journal = Journal()
     payments = dict(Payment.objects.values_list("provider_ref", "amount_minor"))
+    paid_back = dict(Refund.objects.values_list("token", "amount_minor"))
     grants = dict(CreditGrant.objects.values_list("token", "amount_minor"))
     events = Counter(
         UsageEvent.objects.annotate(minor=F("quantity") * F("unit_price") * 100).values_list(
@@ -133,6 +158,7 @@ def _against_the_journal() -> list[str]:
         for what, is_there in (
             ("payment", lambda e: payments.get(e["token"]) == e["minor"]),
             ("credit", lambda e: grants.get(uuid.UUID(e["token"])) == e["minor"]),
+            ("refund", lambda e: paid_back.get(uuid.UUID(e["token"])) == e["minor"]),
             ("close", lambda e: e["month"] in {str(month) for month in months}),
         )
         for entry in journal.read(what)

@@ -49,6 +49,7 @@ class Writer:
             (self.pay_by_bank, 4),
             (self.pay_now, 4),
             (self.grant_credit, 3),
+            (self.pay_back, 3),
             (self.change_card, 3),
             (self.import_late_usage, 2),
         ]
@@ -207,6 +208,45 @@ class Writer:
                     as_of=timezone.now(),
                 )
             self.journal.acknowledged("credit", token=str(token), minor=minor, account=account.pk)
+
+        self.until_done(act)
+
+    def pay_back(self) -> None:
+        """A colleague pays a part of a card payment back, or all that is left of it."""
+        from django.utils import timezone
+
+        from billing import refunds
+        from billing.models import Payment
+        from tests.storm.world import new_token
+
+        token = new_token()
+        facts: list = []
+
+        def act() -> None:
+            if not facts:
+                lately = Payment.objects.filter(gateway__in=["sandbox", "stripe"]).order_by("-pk")
+                payments = list(lately[:40])
+                payment = self.rng.choice(payments) if payments else None
+                left_minor = refunds.refundable_minor(payment) if payment else 0
+                if left_minor < 1:
+                    return
+                facts.extend([payment, self.rng.choice([left_minor, (left_minor + 1) // 2])])
+            payment, minor = facts
+            try:
+                refunds.refund(
+                    payment_id=payment.pk,
+                    token=token,
+                    amount_minor=minor,
+                    reason="storm",
+                    actor="ann@example.com",
+                    as_of=timezone.now(),
+                )
+            except refunds.AlreadyRequested:
+                pass
+            except refunds.CannotRefund:
+                # Another is on its way, or nothing may be sent just now: nothing was promised.
+                return
+            self.journal.acknowledged("refund", token=str(token), minor=minor)
 
         self.until_done(act)
 
