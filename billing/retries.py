@@ -6,6 +6,7 @@ and its end is noted in the case by the transaction that ends the attempt. So a 
 few minutes: the case comes up again, and finds what became of the charge.
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -76,16 +77,28 @@ def _note(collected: payments.Collected, *, as_of: datetime) -> None:
     ids = {*collected.attempts, *collected.refused}
     locks.accounts_for_update(ids)
     standings = ledger.standings(ids, as_of=as_of)
+    claimed = _still_claimed(ids, as_of=as_of)
     for pk, attempt in collected.attempts.items():
         decisions.record(_tried(attempt, standings[pk]))
-        if attempt.state == PaymentAttempt.State.RELEASED and attempt.provider_ref is None:
-            DunningCase.objects.filter(account=pk, closed_at=None).update(
-                next_try_at=as_of + AFTER_A_FAULT_OF_OURS
-            )
+        never_sent = attempt.state == PaymentAttempt.State.RELEASED and attempt.provider_ref is None
+        if never_sent and pk in claimed:
+            _try_again_at(claimed[pk], as_of + AFTER_A_FAULT_OF_OURS)
     for pk, refused in collected.refused.items():
-        case = dunning.open_case(pk)
-        if case is not None:
-            _refused(case, refused, standings[pk])
+        if pk in claimed:
+            _refused(claimed[pk], refused, standings[pk])
+
+
+def _still_claimed(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, DunningCase]:
+    """
+    The open cases, by account, whose time is where our claim put it.
+
+    Others know better by now when to try again: another card was added, or the charge that was on its
+    way has ended.
+    """
+    ours = DunningCase.objects.filter(
+        account__in=account_ids, closed_at=None, next_try_at=as_of + TRY_WINDOW
+    )
+    return {case.account_id: case for case in ours}
 
 
 def _tried(attempt: PaymentAttempt, standing: Standing) -> Decision:
@@ -103,16 +116,19 @@ def _refused(case: DunningCase, refused: payments.CannotCollect, standing: Stand
     match refused:
         case payments.NoPaymentMethod():
             # Another card, or a renewed one, brings the next try.
-            case.next_try_at = None
-            case.save(update_fields=["next_try_at"])
+            _try_again_at(case, None)
         case payments.NothingDue():
             dunning.close_case(case, because=refused.because[:300], as_of=standing.as_of)
         case _:
             # A payment is on its way, or charging is paused: nothing to decide yet.
-            case.next_try_at = standing.as_of + LOOK_AGAIN_AFTER
-            case.save(update_fields=["next_try_at"])
+            _try_again_at(case, standing.as_of + LOOK_AGAIN_AFTER)
             return
     decisions.record(_decision("RETRY", Decision.Did.SKIPPED, refused.because, standing))
+
+
+def _try_again_at(case: DunningCase, at: datetime | None) -> None:
+    case.next_try_at = at
+    case.save(update_fields=["next_try_at"])
 
 
 # --- the end of the schedule

@@ -8,12 +8,18 @@ from django.urls import reverse
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod
 from billing import payment_methods, payments, retries
 from billing.close import sweeper
-from billing.gateways import Method, Misconfigured, OutcomeUnknown
+from billing.gateways import Method, Misconfigured, NotSent, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
 from billing.payments import amounts
 from notifications.models import Message
 from tests.billing.builders import bill, collect, due, grant, owing, pay_by_hand
-from tests.closing import assert_books_hold, decision_on, start_close, work
+from tests.closing import (
+    assert_books_hold,
+    decision_on,
+    in_a_thread_of_the_provider,
+    start_close,
+    work,
+)
 from tests.factories import AS_OF, CardFactory, account_using
 from tests.provider import Killed
 from tests.workers import at_once
@@ -264,6 +270,20 @@ class TestRetries:
 
         assert case_of(account).next_try_at == day(3) + timedelta(hours=1)
 
+    def test_whose_charge_on_its_way_ends_meanwhile_go_by_how_it_ended(self, provider):
+        undecided, _ = declined(), declined()
+        becomes(undecided, "sandbox_expired")
+        provider.before("submit", NotSent("connection refused"))
+        attempt = collect(undecided, kind=Kind.AUTO, as_of=day(3) - timedelta(minutes=2))
+        drives = in_a_thread_of_the_provider(lambda: payments.drive([attempt], as_of=day(3)))
+        provider.before("submit", drives)
+
+        retries.retry_due(as_of=day(3))
+
+        case = case_of(undecided)
+        assert tried(undecided) == ["AUTO FAILED", "AUTO FAILED"]
+        assert (case.decline_class, case.next_try_at) == ("NEEDS_CUSTOMER", None)
+
     def test_that_are_not_needed_any_more_once_they_are_claimed_are_not_made(self, monkeypatch):
         account = declined()
         collect_all = payments.collect_all
@@ -373,6 +393,34 @@ class TestAnotherCard:
             sweeper.sweep(as_of=day(3) + timedelta(minutes=minutes))
 
         assert tried(account) == ["AUTO FAILED", "RETRY FAILED", "RETRY SUCCEEDED"]
+
+    def test_added_while_the_others_of_the_sweep_are_charged_is_tried_next(self, provider):
+        cardless, other = declined(), declined()
+        PaymentMethod.objects.filter(account=cardless).update(
+            state="REMOVED", removed_at=AS_OF, is_default=False
+        )
+        becomes(other, "sandbox_visa")
+        adds = in_a_thread_of_the_provider(lambda: add_card(cardless, as_of=day(3)))
+        provider.before("submit", adds)
+
+        retries.retry_due(as_of=day(3))
+        retries.retry_due(as_of=day(3) + timedelta(minutes=1))
+
+        assert tried(cardless) == ["AUTO FAILED", "RETRY SUCCEEDED"]
+
+    def test_added_while_a_fault_of_ours_is_found_is_not_tried_a_day_later(self, provider):
+        accounts = [declined(), declined()]
+        PaymentMethod.objects.update(token="sandbox_mastercard")
+        # It is the one or the other that never gets to the provider.
+        provider.before("prepare", Misconfigured("a wrong key"))
+        adds = in_a_thread_of_the_provider(
+            lambda: [add_card(account, as_of=day(3)) for account in accounts]
+        )
+        provider.before("submit", adds)
+
+        retries.retry_due(as_of=day(3))
+
+        assert DunningCase.objects.get(closed_at=None).next_try_at == day(3)
 
     def test_after_four_retries_is_not_tried_by_itself(self):
         account = declined()
