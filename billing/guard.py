@@ -134,6 +134,15 @@ def shut(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def any_is_shut() -> bool:
+    """
+    Whether any gateway of this installation is closed; in the caller's transaction.
+
+    Whoever seems to owe may have paid through it, whatever card of theirs we still know.
+    """
+    return bool(shut(gateways.names()))
+
+
 def paused() -> list[GatewayGuard]:
     """The gateways that wait for the provider to be listed."""
     return list(GatewayGuard.objects.filter(paused_at__isnull=False).order_by("gateway"))

@@ -149,7 +149,7 @@ def _end(case: DunningCase, standing: Standing) -> None:
     gateway = _gateway_of(case)
     if (
         standing.in_flight_minor
-        or (gateway and guard.shut([gateway]))
+        or guard.any_is_shut()
         or pauses.because_of([case.account_id])
         or traffic.nobody_can_pay([case.account_id])
     ):

@@ -7,6 +7,7 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from accounts.models import BillingEntity
 from billing import guard, payments, reconciliation, retries
 from billing.close import sweeper
 from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
@@ -43,6 +44,15 @@ def restored_before(account) -> None:
 
 def becomes_another_database() -> None:
     GatewayGuard.objects.update(database_identity="another")
+
+
+def in_dunning() -> DunningCase:
+    """The case of an account that was declined, at the end of its schedule."""
+    account = owing(card="sandbox_declined")
+    BillingEntity.objects.update(retry_days=[3])
+    collect(account, kind=PaymentAttempt.Kind.AUTO)
+    DunningCase.objects.update(next_try_at=None, ends_at=AS_OF)
+    return DunningCase.objects.get(account=account)
 
 
 class TestOpens:
@@ -251,18 +261,51 @@ class TestWhileItIsClosed:
         assert due(account) == 0
         assert_books_hold(as_of=SOON)
 
-    def test_nobody_is_held_for_what_they_may_have_paid(self):
-        paid = account_using("12.34", card="sandbox_declined")
+    @pytest.mark.parametrize("card", ["sandbox_declined", None])
+    def test_nobody_is_held_for_what_they_may_have_paid(self, card):
+        collect(owing())
+        paid = account_using("12.34", card=card)
         start_close()
         work("INVOICE", "CHARGE")
         becomes_another_database()
+
         work("HOLD")
-        waits = step_of(paid, "HOLD")
-        DunningCase.objects.update(next_try_at=None, ends_at=AS_OF)
+
+        assert step_of(paid, "HOLD").state == Step.State.READY
+        assert not paid.holds.exists()
+
+    def test_nor_for_what_they_may_have_paid_through_another_gateway(self, debit):
+        paid = account_using("12.34", card="sandbox_declined")
+        GatewayGuard.objects.create(gateway="debit", **PAUSED)
+        start_close()
+
+        work("INVOICE", "CHARGE", "HOLD")
+
+        assert step_of(paid, "HOLD").state == Step.State.READY
+        assert not paid.holds.exists()
+
+    @pytest.mark.parametrize("closed", ["the card's", "another"])
+    def test_nor_at_the_end_of_their_dunning(self, debit, closed):
+        case = in_dunning()
+        if closed == "another":
+            GatewayGuard.objects.create(gateway="debit", **PAUSED)
+        else:
+            becomes_another_database()
+
         retries.retry_due(as_of=AS_OF + timedelta(days=90))
 
-        assert waits.state == Step.State.READY
-        assert not paid.holds.exists()
+        case.refresh_from_db()
+        assert case.closed_at is None
+        assert not case.account.holds.exists()
+
+    def test_a_gateway_that_is_set_up_no_more_keeps_nobody_from_a_hold(self):
+        overdue = account_using("12.34", card=None)
+        GatewayGuard.objects.create(gateway="debit", **PAUSED)
+        start_close()
+
+        work("INVOICE", "CHARGE", "HOLD")
+
+        assert overdue.holds.exists()
 
     def test_a_customer_who_clicks_pay_is_told_and_not_charged(self, sandbox):
         account = owing("12.34")

@@ -22,6 +22,12 @@ LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Look at what is overdue now, whatever the charge said; a payment on its way first comes to its end."""
+    if guard.any_is_shut():
+        # Who may have paid is not held.
+        because = "payments may have been lost: charging is paused until they are found"
+        for step in chunk.steps:
+            yield later(step, because, run_at=chunk.as_of + LOOK_AGAIN_AFTER)
+        return
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
     on_their_way = {
         attempt.account_id: attempt
@@ -34,7 +40,6 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
         ).values_list("account", "gateway")
     )
-    stopped = guard.shut(gateways_of_cards.values())
     cannot_pay = traffic.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case
@@ -43,11 +48,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     paused = pauses.because_of(chunk.accounts)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        if gateways_of_cards.get(pk) in stopped:
-            # Who may have paid is not held.
-            because = "payments may have been lost: charging is paused until they are found"
-            yield later(step, because, run_at=chunk.as_of + LOOK_AGAIN_AFTER)
-        elif payments.is_too_little(standings[pk], gateways_of_cards.get(pk)):
+        if payments.is_too_little(standings[pk], gateways_of_cards.get(pk)):
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:
