@@ -34,6 +34,13 @@ class NotHalted(Exception):
     """Work goes on already."""
 
 
+class Halted(Exception):
+    """Nothing begins until the order is lifted: says by whom it is, and why."""
+
+    def __init__(self, order: Halt) -> None:
+        super().__init__(f"{order}. Nothing begins until `manage.py halt --lift`")
+
+
 def share() -> None:
     """From now on what one is told, all hear: this process and those forked after this."""
     global _told  # noqa: PLW0603 - set once, before a cluster forks
@@ -70,6 +77,12 @@ _halt_seen = _Seen()
 def halt() -> Halt | None:
     """The order that stands, if there is one."""
     return Halt.objects.filter(lifted_at=None).first()
+
+
+def check_halt() -> None:
+    """:raises Halted: if there is such an order."""
+    if order_that_stands := halt():
+        raise Halted(order_that_stands)
 
 
 @transaction.atomic(durable=True)

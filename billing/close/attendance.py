@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db import Error, connection
 
-from billing import payments
+from billing import payments, stopping
 from billing.close import pipeline, runner, sweeper
 from billing.faults import is_the_databases_fault
 from billing.models import CloseRun
@@ -51,6 +51,8 @@ def attend(
     nothing of it is open: then its report is dead, and a person has to act.
 
     With `work` it takes part as any worker does; without, it only watches.
+
+    :raises Halted: with `work`, once a halt is ordered: nothing more may begin.
     """
     failures = 0
     while not stopped():
@@ -77,7 +79,11 @@ def attend(
 
 
 def _work_a_little(*, as_of: datetime) -> int:
-    worked = sum(runner.work_once(module, as_of=as_of) for module in pipeline.STEPS)
+    stopping.check_halt()
+    worked = sum(
+        runner.work_once(module, as_of=as_of, stopping=stopping.is_asked)
+        for module in pipeline.STEPS
+    )
     if not worked:
         worked += sweeper.free_expired_leases(as_of=as_of)
         worked += payments.drive_due(as_of=as_of)

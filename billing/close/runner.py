@@ -89,10 +89,15 @@ def wait(lane: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
     return True
 
 
-def work_once(module: ChunkModule | FlowModule, *, as_of: datetime) -> int:
+def work_once(
+    module: ChunkModule | FlowModule,
+    *,
+    as_of: datetime,
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
     """This will work on one chunk of a kind of step. Returns how many it took; 0: none is ready, or may begin."""
     try:
-        return _work(module, clock=lambda: as_of, until=bool, stopping=lambda: False)
+        return _work(module, clock=lambda: as_of, until=bool, stopping=stopping)
     except claiming.Throttled:
         return 0
 

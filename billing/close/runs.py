@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
 from accounts.models import Account, BillingEntity
-from billing import doorbell, metering, periods
+from billing import doorbell, metering, periods, stopping
 from billing.close import pipeline
 from billing.models import CloseRun, Step
 from notifications import delivery
@@ -56,8 +56,10 @@ def start_due(*, as_of: datetime) -> list[CloseRun]:
     """
     This will start the latest month of every entity, once it is over in all its zones.
 
-    One that cannot start does not stop the others: its error is raised after them.
+    One that cannot start does not stop the others: its error is raised after them. Under a halt none is started.
     """
+    if stopping.halt():
+        return []
     started, errors = [], []
     for entity in BillingEntity.objects.filter(
         Exists(Account.objects.filter(entity=OuterRef("pk")))

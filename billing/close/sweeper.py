@@ -2,7 +2,7 @@
 Heal what died: once a minute, from anywhere, any number at once.
 
 Nothing here waits for a lock that a dead process could hold, and each part stands alone: one that
-fails is logged and does not stop the next.
+fails is logged and does not stop the next. Under a halt none begins.
 """
 
 import logging
@@ -26,6 +26,7 @@ from billing import (
     reconciliation,
     refunds,
     retries,
+    stopping,
 )
 from billing.close import claiming, markers, pipeline, runner, runs
 from billing.close.step import Outcome
@@ -40,7 +41,11 @@ REOPENING_SECONDS = 30
 
 
 def sweep(*, as_of: datetime) -> dict[str, int]:
-    """This will heal, and say how much of each it healed. Raises the first error after all parts ran."""
+    """
+    This will heal, and say how much of each part it healed: of those that a halt holds, nothing.
+
+    Raises the first error after all parts ran.
+    """
     parts: dict[str, Callable[[], int]] = {
         # Before the attempts and the holds, which wait for it.
         "gateways_opened": lambda: _reopen_gateways(as_of=as_of),
@@ -59,6 +64,8 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
     }
     healed, errors = {}, {}
     for name, part in parts.items():
+        if stopping.halt():
+            break
         try:
             healed[name] = part()
         except Exception as error:
@@ -108,7 +115,11 @@ def _reopen_gateways(*, as_of: datetime) -> int:
     """
     guard.watch_all()
     stop_at = time.monotonic() + REOPENING_SECONDS
-    return reconciliation.reopen_paused(as_of=as_of, until=lambda: time.monotonic() > stop_at)
+
+    def is_over() -> bool:
+        return time.monotonic() > stop_at or stopping.is_asked()
+
+    return reconciliation.reopen_paused(as_of=as_of, until=is_over)
 
 
 def release_reports() -> int:

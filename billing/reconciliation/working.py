@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Min, Q
 from django.db.models.functions import Now
 
-from billing import doorbell, gateways, guard, traffic
+from billing import doorbell, gateways, guard, stopping, traffic
 from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
 from billing.reconciliation import aftermath, breaks, finding, listing, payouts
 
@@ -59,7 +59,9 @@ def _begin(
 
 
 def start_due(*, as_of: datetime) -> list[Reconciliation]:
-    """This will start the nightly ones that have not been since the hour they are due, once."""
+    """This will start the nightly ones that have not been since the hour they are due, once; none under a halt."""
+    if stopping.halt():
+        return []
     due_at = as_of.replace(hour=NIGHTLY_HOUR, minute=0, second=0, microsecond=0)
     if due_at > as_of:
         due_at -= timedelta(days=1)

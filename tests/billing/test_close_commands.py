@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.models import BillingEntity
-from billing import metering
+from billing import metering, stopping
 from billing.close import attendance, runner
 from billing.models import CloseRun, Invoice, Step, UsageBatch
 from billing.reports import finance, lines
@@ -127,6 +127,34 @@ class TestCloseMonth:
         close_month()
 
         assert asked == [False, True]
+
+    def test_under_a_halt_starts_nothing_and_says_why(self, three):
+        stopping.order(because="release 1.4", by="ann")
+
+        with pytest.raises(
+            CommandError, match=r"Halted by ann: release 1.4\..* `manage.py halt --lift`"
+        ):
+            close_month()
+        assert not CloseRun.objects.exists()
+        assert "nothing was written" in close_month("--rehearse")
+
+    def test_that_is_halted_says_how_to_resume(self, three, monkeypatch):
+        monkeypatch.setattr(stopping, "_halt_seen", stopping._Seen())
+        real = runner.work_once
+
+        def work_once(module, **facts):
+            worked = real(module, **facts)
+            if worked and module.kind == "INVOICE":
+                stopping.order(because="release 1.4", by="ann")
+            return worked
+
+        monkeypatch.setattr(runner, "work_once", work_once)
+
+        with pytest.raises(CommandError, match=r"Halted by ann: release 1\.4.* resume Month Close"):
+            close_month()
+
+        stopping.lift(by="ann")
+        assert "finished" in close_month()
 
     def test_of_a_month_that_goes_on_says_when_it_is_over(self):
         with pytest.raises(CommandError, match=r"2998-12 is over .* at 2999-01-01 00:00 UTC"):

@@ -7,8 +7,10 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError
 from django_q.models import OrmQ
 
-from billing import stopping, tasks
-from billing.models import Halt, Payment
+from accounts.models import BillingEntity
+from billing import executors, payments, stopping, tasks
+from billing.models import Halt, Payment, PaymentAttempt
+from tests.billing.builders import collect, owing
 from tests.closing import start_close, work
 from tests.factories import account_using
 
@@ -36,6 +38,40 @@ class TestAHalt:
         stopping.lift(by="ops")
         assert tasks.drain("charge") == 1
         assert Payment.objects.exists()
+
+    def test_holds_the_sweep_which_notes_that_it_was_there(self, provider):
+        account = owing("12.34", card="sandbox_insufficient")
+        BillingEntity.objects.update(retry_days=[3])
+        collect(account, kind=PaymentAttempt.Kind.AUTO)
+        account.payment_methods.update(token="sandbox_visa")
+        stopping.order(because="release 1.4", by="ops")
+        before = provider.calls.copy()
+
+        assert tasks.sweep() == {}
+        assert provider.calls == before
+        assert executors.last_sweep() is not None
+
+        stopping.lift(by="ops")
+        tasks.sweep()
+        assert Payment.objects.get().account == account
+
+    def test_ordered_in_the_middle_of_a_sweep_holds_the_rest_of_it(self, monkeypatch):
+        def order(**_facts):
+            stopping.order(because="release 1.4", by="ops")
+            return 0
+
+        monkeypatch.setattr(payments, "drive_due", order)
+
+        assert list(tasks.sweep()) == ["gateways_opened", "leases", "claims", "events", "attempts"]
+
+    def test_holds_what_the_schedule_starts(self, sandbox):
+        collect(owing("12.00"))
+        stopping.order(because="release 1.4", by="ops")
+
+        assert (tasks.start_due_closes(), tasks.start_due_reconciliations()) == (0, 0)
+
+        stopping.lift(by="ops")
+        assert (tasks.start_due_closes(), tasks.start_due_reconciliations()) == (1, 1)
 
     def test_lifted_wakes_every_lane(self, settings):
         stopping.order(because="release 1.4", by="ops")

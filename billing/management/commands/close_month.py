@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
 from accounts.models import BillingEntity
-from billing import metering, progress
+from billing import metering, progress, stopping
 from billing.close import attendance, rehearsal, runs
 from billing.management import tables
 from billing.models import CloseRun
@@ -57,14 +57,7 @@ class Command(BaseCommand):
                 f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
             ) as bar,
         ):
-            shown = _Shown(bar)
-            attendance.attend(
-                run,
-                clock=clock.now,
-                on_sight=shown.sight,
-                stopped=lambda: stop.asked,
-                work=not options["watch"],
-            )
+            self._attend(run, bar, stop, work=not options["watch"])
         self._tell(
             run, is_new=is_new, seconds=time.monotonic() - started_at, as_json=options["json"]
         )
@@ -79,6 +72,7 @@ class Command(BaseCommand):
         self, entity: BillingEntity, month: date, policy: str | None
     ) -> tuple[CloseRun, bool]:
         try:
+            stopping.check_halt()
             run, is_new = runs.start(
                 entity=entity,
                 month=month,
@@ -86,7 +80,7 @@ class Command(BaseCommand):
                 as_of=clock.now(),
                 when_balance_changed=policy or CloseRun.ChangedBalance.CHARGE_DUE_NOW,
             )
-        except (runs.NotOverYet, metering.EventsWithoutPeriod) as error:
+        except (stopping.Halted, runs.NotOverYet, metering.EventsWithoutPeriod) as error:
             raise CommandError(str(error)) from error
         if policy not in {None, run.when_balance_changed}:
             raise CommandError(
@@ -94,6 +88,19 @@ class Command(BaseCommand):
                 " which stays; leave the option out to resume it"
             )
         return run, is_new
+
+    def _attend(self, run: CloseRun, bar: progress.Bar, stop: "_Stop", *, work: bool) -> None:
+        shown = _Shown(bar)
+        try:
+            attendance.attend(
+                run,
+                clock=clock.now,
+                on_sight=shown.sight,
+                stopped=lambda: stop.asked,
+                work=work,
+            )
+        except stopping.Halted as halted:
+            raise CommandError(f"{halted}: resume {run} with the same command then") from halted
 
     def _rehearse(self, entity: BillingEntity, month: date, *, as_json: bool) -> None:
         total = len(runs.accounts_to_close(entity))

@@ -64,7 +64,9 @@ class Command(BaseCommand):
         return went_well
 
     def _tell(self, done: Any) -> None:
-        if isinstance(done, dict):
+        if done == {}:
+            self.stdout.write("Swept nothing: workers are halted; `manage.py halt` says why.")
+        elif isinstance(done, dict):
             healed = [f"{count} {name}" for name, count in done.items() if count]
             self.stdout.write(f"Swept: {', '.join(healed) or 'nothing to heal'}.")
         else:

@@ -7,10 +7,11 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import BillingEntity
+from billing import stopping
 from billing.close import attendance, runner
 from billing.close.attendance import Sight
 from billing.models import CloseRun, Step
-from tests.closing import finish, start_close, states
+from tests.closing import finish, in_a_thread_of_the_provider, start_close, states
 from tests.factories import EntityFactory, account_using
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,6 +39,10 @@ def attend(run: CloseRun, *, looks: int = 200, **facts: object) -> list[Sight]:
 def cut_the_connection() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def order_a_halt() -> None:
+    stopping.order(because="release 1.4", by="ops")
 
 
 class TestAttend:
@@ -102,6 +107,22 @@ class TestAttend:
         )
 
         assert states() == {"READY": 1, "WAITING": 4}
+
+    def test_ends_with_a_word_where_a_halt_is_ordered_and_sends_nothing_more(
+        self, provider, monkeypatch
+    ):
+        monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 0)
+        monkeypatch.setattr(stopping, "_halt_seen", stopping._Seen())
+        account_using("12.00")
+        run = start_close()
+        provider.after("prepare", in_a_thread_of_the_provider(order_a_halt))
+
+        with pytest.raises(stopping.Halted, match="Halted by ops: release"):
+            attend(run)
+
+        assert provider.calls["prepare"] == 1
+        assert provider.calls["submit"] == 0
+        assert not Step.objects.filter(state="RUNNING").exists()
 
     def test_stops_when_told_after_the_chunk_in_hand(self):
         account_using("12.00")

@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from billing import payments, reconciliation
+from billing import payments, reconciliation, stopping
 from billing.models import CloseRun, Step, Sweep
 from tests.closing import start_close, work
 from tests.factories import account_using
@@ -57,6 +57,16 @@ class TestOnce:
         assert code == 1
         assert "Started: " in said
         assert Sweep.objects.get().failed == "attempts"
+
+    def test_under_a_halt_says_so(self):
+        account_using("1.00")
+        stopping.order(because="release 1.4", by="ann")
+
+        said, code = close_sweep()
+
+        assert said == "Swept nothing: workers are halted; `manage.py halt` says why.\n"
+        assert code == 0
+        assert not CloseRun.objects.exists()
 
     def test_twice_is_once(self):
         account_using("1.00")
