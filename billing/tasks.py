@@ -18,12 +18,16 @@ MAIL_TURN_SECONDS = 5
 
 
 def drain(lane: str) -> int:
-    """This will work on a lane for at most 45 s, or until told to stop, then ring again if there is more."""
+    """This will work on a lane for at most 45 s, or until told to stop, then ring again; under a halt neither."""
     with log_context.about(lane=lane):
         return _drain(lane)
 
 
 def _drain(lane: str) -> int:
+    # Not as of a second ago: a doorbell that the lifting rang is heard. Nor is it rung again, or the lane would
+    # ring for itself until then.
+    if stopping.halt():
+        return 0
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
     while lane == "charge" and not is_over():
         if not inbound.process_due(as_of=clock.now()):

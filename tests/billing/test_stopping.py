@@ -8,11 +8,11 @@ from django.db import IntegrityError
 from django_q.models import OrmQ
 
 from accounts.models import BillingEntity
-from billing import executors, payments, stopping, tasks
+from billing import executors, payments, reconciliation, stopping, tasks
 from billing.models import Halt, Payment, PaymentAttempt
 from tests.billing.builders import collect, owing
 from tests.closing import start_close, work
-from tests.factories import account_using
+from tests.factories import AS_OF, account_using
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,6 +38,31 @@ class TestAHalt:
         stopping.lift(by="ops")
         assert tasks.drain("charge") == 1
         assert Payment.objects.exists()
+
+    def test_is_met_in_silence_so_that_no_lane_rings_for_itself_as_long_as_it_stands(self):
+        account_using("12.00")
+        start_close()
+        work("INVOICE")
+        collect(owing("1.00"))
+        reconciliation.start_due(as_of=AS_OF)
+        stopping.order(because="release 1.4", by="ops")
+        OrmQ.objects.all().delete()
+
+        for lane in ("charge", "default", "email"):
+            tasks.drain(lane)
+
+        assert not OrmQ.objects.exists()
+
+    def test_that_was_lifted_a_moment_ago_loses_no_doorbell(self, monkeypatch):
+        monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 60)
+        stopping.order(because="release 1.4", by="ops")
+        assert stopping.is_asked()
+        stopping.lift(by="ops")
+        OrmQ.objects.all().delete()
+
+        tasks.drain("charge")
+
+        assert OrmQ.objects.filter(key="charge").exists()
 
     def test_holds_the_sweep_which_notes_that_it_was_there(self, provider):
         account = owing("12.34", card="sandbox_insufficient")
