@@ -26,6 +26,7 @@ from billing.gateways.base import (
     RefundStatus,
     SettlementLine,
     Status,
+    Unreadable,
 )
 from billing.gateways.debit import DebitGateway
 from billing.gateways.sandbox import SandboxGateway
@@ -55,6 +56,7 @@ __all__ = [
     "RefundStatus",
     "SettlementLine",
     "Status",
+    "Unreadable",
     "get",
     "names",
 ]

@@ -193,6 +193,17 @@ class RefundSeen:
     because: str = ""
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A refund or dispute that cannot be said in our words: somebody else's, as a rule. Whose, our rows know."""
+
+    ref: str
+    # The object of `prepare` whose money it is about.
+    charge_ref: str
+    because: str
+    made_at: datetime
+
+
 class About(StrEnum):
     """What kind of object an event is about."""
 
@@ -323,7 +334,7 @@ class Gateway(Protocol):
         """Every refund of a charge, whoever made it: from a consistent list, not from a search."""
         ...
 
-    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen]:
+    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen | Unreadable]:
         """The refunds made since then, of anybody's charges; None: no bound."""
         ...
 
@@ -355,8 +366,8 @@ class Gateway(Protocol):
         """
         ...
 
-    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
-        """The disputes opened since then, newest first; None: all."""
+    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen | Unreadable]:
+        """The disputes opened since then, of anybody's charges, newest first; None: all."""
         ...
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:

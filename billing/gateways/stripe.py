@@ -7,13 +7,13 @@ the meaning of, we do not interpret: it is OutcomeUnknown, and the intent is rea
 
 import json
 import os
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -46,6 +46,7 @@ from billing.gateways.base import (
     RefundStatus,
     SettlementLine,
     Status,
+    Unreadable,
 )
 from billing.gateways.stripe_currencies import (
     NotChargeable,
@@ -53,6 +54,7 @@ from billing.gateways.stripe_currencies import (
     nearest_from_provider,
     to_provider,
 )
+from billing.money import UnknownCurrency
 
 # The shapes below are this version's; the webhook endpoint at Stripe is set to the same one.
 API_VERSION = "2026-10-28.endive"
@@ -144,6 +146,7 @@ SETTLED: dict[str, Literal["CHARGE", "REFUND", "DISPUTE", "OTHER"]] = {
 }
 
 Object = dict[str, Any]
+Seen = TypeVar("Seen", RefundSeen, DisputeSeen)
 
 # It would write an id of this machine to disk, and send how long our calls take.
 stripe.enable_telemetry = False
@@ -328,13 +331,13 @@ class StripeGateway:
             refunds = self._client.v1.refunds.list({"payment_intent": payment_ref, "limit": PAGE})
             return [_refund_seen(refund) for refund in map(_plain, refunds.auto_paging_iter())]
 
-    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen]:
+    def refunds(self, *, since: datetime | None = None) -> Iterator[RefundSeen | Unreadable]:
         """Those of the whole Stripe account, newest first: which are of our payments, our rows know."""
         asked = {"limit": PAGE, **_between(since, None)}
         with _in_our_words():
             found = self._client.v1.refunds.list(cast("stripe.params.RefundListParams", asked))
             for refund in map(_plain, found.auto_paging_iter()):
-                yield _refund_seen(refund)
+                yield _read_or_not(refund, _refund_seen)
 
     def book(self) -> Iterator[Observation]:
         """Every intent of this installation. Those of others in the same Stripe account are not ours to judge."""
@@ -390,13 +393,13 @@ class StripeGateway:
         with _in_our_words():
             return self._dispute(self._client.v1.disputes.retrieve(ref).to_dict())
 
-    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen]:
+    def disputes(self, *, since: datetime | None = None) -> Iterator[DisputeSeen | Unreadable]:
         """Those of the whole Stripe account, newest first: which are of our payments, our rows know."""
         asked = {"limit": PAGE, **_between(since, None)}
         with _in_our_words():
             found = self._client.v1.disputes.list(cast("stripe.params.DisputeListParams", asked))
             for dispute in map(_plain, found.auto_paging_iter()):
-                yield self._dispute(dispute)
+                yield _read_or_not(dispute, self._dispute)
 
     # --- cards
 
@@ -741,6 +744,19 @@ def _refund_seen(refund: Object) -> RefundSeen:
         currency=refund["currency"].upper(),
         because=refund.get("failure_reason") or "",
     )
+
+
+def _read_or_not(found: Object, read: Callable[[Object], Seen]) -> Seen | Unreadable:
+    """One of the whole Stripe account, where others may charge what we would not."""
+    try:
+        return read(found)
+    except (NotChargeable, UnknownCurrency, OutcomeUnknown) as error:
+        return Unreadable(
+            ref=found["id"],
+            charge_ref=found.get("payment_intent") or "",
+            because=str(error),
+            made_at=_instant(found["created"]),
+        )
 
 
 def _advice(error: Object) -> str:

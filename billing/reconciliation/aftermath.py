@@ -9,8 +9,15 @@ from typing import TypeVar
 from django.db.models import Min
 
 from billing import disputes, gateways, refunds
-from billing.gateways import DisputeSeen, Misconfigured, RefundSeen
-from billing.models import Dispute, Reconciliation
+from billing.gateways import DisputeSeen, Misconfigured, RefundSeen, Unreadable
+from billing.models import (
+    Dispute,
+    ListedObject,
+    Payment,
+    Reconciliation,
+    ReconciliationBreak,
+)
+from billing.reconciliation import breaks
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +40,30 @@ def apply(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     def dispute_is_ours(seen: DisputeSeen) -> bool:
         return disputes.apply_provider_state(reconciliation.gateway, seen, as_of=as_of) is not None
 
-    yield from _each(reconciliation, "refunds", gateway.refunds(since=since), refund_is_ours)
+    def is_a_break(seen: Unreadable) -> bool:
+        return _noted(reconciliation, seen, as_of=as_of)
+
+    yield from _each(
+        reconciliation, "refunds", gateway.refunds(since=since), refund_is_ours, is_a_break
+    )
     listed = gateway.disputes(since=_undecided_since(reconciliation))
-    yield from _each(reconciliation, "disputes", listed, dispute_is_ours)
+    yield from _each(reconciliation, "disputes", listed, dispute_is_ours, is_a_break)
 
 
 def _each(
     reconciliation: Reconciliation,
     name: str,
-    listed: Iterator[Seen],
+    listed: Iterator[Seen | Unreadable],
     is_ours: Callable[[Seen], bool],
+    is_a_break: Callable[[Unreadable], bool],
 ) -> Iterator[int]:
     ours = 0
     try:
         while batch := list(islice(listed, BATCH)):
-            ours += sum(_applied(seen, is_ours) for seen in batch)
+            ours += sum(
+                is_a_break(seen) if isinstance(seen, Unreadable) else _applied(seen, is_ours)
+                for seen in batch
+            )
             yield 0
     except Misconfigured as error:
         said = f"{reconciliation.error} {name.capitalize()} are not listed: {error}"
@@ -74,3 +90,31 @@ def _applied(seen: Seen, is_ours: Callable[[Seen], bool]) -> bool:
     except Exception:
         logger.exception("%s cannot be written down", seen.ref)
         return True
+
+
+def _noted(reconciliation: Reconciliation, seen: Unreadable, *, as_of: datetime) -> bool:
+    """Whether it is of a payment of ours: a person looks. What it means of others is not ours to say."""
+    payment = (
+        Payment.objects.filter(gateway=reconciliation.gateway, provider_ref=seen.charge_ref)
+        .select_related("account", "attempt")
+        .first()
+    )
+    if payment is None:
+        logger.info("%s is passed over: %s", seen.ref, seen.because)
+        return False
+    listed = ListedObject(
+        provider_ref=seen.ref,
+        made_at=seen.made_at,
+        currency=payment.currency,
+        amount_minor=payment.amount_minor,
+    )
+    breaks.note(
+        reconciliation,
+        ReconciliationBreak.Kind.NOT_BOOKED,
+        listed,
+        f"It is about the payment by {payment}, and cannot be read: {seen.because}",
+        as_of=as_of,
+        account=payment.account,
+        attempt=payment.attempt,
+    )
+    return True

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from billing import gateways, guard, payments, reconciliation, refunds, tasks
 from billing.close import sweeper
 from billing.gateways import Misconfigured, RefundSpec, SettlementLine, Status
+from billing.gateways import stripe as stripe_gateway
 from billing.models import (
     GatewayGuard,
     Payment,
@@ -383,6 +384,52 @@ class TestOthersInTheSameProviderAccount:
         assert breaks() == []
         (still,) = [i for i in stripe.dump()["payment_intents"] if i["id"] == theirs]
         assert still["status"] == "requires_payment_method"
+
+    def theirs(self, stripe) -> str:
+        """A charge in a currency that we do not charge."""
+        customer = stripe.customer()
+        return stripe.post(
+            "payment_intents",
+            amount=500_000,
+            currency="ugx",
+            customer=customer,
+            payment_method=stripe.card(customer),
+            confirm="true",
+            **{"allowed_payment_method_types[]": "card"},
+        )["id"]
+
+    def test_in_a_currency_that_we_refuse_keep_none_of_ours_from_being_booked(self, stripe):
+        ours = collect(owing_at_stripe(stripe, currency="CHF")).provider_ref
+        stripe.post("refunds", payment_intent=ours, amount=100)
+        stripe.control("disputes", {"payment_intent": ours})
+        stripe.post("refunds", payment_intent=self.theirs(stripe))
+        stripe.control("disputes", {"payment_intent": self.theirs(stripe)})
+
+        one = reconciled("stripe", since=datetime.now(UTC) - timedelta(minutes=1))
+
+        assert one.is_finished
+        assert (one.counts["refunds"], one.counts["disputes"]) == (1, 1)
+        assert breaks() == []
+
+    def test_one_of_ours_that_we_have_no_word_for_is_a_break_until_we_have(
+        self, stripe, monkeypatch
+    ):
+        attempt = collect(owing_at_stripe(stripe))
+        refund = stripe.post("refunds", payment_intent=attempt.provider_ref, amount=100)["id"]
+        since = datetime.now(UTC) - timedelta(minutes=1)
+
+        with monkeypatch.context() as patch:
+            patch.delitem(stripe_gateway.REFUND_STATUSES, "succeeded")
+            reconciled("stripe", since=since)
+        [found] = ReconciliationBreak.objects.all()
+        noted = breaks()
+        reconciled("stripe", since=since)
+
+        assert (found.provider_ref, found.attempt) == (refund, attempt)
+        assert "which we have no word for" in found.words
+        assert noted == [("NOT_BOOKED", "OPEN")]
+        assert breaks() == [("NOT_BOOKED", "RESOLVED")]
+        assert Refund.objects.get().provider_ref == refund
 
 
 class TestPayouts:

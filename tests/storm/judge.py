@@ -8,7 +8,7 @@ from django.db.models import F, Sum
 from django.utils import timezone
 
 from billing import books, gateways
-from billing.gateways import RefundStatus, Status
+from billing.gateways import RefundSeen, RefundStatus, Status
 from billing.models import (
     CloseRun,
     CreditGrant,
@@ -98,7 +98,7 @@ def _against(gateway: str) -> list[str]:
 def _paid_back(gateway: str) -> list[str]:
     if not gateways.get(gateway).capabilities.takes_refunds:
         return []
-    theirs = list(gateways.get(gateway).refunds())
+    theirs = [seen for seen in gateways.get(gateway).refunds() if isinstance(seen, RefundSeen)]
     seen = {
         (each.ref, each.amount_minor) for each in theirs if each.status is RefundStatus.SUCCEEDED
     }
