@@ -6,6 +6,7 @@ the meaning of, we do not interpret: it is OutcomeUnknown, and the intent is rea
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ CLOCKS_DIFFER_BY = timedelta(hours=1)
 LOOK_BACK = 10 * PAGE
 # When it does not say when to come back.
 RETRY_AFTER_SECONDS = 5.0
+# However late it says: whatever is unknown is asked about each hour, and a header shuts the lane no longer.
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
 # How old a delivery may be; Stripe's own default.
 TOLERANCE_SECONDS = 300
 
@@ -661,9 +664,12 @@ def _never_left(error: stripe.APIConnectionError) -> bool:
 
 def _retry_after_seconds(error: stripe.StripeError) -> float:
     try:
-        return max(float((error.headers or {})["Retry-After"]), 0)
+        said = float((error.headers or {})["Retry-After"])
     except (KeyError, ValueError):
         return RETRY_AFTER_SECONDS
+    if not math.isfinite(said):
+        return RETRY_AFTER_SECONDS
+    return min(max(said, 0), LONGEST_RETRY_AFTER_SECONDS)
 
 
 # --- objects

@@ -106,16 +106,18 @@ def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) 
         extra=log_context.of(attempt),
     )
     since = attempt.unknown_since or as_of
+    is_for_a_person = as_of - since >= windows.REVIEW_AFTER
     changes: dict[str, Any] = {
         "unknown_since": since,
         "because": f"{type(error).__name__}: {error}"[:300],
         "key_generation": attempt.key_generation + 1,
-        "next_action_at": as_of + _ask_again_after(as_of - since),
+        "next_action_at": as_of + _ask_again_after(as_of - since, attempt.key_generation),
     }
-    if isinstance(error, gateways.RateLimited):
-        # Neither an attempt nor a failure.
-        changes = {"next_action_at": as_of + timedelta(seconds=error.retry_after_seconds)}
-    elif not isinstance(error, gateways.Misconfigured) and as_of - since < windows.REVIEW_AFTER:
+    if isinstance(error, gateways.RateLimited) and not is_for_a_person:
+        # Neither an attempt nor a failure; but no answer either.
+        pause = timedelta(seconds=error.retry_after_seconds)
+        changes = {"unknown_since": since, "next_action_at": as_of + pause}
+    elif not isinstance(error, gateways.Misconfigured) and not is_for_a_person:
         if attempt.state == State.CANCELING:
             # Why it is given up matters more than why that takes a while.
             del changes["because"]
@@ -127,10 +129,11 @@ def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) 
     PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
 
 
-def _ask_again_after(unknown_for: timedelta) -> timedelta:
-    return next(
-        (pause for pause in windows.ASK_AGAIN_AFTER if unknown_for < pause), windows.ASK_AGAIN_LATER
-    )
+def _ask_again_after(unknown_for: timedelta, tries: int) -> timedelta:
+    """The longer it is unknown the later; but soon after the first try, though calls were throttled for long."""
+    pauses = (*windows.ASK_AGAIN_AFTER, windows.ASK_AGAIN_LATER)
+    over = sum(pause <= unknown_for for pause in windows.ASK_AGAIN_AFTER)
+    return pauses[min(over, tries)]
 
 
 # --- what a call says

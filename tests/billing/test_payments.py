@@ -523,7 +523,19 @@ class TestLostReplies:
 
         assert attempt.state == State.SUBMITTED
         assert attempt.next_action_at == AS_OF + timedelta(seconds=17)
-        assert (attempt.unknown_since, attempt.key_generation) == (None, 0)
+        assert (attempt.unknown_since, attempt.key_generation) == (AS_OF, 0)
+
+    def test_that_comes_after_an_hour_of_throttled_calls_is_asked_for_as_soon_as_any(
+        self, provider, hours_pass_in_lanes
+    ):
+        attempt = stuck(owing(), provider, "submit", RateLimited(17))
+        provider.before("read", OutcomeUnknown("the line went dead"))
+        an_hour_later = AS_OF + timedelta(hours=1)
+
+        sweep(as_of=an_hour_later)
+
+        attempt.refresh_from_db()
+        assert attempt.next_action_at == an_hour_later + timedelta(seconds=5)
 
     def test_one_lost_reply_in_a_batch_is_not_the_others(self, provider):
         first, second = owing(), owing()
@@ -636,6 +648,22 @@ class TestReview:
         attempt.refresh_from_db()
         assert (attempt.state, attempt.because) == (State.FAILED, "declined: card_declined")
 
+    def test_a_call_that_is_throttled_for_a_day_comes_to_review_too(
+        self, provider, hours_pass_in_lanes
+    ):
+        attempt = stuck(owing(), provider, "submit", RateLimited(17))
+        for as_of in (AS_OF + timedelta(hours=23), NEXT_DAY):
+            assert attempt.state == State.SUBMITTED
+            provider.before("read", RateLimited(17))
+            sweep(as_of=as_of)
+            attempt.refresh_from_db()
+
+        assert (attempt.state, attempt.because) == (
+            State.REVIEW,
+            "RateLimited: retry after 17 s",
+        )
+        assert attempt.next_action_at == NEXT_DAY + timedelta(hours=1)
+
     def test_a_wrong_set_up_is_reviewed_at_once_and_heals_when_it_is_put_right(self, provider):
         account = owing()
         attempt = stuck(account, provider, "submit", Misconfigured("API key revoked"))
@@ -648,9 +676,16 @@ class TestReview:
         assert attempt.state == State.SUCCEEDED
 
     @pytest.mark.parametrize(
-        ("error", "as_of"), [(Misconfigured("?"), AS_OF), (OutcomeUnknown("?"), NEXT_DAY)]
+        ("error", "as_of"),
+        [
+            (Misconfigured("?"), AS_OF),
+            (OutcomeUnknown("?"), NEXT_DAY),
+            (RateLimited(17), NEXT_DAY),
+        ],
     )
-    def test_what_never_got_to_the_provider_frees_the_account(self, provider, error, as_of):
+    def test_what_never_got_to_the_provider_frees_the_account(
+        self, provider, hours_pass_in_lanes, error, as_of
+    ):
         account = owing()
         provider.before("prepare", error)
         attempt = collect(account)

@@ -329,7 +329,7 @@ class TestALineThatFails:
             sdk.InvalidRequestError("odd", None, json_body={"error": {"code": "lock_timeout"}}),
             RateLimited,
         ),
-        (sdk.RateLimitError("slow down", headers={"Retry-After": "tomorrow"}), RateLimited),
+        (sdk.RateLimitError("slow down"), RateLimited),
         (sdk.PermissionError("no"), Misconfigured),
         (sdk.APIError("<html>", json_body="<html>"), OutcomeUnknown),
         (sdk.APIError(None, json_body={"error": "unauthorized"}), OutcomeUnknown),
@@ -339,6 +339,24 @@ class TestALineThatFails:
 )
 def test_an_error_has_one_meaning(error, kind):
     assert type(module._translated(error)) is kind
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("0.5", 0.5),
+        ("-1", 0),
+        ("tomorrow", 5),
+        ("nan", 5),
+        ("inf", 5),
+        ("1e15", 3600),
+        ("31536000", 3600),
+    ],
+)
+def test_comes_back_when_it_says_within_an_hour(said, seconds):
+    error = module._translated(sdk.RateLimitError("slow down", headers={"Retry-After": said}))
+
+    assert error.retry_after_seconds == seconds
 
 
 @pytest.mark.parametrize(
