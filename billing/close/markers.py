@@ -7,9 +7,10 @@ nobody holds the steps, is of a worker that died.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Least, Now
 
@@ -39,6 +40,17 @@ NOTE = "INSERT INTO billing_claimmarker (step_ids) VALUES (%s::bigint[])"
 def erase(step_ids: Sequence[int]) -> None:
     """This will erase the note: in the transaction that does the work, or after it was rolled back."""
     ClaimMarker.objects.filter(step_ids=list(step_ids)).delete()
+
+
+def erase_if_heard(step_ids: Sequence[int]) -> None:
+    """
+    This will erase the note after trouble of the database, which is no step's fault.
+
+    Where the database does not hear us the note stays: it may have died of the step as well.
+    """
+    connection.close_if_unusable_or_obsolete()
+    with suppress(Error):
+        erase(step_ids)
 
 
 def count_deaths(bury: Callable[[Sequence[Step]], None]) -> int:

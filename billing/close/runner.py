@@ -140,8 +140,11 @@ def _work_in_the_database(
     try:
         return _transact(module, claimed, as_of=as_of, only=only)
     except Exception as error:
-        if not claimed or is_the_databases_fault(error):
-            # Without any step in hand it is no step's fault either, but a defect to be seen.
+        if not claimed:
+            # Without any step in hand it is no step's fault, but a defect to be seen.
+            raise
+        if is_the_databases_fault(error):
+            markers.erase_if_heard(claimed)
             raise
         markers.erase(claimed)
         if len(claimed) == 1:

@@ -4,12 +4,20 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+from django.db import InterfaceError, OperationalError, connection
 from django.db.models.functions import Now
 
 from billing.close import claiming, markers, sweeper
 from billing.close.step import Chunk
 from billing.models import ClaimMarker, Step
-from tests.billing.close.test_runner import Module, accounts, does_all, fails_on, invoices  # noqa: F401
+from tests.billing.close.test_runner import (
+    Module,
+    accounts,  # noqa: F401
+    does_all,
+    fails_on,
+    invoices,  # noqa: F401
+    raising,
+)
 from tests.factories import AS_OF
 from tests.provider import Killed
 from tests.workers import at_once
@@ -39,6 +47,30 @@ class TestAClaimMarker:
         Module(fails_on(invoices[0].account)).work()
 
         assert not ClaimMarker.objects.exists()
+
+    def test_is_gone_even_if_the_connection_was_cut(self, invoices):  # noqa: F811
+        def cut_off(_chunk: Chunk):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        with pytest.raises(OperationalError):
+            Module(cut_off).work()
+
+        assert not ClaimMarker.objects.exists()
+
+    def test_stays_where_the_database_stays_away_and_the_trouble_is_told(
+        self,
+        invoices,  # noqa: F811
+        monkeypatch,
+    ):
+        def away(_step_ids):
+            raise OperationalError("the database system is in recovery mode")
+
+        monkeypatch.setattr(markers, "erase", away)
+
+        with pytest.raises(InterfaceError, match="closed"):
+            Module(raising(InterfaceError("connection already closed"))).work()
+        assert ClaimMarker.objects.exists()
 
     def test_left_over_finds_the_one_that_kills_its_worker(self, invoices, monkeypatch):  # noqa: F811
         monkeypatch.setattr(claiming, "SUSPECTS_TOGETHER", 3)

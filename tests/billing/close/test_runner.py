@@ -15,7 +15,7 @@ from accounts.models import Account
 from billing import gateways
 from billing.close import claiming, pipeline, runner, sweeper
 from billing.close.step import Chunk, Outcome, done, later, unknown
-from billing.models import Decision, Step
+from billing.models import ClaimMarker, Decision, Step
 from tests.closing import cancel, start_close
 from tests.factories import AS_OF, AccountFactory
 from tests.provider import Killed
@@ -137,12 +137,14 @@ class TestStepsThatTouchOnlyOurDatabase:
             "AssertionError: a step was left without an outcome"
         }
 
+    @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("trouble", TROUBLE)
     def test_trouble_of_the_database_is_nobodys_fault(self, invoices, trouble):
         with pytest.raises(type(trouble)):
             Module(raising(trouble)).work()
 
         assert {(step.state, step.attempts) for step in reread(invoices)} == {("READY", 0)}
+        assert not ClaimMarker.objects.exists()
 
     def test_an_error_before_any_step_is_in_hand_is_not_swallowed(self, invoices, monkeypatch):
         def no_such_column(*_args, **_facts):
