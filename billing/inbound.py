@@ -8,6 +8,7 @@ one costs nothing but time: the sweeper asks about every attempt that is not at 
 
 import dataclasses
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,8 @@ TRY_AGAIN_LATER = timedelta(hours=1)
 # Our own row can appear late, after a restore even; then the event is not about anything of ours.
 GIVE_UP_AFTER = timedelta(hours=72)
 CALLS_AT_ONCE = 16
+# A call may hang for half a minute and a task has two: what has not been asked by then is left.
+ASK_WITHIN_SECONDS = 20
 ACTOR = "provider"
 
 
@@ -92,8 +95,9 @@ def process_due(*, as_of: datetime, limit: int = 100) -> int:
     """This will work on the events whose time has come. Returns how many came to their end."""
     claimed = _claim(as_of=as_of, limit=limit)
     answers = _ask(claimed)
+    _leave([event for event in claimed if _question(event) not in answers], as_of=as_of)
     ended = 0
-    for event in claimed:
+    for event in (each for each in claimed if _question(each) in answers):
         try:
             outcome = _work(event, answers[_question(event)], as_of=as_of)
         except Exception as error:  # noqa: BLE001 - one bad event must not stop the others
@@ -126,17 +130,29 @@ def _question(event: ProviderEvent) -> Question:
 
 
 def _ask(events: Sequence[ProviderEvent]) -> dict[Question, Answer]:
-    """Ask the provider once about each object, at once and with nothing open."""
+    """Ask the provider once about each object, at once and with nothing open; as many as there is time for."""
     questions = list({_question(event) for event in events})
     if not questions:
         return {}
     assert not transaction.get_connection().in_atomic_block, (
         "a network call with a transaction open"
     )
+    stop_at = time.monotonic() + ASK_WITHIN_SECONDS
+
+    def ask(question: Question) -> dict[Question, Answer]:
+        return {} if time.monotonic() > stop_at else {question: _answer(question)}
+
+    answers: dict[Question, Answer] = {}
     with ThreadPoolExecutor(max_workers=min(CALLS_AT_ONCE, len(questions))) as pool:
-        answers = dict(zip(questions, pool.map(_answer, questions), strict=True))
+        for answered in pool.map(ask, questions):
+            answers |= answered
     traffic.note((question[0], answer) for question, answer in answers.items())
     return answers
+
+
+def _leave(events: Sequence[ProviderEvent], *, as_of: datetime) -> None:
+    """Nobody was asked about these: they are due as before, for whoever comes next."""
+    ProviderEvent.objects.filter(pk__in=[event.pk for event in events]).update(next_try_at=as_of)
 
 
 def _answer(question: Question) -> Answer:

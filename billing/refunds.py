@@ -13,6 +13,7 @@ the crash of each phase leaves, and the tests for it: docs/payments.md.
 
 import hashlib
 import logging
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -48,6 +49,8 @@ OUTSIDE = frozenset(("manual", "transfer"))
 AT_THE_PROVIDER = "provider"
 # The longest a driver may be at work on a refund before the sweeper takes it for dead.
 DRIVE_WINDOW = timedelta(seconds=60)
+# A refund is two calls that may hang for half a minute each, and a task has two minutes.
+BEGIN_WITHIN_SECONDS = 20
 # How long the same key surely means the same refund: half of what Stripe promises.
 KEY_HOLDS = timedelta(hours=12)
 ASK_AGAIN_AFTER = timedelta(seconds=30)
@@ -189,7 +192,12 @@ def learn(gateway: str, seen: RefundSeen, *, as_of: datetime) -> bool:
 
 
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
-    """This will take on the refunds whose time has come: crashed, unknown, on their way, or just sent."""
+    """
+    This will take on the refunds whose time has come: crashed, unknown, on their way, or just sent.
+
+    Those that there is no time for, or whose provider falls silent meanwhile, are left as they are.
+    """
+    stop_at = time.monotonic() + BEGIN_WITHIN_SECONDS
     waiting = [paused.gateway for paused in guard.paused()]
     due = traffic.let_begin(
         Refund.objects.filter(next_action_at__lte=as_of)
@@ -200,10 +208,18 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     if not due:
         return 0
     stopped = guard.watch(each.gateway for each in due)
-    claimed = _claim([each for each in due if each.gateway not in stopped], as_of=as_of)
-    for each in claimed:
-        _drive(each, as_of=as_of)
-    return len(claimed)
+    driven = 0
+    for each in due:
+        if each.gateway in stopped:
+            continue
+        for claimed in _claim([each], as_of=as_of):
+            _drive(claimed, as_of=as_of)
+            driven += 1
+        # After it, since the first may be the one by which an open breaker asks.
+        stopped |= traffic.shut([each.gateway])
+        if time.monotonic() > stop_at:
+            break
+    return driven
 
 
 def resolve_review(*, refund_id: uuid.UUID, reason: str, actor: str, as_of: datetime) -> Refund:

@@ -1,6 +1,7 @@
 """What providers tell us unasked: kept once, worked on later, and never believed."""
 
 import itertools
+import time
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from django_q.models import OrmQ
 from accounts.models import PaymentMethod, TimelineEvent
 from billing import gateways, inbound, payment_methods, payments, tasks
 from billing.close import sweeper
+from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, ProviderEvent
 from billing.payments import calls, settling
 from tests.billing.builders import assert_books_balance, collect, due, pay_by_hand
@@ -335,6 +337,30 @@ class TestWorking:
 
         assert outcomes() == ["APPLIED"]
         assert_books_equal_the_providers(stripe)
+
+    def test_a_provider_that_hangs_is_asked_no_more_than_there_is_time_for(
+        self, stripe, monkeypatch
+    ):
+        asked = []
+
+        def hang(question):
+            asked.append(question)
+            time.sleep(0.05)
+            return OutcomeUnknown("the read timed out")
+
+        monkeypatch.setattr(inbound, "_answer", hang)
+        monkeypatch.setattr(inbound, "ASK_WITHIN_SECONDS", 0.01)
+        deliver(*(event(SUCCEEDED, f"pi_{n}") for n in range(60)))
+
+        inbound.process_due(as_of=AS_OF)
+
+        assert len(asked) == inbound.CALLS_AT_ONCE
+        left = ProviderEvent.objects.filter(next_try_at=AS_OF)
+        assert set(left.values_list("tries", flat=True)) == {0}
+        assert left.count() == 60 - len(asked)
+        # What was silent has shut the lane: the next bell asks nothing.
+        assert inbound.process_due(as_of=AS_OF) == 0
+        assert len(asked) == inbound.CALLS_AT_ONCE
 
     def test_nothing_due_is_nothing_done(self):
         assert inbound.process_due(as_of=AS_OF) == 0

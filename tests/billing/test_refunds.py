@@ -28,6 +28,7 @@ from billing.models import (
     Posting,
     Refund,
 )
+from notifications import lanes
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
 from tests.billing.dispute_builders import seen_of
@@ -282,6 +283,30 @@ class TestIsPaidBackOnce:
 
         assert at_the_provider(sandbox, payment) == [500]
         assert_books_hold(as_of=SOON)
+
+    def silent(self, provider, count: int) -> None:
+        """So many refunds whose time has come at a provider that does not answer."""
+        for payment in [paid() for _ in range(count)]:
+            provider.before("refund", OutcomeUnknown("lost"))
+            refund(payment, 500)
+            lanes.note_answers("sandbox", answered=1)
+            provider.before("find_refunds", OutcomeUnknown("the read timed out"))
+        provider.calls.clear()
+
+    def test_no_more_are_asked_about_once_the_provider_is_known_to_be_silent(self, provider):
+        self.silent(provider, 10)
+
+        refunds.drive_due(as_of=SOON)
+
+        assert provider.calls["find_refunds"] == 5
+        assert Refund.objects.filter(next_action_at__lte=SOON).count() == 5
+        assert_books_hold(as_of=SOON)
+
+    def test_no_more_are_begun_than_there_is_time_for(self, provider, monkeypatch):
+        self.silent(provider, 3)
+        monkeypatch.setattr(refunds, "BEGIN_WITHIN_SECONDS", 0)
+
+        assert [refunds.drive_due(as_of=SOON) for _ in range(4)] == [1, 1, 1, 0]
 
     def test_not_sent_at_all_if_nobody_answers_for_half_a_day(self, provider):
         payment = paid()

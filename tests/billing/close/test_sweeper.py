@@ -1,13 +1,15 @@
 """The sweeper: what died is healed within a minute, and one part that fails stops no other."""
 
+import time
 import uuid
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from billing import credits, payments
+from billing import credits, executors, inbound, payments
 from billing.close import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.models import CreditGrant, PaymentAttempt, Step
@@ -70,6 +72,33 @@ class TestSweep:
             sweeper.sweep(as_of=AS_OF)
 
         assert run.steps.get(kind="REPORT").state == "READY"
+
+    def test_a_provider_that_takes_long_keeps_no_bell_and_no_other_sweep_waiting(
+        self, monkeypatch, caplog
+    ):
+        account_using("1.00")
+        run = start_close()
+        work("INVOICE", "CHARGE", "EMAIL", "HOLD")
+        OrmQ.objects.all().delete()
+        rung = []
+
+        def take_long(**_facts):
+            rung.extend(OrmQ.objects.values_list("key", flat=True))
+            a_minute_later = SimpleNamespace(monotonic=lambda: time.monotonic() + 60)
+            monkeypatch.setattr(sweeper, "time", a_minute_later)
+            return 0
+
+        monkeypatch.setattr(inbound, "process_due", take_long)
+        monkeypatch.setattr(payments, "drive_due", lambda **_facts: 1)
+
+        healed = sweeper.sweep(as_of=AS_OF)
+
+        assert "default" in rung
+        assert run.steps.get(kind="REPORT").state == "READY"
+        assert healed["reports"] == 1
+        assert "attempts" not in healed
+        assert "attempts and what follows are left" in caplog.text
+        assert executors.last_sweep() is not None
 
 
 class TestFreeExpiredLeases:
