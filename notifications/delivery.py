@@ -42,6 +42,9 @@ BATCH = 100
 # Renewed by the recheck. It has to outlast what follows: the time in which sending may begin, and one
 # mail of four words with a server that takes its whole timeout for each.
 LEASE = timedelta(seconds=60)
+# Its worker was killed, and not at its first try: this may be why. It is tried when nothing else is due, and
+# alone, so that it takes no other with it, and one that was only beside it is sent.
+SUSPECT = Q(state=State.SENDING, attempts__gte=2)
 # What was found true is not sent later than this: it is asked about again.
 BEGIN_WITHIN = timedelta(seconds=10)
 MAX_TRIES = 8
@@ -173,9 +176,7 @@ def _due() -> QuerySet[Message]:
 
 
 def _lease(due: QuerySet[Message], *, limit: int) -> list[Message]:
-    messages = list(
-        due.select_for_update(skip_locked=True).order_by("next_attempt_at", "created_at")[:limit]
-    )
+    messages = _first(due.exclude(SUSPECT), limit) or _first(due.filter(SUSPECT), min(limit, 1))
     lease_token = uuid.uuid4()
     for message in messages:
         message.lease_token = lease_token
@@ -187,6 +188,11 @@ def _lease(due: QuerySet[Message], *, limit: int) -> list[Message]:
         attempts=F("attempts") + 1,
     )
     return messages
+
+
+def _first(due: QuerySet[Message], limit: int) -> list[Message]:
+    in_line = due.order_by("next_attempt_at", "created_at")
+    return list(in_line.select_for_update(skip_locked=True)[:limit])
 
 
 # --- one batch

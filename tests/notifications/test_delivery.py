@@ -1,11 +1,13 @@
 import smtplib
 import threading
 import uuid
+from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from accounts.models import Account, TimelineEvent
@@ -271,6 +273,55 @@ class TestKilled:
         deliver(as_of=AS_OF)
 
         assert sink.message_ids == [mail.message_id(message)]
+
+    def test_by_one_message_takes_no_other_with_it(
+        self, settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.kills(monkeypatch, settings, "killer@example.com")
+        killer = queued(account(email="killer@example.com"), fact="hold:1:lifted")
+        beside = [queued(fact=f"hold:{number}:lifted") for number in (2, 3)]
+
+        self.deliver_until_quiet()
+
+        assert [reread(m).state for m in (killer, *beside)] == [
+            State.DEAD,
+            State.SENT,
+            State.SENT,
+        ]
+        assert [m.attempts for m in beside] == [3, 3]
+
+    def test_again_and_again_keeps_nothing_new_waiting(
+        self, settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.kills(monkeypatch, settings, "killer@example.com")
+        killer = queued(account(email="killer@example.com"))
+        Message.objects.update(state=State.SENDING, attempts=2, lease_until=Now())
+        new = [queued(fact=f"hold:{number}:lifted") for number in (2, 3)]
+
+        assert deliver(as_of=AS_OF, limit=1) == Delivered(sent=1)
+        assert deliver(as_of=AS_OF) == Delivered(sent=1)
+
+        assert {reread(m).attempts for m in new} == {1}
+        assert reread(killer).attempts == 2
+
+    def kills(self, monkeypatch: pytest.MonkeyPatch, settings, address: str) -> None:
+        """Whoever sends to this address is killed; in this thread, so with no server."""
+        settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+        send = mail_server.Line.send
+
+        def die_of_it(line: mail_server.Line, message: Message) -> None:
+            if message.recipient == address:
+                self.die()
+            send(line, message)
+
+        monkeypatch.setattr(mail_server.Line, "send", die_of_it)
+
+    def deliver_until_quiet(self) -> None:
+        delivered = None
+        while delivered != Delivered():
+            Message.objects.update(lease_until=F("created_at"))
+            with suppress(self.Killed):
+                delivered = deliver(as_of=AS_OF)
 
     def die(self, *_args: object, **_options: object) -> None:
         raise self.Killed
