@@ -59,6 +59,8 @@ ASK_AGAIN_LATER = timedelta(hours=1)
 LOOK_AGAIN_AFTER = timedelta(days=5)
 BANK_MAY_RETURN = timedelta(days=30)
 
+HAD_LOST_ONE = "the provider has a refund that we had lost: look at it, then ask again"
+
 # Where what the provider says takes a refund. What is not listed is nothing new.
 HEARD: Mapping[RefundStatus, Mapping[str, State]] = {
     RefundStatus.PENDING: {
@@ -343,9 +345,10 @@ def _drive(current: Refund, *, as_of: datetime) -> None:
         "a network call with a transaction open"
     )
     try:
-        for seen in _look(current):
+        looked = list(_look(current))
+        for seen in looked:
             learn(current.gateway, seen, as_of=as_of)
-        if _may_send(current.pk, as_of=as_of):
+        if _may_send(current.pk, looked, as_of=as_of):
             gateway = gateways.get(current.gateway)
             seen = gateway.refund(_spec(current), key=_key(current))
             apply_provider_state(current.pk, seen, as_of=as_of)
@@ -367,15 +370,16 @@ def _look(current: Refund) -> Iterable[RefundSeen]:
 
 
 @transaction.atomic(durable=True)
-def _may_send(refund_id: uuid.UUID, *, as_of: datetime) -> bool:
+def _may_send(refund_id: uuid.UUID, looked: Iterable[RefundSeen], *, as_of: datetime) -> bool:
     """The provider has none: may it be sent, for the first time or once more under its key?"""
     current, account = _locked(refund_id)
     if current.state not in {State.RESERVED, State.SUBMITTED} or guard.shut([current.gateway]):
         return False
     is_too_much = refundable_minor(current.payment) < 0
     if current.state == State.RESERVED:
-        if is_too_much:
-            _undo(current, because="less is left meanwhile", account=account, as_of=as_of)
+        if is_too_much or _had_lost_one(current, looked):
+            because = "less is left meanwhile" if is_too_much else HAD_LOST_ONE
+            _undo(current, because=because, account=account, as_of=as_of)
             return False
         current.state, current.first_submitted_at = State.SUBMITTED, as_of
         current.save()
@@ -386,6 +390,22 @@ def _may_send(refund_id: uuid.UUID, *, as_of: datetime) -> bool:
         _leave_to_a_person(current, because=because, as_of=as_of)
         return False
     return True
+
+
+def _had_lost_one(current: Refund, looked: Iterable[RefundSeen]) -> bool:
+    """
+    Whether the provider has one that we had sent, and that whoever asked for this one could not see.
+
+    A copy of the disk was put back: this one may be the same, asked for again. Written down it is of another
+    id than it bears; one that was given up keeps its own row, and whoever gave it up knew of it.
+    """
+    ours = {seen.ref: own for seen in looked if (own := guard.own_reference(seen.own_reference))}
+    have = set(Refund.objects.filter(pk__in=ours.values()).values_list("pk", flat=True))
+    lost = current.payment.refunds.filter(
+        provider_ref__in=[ref for ref, own in ours.items() if own not in have],
+        requested_at__gte=current.requested_at,
+    )
+    return lost.exclude(state__in=Refund.UNPAID).exists()
 
 
 @transaction.atomic(durable=True)

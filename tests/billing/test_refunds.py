@@ -454,6 +454,20 @@ class TestReview:
         assert (theirs.state, theirs.requested_by) == (State.SUCCEEDED, "provider")
         assert_books_hold(as_of=self.LATE)
 
+    def test_and_keeps_no_other_that_there_is_enough_left_for_from_being_sent(
+        self, sandbox, in_review
+    ):
+        refunds.resolve_review(
+            refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
+        )
+        sandbox.refund(refunds._spec(in_review), key=refunds._key(in_review))
+
+        other = refund(in_review.payment, 400, as_of=self.LATE)
+
+        assert other.state == State.SUCCEEDED
+        assert sorted(at_the_provider(sandbox, in_review.payment)) == [400, 500]
+        assert_books_hold(as_of=self.LATE)
+
 
 class TestSentBack:
     @pytest.mark.parametrize("first", [RefundStatus.PENDING, RefundStatus.SUCCEEDED])
@@ -613,8 +627,8 @@ class TestOfAPaymentThatGoesBackMeanwhile:
 
 
 class TestMadeAtTheProvider:
-    def theirs(self, sandbox, payment: Payment, amount_minor: int = 400, **facts: object):
-        spec = RefundSpec("", "acme", payment.provider_ref, amount_minor, "EUR")
+    def theirs(self, sandbox, payment: Payment, amount_minor: int = 400, own_reference: str = ""):
+        spec = RefundSpec(own_reference, "acme", payment.provider_ref, amount_minor, "EUR")
         return sandbox.refund(spec, key=str(token()))
 
     def test_is_booked_once(self, sandbox):
@@ -655,6 +669,38 @@ class TestMadeAtTheProvider:
         assert (made.state, made.because) == (State.FAILED, "less is left meanwhile")
         assert at_the_provider(sandbox, payment) == [1000]
         assert_books_hold()
+
+    def test_or_lost_by_our_database_it_is_not_sent_a_second_time_unseen(self, sandbox):
+        payment = paid()
+        self.theirs(sandbox, payment, 400, own_reference=str(token()))
+
+        repeated = refund(payment, 400)
+        sent = at_the_provider(sandbox, payment)
+        asked_again = refund(payment, 400, as_of=SOON)
+
+        assert (repeated.state, repeated.because) == (
+            State.FAILED,
+            "the provider has a refund that we had lost: look at it, then ask again",
+        )
+        assert sent == [400]
+        assert asked_again.state == State.SUCCEEDED
+        assert_books_hold(as_of=SOON)
+
+    def test_and_killed_when_the_lost_one_is_written_down_it_is_not_sent_either(
+        self, sandbox, monkeypatch
+    ):
+        payment = paid()
+        self.theirs(sandbox, payment, 400, own_reference=str(token()))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(refunds, "_may_send", _killed)
+            with pytest.raises(Killed):
+                refund(payment, 400)
+        refunds.drive_due(as_of=SOON)
+
+        assert at_the_provider(sandbox, payment) == [400]
+        assert refunds.refundable_minor(payment) == 834
+        assert_books_hold(as_of=SOON)
 
     def test_of_nobodys_payment_is_not_ours(self, sandbox):
         seen = self.theirs(sandbox, paid())

@@ -406,11 +406,16 @@ PATCHES = (
         (
             Change(
                 REFUNDS,
-                "        for seen in _look(current):\n            learn(current.gateway, seen, as_of=as_of)\n",
+                "        for seen in looked:\n            learn(current.gateway, seen, as_of=as_of)\n",
                 "",
             ),
         ),
         (f"{TEST_REFUNDS}::test_is_found_before_we_send_one_of_our_own",),
+    ),
+    Patch(
+        "a refund that our database had lost is sent again",
+        (Change(REFUNDS, "is_too_much or _had_lost_one(current, looked)", "is_too_much"),),
+        (f"{TEST_REFUNDS}::test_or_lost_by_our_database_it_is_not_sent_a_second_time_unseen",),
     ),
     Patch(
         "what is disputed is paid back as well",
