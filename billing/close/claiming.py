@@ -4,7 +4,8 @@ Which steps are taken next, by whom, and how many: in line, fair between runs, n
 A step stands in line by its time, ten minutes earlier for each step of priority: so one that waits gains on
 those that come later, and none waits for ever (`Turn`). Runs, and in them the lanes of providers, take
 turns: a run of half a million steps leaves room for one of three. A mail takes the mail server's lane; a charge
-that of its account's card as it is now: `Step.provider` is where it was last seen, and is corrected here.
+that of its account's card as it is now: `Step.provider` is where it was last seen, and is corrected here; out
+of a lane that is shut, from which nobody claims, by the sweeper.
 """
 
 import uuid
@@ -21,7 +22,7 @@ from django.db.models.functions import Now
 from accounts.models import PaymentMethod
 from billing import gateways
 from billing.close.step import StepModule
-from billing.models import CloseRun, Step
+from billing.models import CloseRun, PaymentAttempt, Step
 from notifications import lanes
 from notifications.lanes import Grant
 
@@ -86,21 +87,52 @@ def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
 
     :raises Throttled: if steps are ready, and no lane of theirs lets any begin.
     """
-    refused: list[Grant] = []
-    moved = 0
-    for queue in turns(module.kind):
-        leased, elsewhere = _lease(module, queue, limit=limit, suspects=suspects)
-        if leased.steps:
-            _last_turn[module.kind] = queue
-            return leased
-        moved += elsewhere
-        if leased.granted and not leased.granted.count:
-            refused.append(leased.granted)
-    if moved:
-        return lease(module, limit=limit, suspects=suspects)
+    moved = True
+    while moved:
+        moved = False
+        refused: list[Grant] = []
+        for queue in turns(module.kind):
+            leased, elsewhere = _lease(module, queue, limit=limit, suspects=suspects)
+            if leased.steps:
+                _last_turn[module.kind] = queue
+                return leased
+            if elsewhere:
+                # All that were taken: then many have moved, and the lane they went to may not let them begin.
+                go_where_the_cards_are(queue)
+                moved = True
+            if leased.granted and not leased.granted.count:
+                refused.append(leased.granted)
     if refused:
         raise Throttled(refused)
     return Leased([])
+
+
+def leave_shut_lanes() -> int:
+    """This will have charges that wait in a lane which is shut go to that of their account's card as it is now."""
+    return sum(
+        go_where_the_cards_are(queue)
+        for queue in turns(Step.Kind.CHARGE)
+        if queue.provider and lanes.why_shut(queue.provider)
+    )
+
+
+def go_where_the_cards_are(queue: Queue) -> int:
+    """
+    This will put the charges of a queue right whose card is another provider's now. Returns how many moved.
+
+    Those of which something is at the provider already stay: there it is asked about.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            MOVE,
+            {
+                "run": queue.run_id,
+                "provider": queue.provider,
+                "set_up": gateways.names(),
+                "in_flight": list(PaymentAttempt.IN_FLIGHT),
+            },
+        )
+        return int(cursor.rowcount)
 
 
 def settle(leased: Leased) -> None:
@@ -160,6 +192,23 @@ SELECT * FROM billing_step
  ORDER BY {IN_LINE}, id
  LIMIT %(limit)s
    FOR UPDATE SKIP LOCKED
+"""
+# What another worker holds is passed over; what `_of_this_lane` does to those in hand, for all of a queue.
+MOVE = """
+UPDATE billing_step s
+   SET provider = moved.provider
+  FROM (SELECT waiting.id, coalesce(card.gateway, '') AS provider
+          FROM billing_step waiting
+          LEFT JOIN accounts_paymentmethod card
+            ON card.account_id = waiting.account_id AND card.is_default AND card.state = 'ACTIVE'
+           AND card.gateway = ANY(%(set_up)s)
+         WHERE waiting.run_id = %(run)s AND waiting.kind = 'CHARGE' AND waiting.provider = %(provider)s
+           AND waiting.state IN ('READY', 'UNKNOWN') AND coalesce(card.gateway, '') <> waiting.provider
+           AND NOT EXISTS (
+               SELECT FROM billing_paymentattempt sent
+                WHERE sent.account_id = waiting.account_id AND sent.state = ANY(%(in_flight)s))
+           FOR UPDATE OF waiting SKIP LOCKED) moved
+ WHERE s.id = moved.id
 """
 
 

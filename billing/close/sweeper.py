@@ -55,6 +55,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "tallied": lambda: metering.tally(as_of=as_of),
         "credits": lambda: credits.expire_due_credits(as_of=as_of),
         "reports": release_reports,
+        "moved": claiming.leave_shut_lanes,
         "doorbells": ring_for_ready_steps,
         "reconciliations": ring_for_reconciliations,
         "lane_tallies": lanes.forget_old_tallies,

@@ -10,9 +10,10 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from billing.close import claiming, pipeline, runner
+from accounts.models import Account, PaymentMethod
+from billing.close import claiming, pipeline, runner, sweeper
 from billing.close.step import skipped
-from billing.models import CloseRun, Step
+from billing.models import CloseRun, PaymentAttempt, Step
 from notifications import lanes
 from notifications.models import Lane, LaneTally
 from tests.billing.close.test_runner import (
@@ -130,6 +131,48 @@ class TestALease:
             added.pk: "sandbox",
         }
         assert (tokens(), tokens("debit")) == (49, 49)
+
+    def test_goes_by_the_card_as_it_is_now_out_of_a_lane_that_is_shut_too(self, debit):
+        lane(paused_at=AS_OF, paused_by="ops@example.com", paused_because="they mend it")
+        run = charges(cards=4)
+        removed, replaced, kept, sent = run.steps.filter(kind="CHARGE").order_by("pk")
+        removed.account.payment_methods.update(state="REMOVED", removed_at=AS_OF)
+        for step in (replaced, sent):
+            step.account.payment_methods.update(is_default=False)
+            MandateFactory(account=step.account)
+        # What is at the provider of the lane already is asked about there.
+        PaymentAttempt.objects.create(
+            account=sent.account,
+            payment_method=sent.account.payment_methods.get(gateway="sandbox"),
+            gateway="sandbox",
+            amount_minor=1,
+            next_action_at=AS_OF + timedelta(hours=1),
+        )
+        OrmQ.objects.all().delete()
+
+        assert sweeper.sweep(as_of=AS_OF)["moved"] == 2
+
+        assert OrmQ.objects.filter(key="charge").exists()
+        assert {step.pk: step.provider for _ in range(2) for step in take()} == {
+            removed.pk: "",
+            replaced.pk: "debit",
+        }
+        waiting = run.steps.filter(kind="CHARGE", state="READY", provider="sandbox")
+        assert set(waiting) == {kept, sent}
+
+    def test_of_more_that_have_moved_than_python_has_room_for_says_when_to_look_again(self, debit):
+        lane("debit", tokens=0)
+        owners = Account.objects.bulk_create(
+            AccountFactory.build_batch(1100, entity=EntityFactory(slug="many", invoice_prefix="M"))
+        )
+        run = start_close(entity=owners[0].entity)
+        PaymentMethod.objects.bulk_create(MandateFactory.build(account=owner) for owner in owners)
+        run.steps.filter(kind="CHARGE").update(state="READY", provider="sandbox")
+
+        with pytest.raises(claiming.Throttled, match="the rate of debit is used up"):
+            take(limit=1)
+
+        assert set(run.steps.filter(kind="CHARGE").values_list("provider")) == {("debit",)}
 
     def test_takes_no_lane_for_a_gateway_that_is_not_set_up(self):
         run = charges(cards=1)
