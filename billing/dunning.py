@@ -18,6 +18,8 @@ from billing.models import Decision, DeclineClass, DunningCase, PaymentAttempt
 
 # Declines after which another day may help; of our own faults an operator may mend.
 TRIED_AGAIN = (DeclineClass.SOFT, DeclineClass.OURS)
+# Who was asked to confirm a payment with it cannot any more.
+CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
 
 
 # --- cases
@@ -65,7 +67,7 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
     case = attempt.case
     if case is None:
         return True
-    if messages.was_asked_to_confirm(attempt):
+    if attempt.decline_code not in CARD_IS_GONE and messages.was_asked_to_confirm(attempt):
         return False
     told = case.attempts.filter(decline_code=attempt.decline_code).exclude(pk=attempt.pk)
     is_last = case.next_try_at is None and case.ends_at <= as_of

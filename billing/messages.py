@@ -459,6 +459,7 @@ DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
     "card_velocity_exceeded": (_("The card is over its limit."), _CHECK_FUNDS),
     "withdrawal_count_limit_exceeded": (_("The card is over its limit."), _CHECK_FUNDS),
     "expired_card": (_("The card has expired."), _OTHER_CARD),
+    "payment_method_missing": (_("The card was removed."), _OTHER_CARD),
     "invalid_account": (_("The card's account no longer exists."), _OTHER_CARD),
     "card_not_supported": (_("The card cannot be used for this kind of payment."), _OTHER_CARD),
     "currency_not_supported": (_("The card cannot pay in this currency."), _OTHER_CARD),

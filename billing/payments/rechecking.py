@@ -42,11 +42,11 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
         pausing = reserving.pausing(attempt.kind, paused.get(attempt.account_id))
         because = _no_longer(attempt, standing, blocked, pausing)
         if because is not None:
-            attempt.state = charge_protocol.moved(attempt.state, Move.NO_LONGER_DUE)
-            attempt.because = because
-            if because != pausing and (code := _as_good_as_a_no(attempt, because)):
+            if because != pausing and (code := _as_good_as_a_no(attempt, because, as_of=as_of)):
                 attempt.decline_code = code
                 attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
+            attempt.state = charge_protocol.moved(attempt.state, Move.NO_LONGER_DUE)
+            attempt.because = because
             given_up.append(_gave_up(attempt, standing, because))
         elif attempt.state == State.PREPARED and debits.waits_for_its_day(attempt, as_of=as_of):
             attempt.next_action_at = debits.begins_at(attempt)
@@ -83,17 +83,25 @@ def _no_longer(
     return None
 
 
-def _as_good_as_a_no(attempt: PaymentAttempt, because: str) -> str:
+def _as_good_as_a_no(attempt: PaymentAttempt, because: str, *, as_of: datetime) -> str:
     """The decline code where dunning waits for the customer now, since no close asks again; else empty."""
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
         return ""
     if because == NOT_CONFIRMED:
         return "authentication_required"
-    if attempt.charge_date is None or because in {SETTLED, LESS_DUE}:
+    # The close has gone on without it: it takes the bank days, or its customer.
+    left_the_close = attempt.charge_date is not None or attempt.state == State.REQUIRES_ACTION
+    if not left_the_close or because in {SETTLED, LESS_DUE}:
         return ""
-    return ENDED_MANDATES.get(attempt.payment_method.mandate_status, "payment_method_missing")
+    method = attempt.payment_method
+    if method.is_mandate:
+        return ENDED_MANDATES.get(method.mandate_status, REMOVED)
+    if method.has_expired(as_of):
+        return "expired_card"
+    return REMOVED if method.state == PaymentMethod.State.REMOVED else "payment_method_unusable"
 
 
+REMOVED = "payment_method_missing"
 ENDED_MANDATES: dict[str, str] = {
     PaymentMethod.MandateStatus.CANCELLED: "mandate_cancelled",
     PaymentMethod.MandateStatus.EXPIRED: "mandate_expired",

@@ -49,6 +49,18 @@ def declined(card: str = "sandbox_insufficient", days=SCHEDULE, **facts: object)
     return account
 
 
+def asked_to_confirm(provider, sandbox, monkeypatch) -> Account:
+    """An account whose bank wants its customer to confirm the close's charge."""
+    account = owing()
+    BillingEntity.objects.update(retry_days=SCHEDULE)
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox, "submit", lambda ref, key: sandbox.read(ref))
+        provider.says("submit", status="NEEDS_CUSTOMER")
+        assert collect(account, kind=Kind.AUTO).state == State.REQUIRES_ACTION
+    provider.heals()
+    return account
+
+
 def case_of(account: Account) -> DunningCase:
     return DunningCase.objects.get(account=account)
 
@@ -155,18 +167,50 @@ class TestADeclinedAutomaticCharge:
     def test_that_its_customer_did_not_confirm_in_time_waits_for_them(
         self, provider, sandbox, monkeypatch
     ):
-        account = owing()
-        BillingEntity.objects.update(retry_days=SCHEDULE)
-        monkeypatch.setattr(sandbox, "submit", lambda ref, key: sandbox.read(ref))
-        provider.says("submit", status="NEEDS_CUSTOMER")
-        provider.says("read", status="NEEDS_CUSTOMER")
-        assert collect(account, kind=Kind.AUTO).state == State.REQUIRES_ACTION
+        account = asked_to_confirm(provider, sandbox, monkeypatch)
 
         payments.drive_due(as_of=day(3))
 
         assert tried(account) == ["AUTO FAILED"]
         case = case_of(account)
         assert (case.decline_code, case.next_try_at) == ("authentication_required", None)
+
+    @pytest.mark.parametrize(
+        ("fate", "code"),
+        [
+            ({"state": "REMOVED", "removed_at": AS_OF}, "payment_method_missing"),
+            (
+                {"state": "BLOCKED", "blocked_at": AS_OF, "blocked_because": "stolen_card"},
+                "payment_method_unusable",
+            ),
+            ({"expiry_year": 2017}, "expired_card"),
+        ],
+        ids=["removed", "blocked", "expired"],
+    )
+    def test_whose_card_is_gone_before_its_customer_confirmed_waits_for_another(
+        self, provider, sandbox, monkeypatch, fate, code
+    ):
+        account = asked_to_confirm(provider, sandbox, monkeypatch)
+        PaymentMethod.objects.update(**fate, is_default=False)
+
+        payments.drive_due(as_of=day(0.1))
+
+        assert tried(account) == ["AUTO FAILED"]
+        case = case_of(account)
+        assert (case.decline_code, case.next_try_at) == (code, None)
+        assert mails(account) == ["CONFIRMATION_NEEDED", "PAYMENT_FAILED"]
+
+    def test_whose_card_is_gone_before_its_customer_confirmed_is_made_with_the_new_one(
+        self, provider, sandbox, monkeypatch
+    ):
+        account = asked_to_confirm(provider, sandbox, monkeypatch)
+        PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
+        add_card(account, as_of=day(0.01), token="sandbox_mastercard")
+
+        payments.drive_due(as_of=day(0.1))
+        retries.retry_due(as_of=day(0.1))
+
+        assert tried(account) == ["AUTO FAILED", "RETRY SUCCEEDED"]
 
 
 class TestRetries:
