@@ -145,20 +145,23 @@ def release_report(run_id: int) -> bool:
     This will ready the run's report if no account step is open. True for the one caller that did.
 
     The report's row is the lock: of any number of callers one gets it, and no retry slips between
-    the look and the release.
+    the look and the release. Nobody waits for it who would not release it: whoever makes the report has it.
     """
+    report = Step.objects.get(run=run_id, kind=Step.Kind.REPORT)
+    if not _may_be_made(report):
+        return False
     with transaction.atomic(durable=True):
         [report] = reports_for_update([run_id])
-        if report.state != State.WAITING or _has_open_steps(run_id):
+        if not _may_be_made(report):
             return False
         Step.objects.filter(pk=report.pk).update(state=State.READY)
         doorbell.ring("default")
     return True
 
 
-def _has_open_steps(run_id: int) -> bool:
-    open_steps = Step.objects.filter(run=run_id, state__in=Step.OPEN)
-    return open_steps.exclude(kind=Step.Kind.REPORT).exists()
+def _may_be_made(report: Step) -> bool:
+    open_steps = Step.objects.filter(run=report.run_id, state__in=Step.OPEN)
+    return report.state == State.WAITING and not open_steps.exclude(kind=report.kind).exists()
 
 
 def reports_for_update(run_ids: Iterable[int]) -> list[Step]:

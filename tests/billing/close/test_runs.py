@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django_q.models import OrmQ
 
 from accounts.models import BillingEntity
@@ -20,6 +20,7 @@ from tests.factories import (
     SummaryFactory,
     account_using,
 )
+from tests.workers import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -167,6 +168,20 @@ class TestReleaseReport:
         assert runs.release_report(run.pk)
         assert not runs.release_report(run.pk)
         assert step_of(account, "HOLD").finished_at is not None
+
+    def test_waits_for_nobody_who_makes_it(self):
+        run = start_close()
+        runs.release_report(run.pk)
+
+        def release_without_patience() -> bool:
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '1s'")
+            return runs.release_report(run.pk)
+
+        with transaction.atomic():
+            runs.reports_for_update([run.pk])
+
+            assert at_once(release_without_patience) == [False]
 
     def test_a_run_without_accounts_has_a_report_all_the_same(self):
         run = finish(start_close())
