@@ -91,21 +91,30 @@ def later(step: Step, because: str, *, run_at: datetime, **facts: Any) -> Outcom
 LOOK_AGAIN_AFTER = timedelta(seconds=2)
 # Where it may take the bank, or the customer, days: look when the provider is asked again.
 TAKES_TIME = (PaymentAttempt.State.PROCESSING, PaymentAttempt.State.REQUIRES_ACTION)
+# Where its provider gave no answer it may take a day: by then an event, or somebody who asked, may have told.
+LOOK_AGAIN_AT_UNKNOWN_AFTER = timedelta(minutes=1)
 
 
 def wait_for(attempt: PaymentAttempt, step: Step, *, as_of: datetime) -> Outcome:
     """A payment is on its way: what is due cannot be known before it comes to its end."""
-    soon = as_of + LOOK_AGAIN_AFTER
-    takes_time = attempt.state in TAKES_TIME or attempt.charge_date is not None
-    asked_at = attempt.next_action_at if takes_time else None
     return later(
         step,
         "a payment is on its way",
-        run_at=max(soon, asked_at or soon),
+        run_at=_look_again_at(attempt, as_of=as_of),
         saw={"in_flight_minor": attempt.amount_minor, "currency": attempt.currency},
         world_changed=attempt.run_id != step.run_id,
         attempt=attempt,
     )
+
+
+def _look_again_at(attempt: PaymentAttempt, *, as_of: datetime) -> datetime:
+    soon = as_of + LOOK_AGAIN_AFTER
+    asked_at = max(soon, attempt.next_action_at or soon)
+    if attempt.state in TAKES_TIME or attempt.charge_date is not None:
+        return asked_at
+    if attempt.unknown_since is not None:
+        return min(asked_at, as_of + LOOK_AGAIN_AT_UNKNOWN_AFTER)
+    return soon
 
 
 class StepModule(Protocol):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from accounts.models import PaymentMethod
-from billing import ledger, payments
+from billing import guard, ledger, payments
 from billing.close.step import (
     Chunk,
     Outcome,
@@ -194,7 +194,20 @@ def _in_flight(
         return blocked(step, because, saw=saw, attempt=attempt)
     if attempt.run_id == chunk.run.pk and payments.on_its_way(attempt, as_of=chunk.as_of):
         return _attempted(step, attempt, ledger.standing(attempt.account_id, as_of=chunk.as_of))
+    if paused := guard.shut([attempt.gateway]):
+        return _wait_for_gateway(chunk, step, attempt, paused[attempt.gateway], saw=saw)
     return wait_for(attempt, step, as_of=chunk.as_of)
+
+
+def _wait_for_gateway(
+    chunk: Chunk, step: Step, attempt: PaymentAttempt, paused: str, *, saw: dict[str, Any]
+) -> Outcome:
+    """Nobody can be asked. A step that has an attempt out is not cancelled, for that goes on all the same."""
+    because = f"charging through {attempt.gateway} is paused: {paused}"
+    run_at = chunk.as_of + LOOK_AGAIN_AFTER
+    is_its_own = attempt.run_id == chunk.run.pk
+    wait = unknown if is_its_own else later
+    return wait(step, because, run_at=run_at, saw=saw, attempt=attempt)
 
 
 def _attempted(step: Step, attempt: PaymentAttempt, standing: Standing) -> Outcome:

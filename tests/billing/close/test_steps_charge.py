@@ -9,9 +9,9 @@ from billing import payments
 from billing.close.step import Chunk
 from billing.close.steps import charge
 from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
-from billing.models import Payment, PaymentAttempt
+from billing.models import GatewayGuard, Payment, PaymentAttempt
 from tests.billing.builders import collect
-from tests.closing import decision_on, start_close, step_of, work, work_once
+from tests.closing import cancel, decision_on, start_close, step_of, work, work_once
 from tests.factories import AS_OF, account_using
 from tests.provider import Killed
 
@@ -202,6 +202,59 @@ class TestAnAnswerThatDidNotCome:
 
         step = step_of(account, "CHARGE")
         assert (step.state, step.because, step.run_at) == ("READY", "a payment is on its way", at)
+
+    @pytest.mark.parametrize(("asked_after", "looks_after"), [(30, 30), (3600, 60)])
+    def test_to_a_customers_own_payment_is_awaited_and_looked_for_each_minute(
+        self, provider, asked_after, looks_after
+    ):
+        account = invoiced()
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+        attempt = collect(account)
+        assert (attempt.state, attempt.unknown_since) == ("SUBMITTED", AS_OF)
+        PaymentAttempt.objects.update(next_action_at=AS_OF + timedelta(seconds=asked_after))
+
+        work_once("CHARGE")
+
+        step = step_of(account, "CHARGE")
+        assert (step.state, step.because) == ("READY", "a payment is on its way")
+        assert step.run_at == AS_OF + timedelta(seconds=looks_after)
+
+    def test_and_cannot_while_charging_is_paused_is_awaited_by_a_step_that_nobody_cancels(
+        self, provider
+    ):
+        account = invoiced()
+        provider.after("submit", Killed())
+        with pytest.raises(Killed):
+            work_once("CHARGE")
+        account.steps.filter(kind="CHARGE").update(
+            state="UNKNOWN", lease_token=None, lease_until=None
+        )
+        GatewayGuard.objects.update(paused_at=AS_OF, paused_because="restored", list_from=AS_OF)
+
+        work_once("CHARGE", as_of=LATER)
+
+        step = step_of(account, "CHARGE")
+        assert step.state == "UNKNOWN"
+        assert step.because == "charging through sandbox is paused: restored"
+        assert step.run_at == LATER + timedelta(minutes=1)
+        assert cancel(step) == 0
+
+        GatewayGuard.objects.update(paused_at=None, paused_because="", list_from=None)
+        work_once("CHARGE", as_of=LATER + timedelta(minutes=1))
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert provider.calls["submit"] == 1
+
+    def test_to_a_customers_own_payment_is_awaited_while_charging_is_paused_too(self, provider):
+        account = invoiced()
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+        collect(account)
+        GatewayGuard.objects.update(paused_at=AS_OF, paused_because="restored", list_from=AS_OF)
+
+        work_once("CHARGE", as_of=LATER)
+
+        step = step_of(account, "CHARGE")
+        assert (step.state, step.run_at) == ("READY", LATER + timedelta(minutes=1))
+        assert step.because == "charging through sandbox is paused: restored"
 
 
 def collect_and_review(account) -> PaymentAttempt:
