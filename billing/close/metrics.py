@@ -71,7 +71,7 @@ def _of_steps(running: Seen, as_of: datetime) -> Iterator[GaugeMetricFamily]:
     left = _gauge("run_seconds_left", "Until what can be worked on is done", "entity", "month")
     age = _gauge("run_counted_seconds", "Since its numbers were counted", "entity", "month")
     trouble = _gauge(
-        "trouble", "Outcomes refused, and workers that died", "entity", "month", "what"
+        "trouble", "Outcomes refused, workers that died, suspects", "entity", "month", "what"
     )
     for run, seen in running:
         names = _names(run)

@@ -409,11 +409,18 @@ def who_lives() -> list[dict[str, Any]]:
 
 
 def trouble(run: CloseRun) -> dict[str, int]:
-    """Outcomes that were refused because their lease had run out, and workers that died with a step in hand."""
+    """
+    Outcomes that were refused because their lease had run out, workers that died with a step in hand, and how
+    many steps with which one has died are open.
+    """
+    suspect = Q(deaths__gt=0, state__in=Step.OPEN)
     found = run.steps.filter(Q(fenced__gt=0) | Q(deaths__gt=0)).aggregate(
-        fenced=Coalesce(Sum("fenced"), 0), deaths=Coalesce(Sum("deaths"), 0)
+        # First: after it `deaths` is the sum.
+        suspects=Count("pk", filter=suspect),
+        fenced=Coalesce(Sum("fenced"), 0),
+        deaths=Coalesce(Sum("deaths"), 0),
     )
-    return {"fenced": found["fenced"], "deaths": found["deaths"]}
+    return {name: found[name] for name in ("fenced", "deaths", "suspects")}
 
 
 def _limits(seen: Sequence[Mapping[str, Any]]) -> dict[str, float]:

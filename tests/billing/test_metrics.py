@@ -48,11 +48,15 @@ class TestMetrics:
         work_once("CHARGE")
 
         run.steps.filter(kind="CHARGE").update(fenced=1)
+        run.steps.filter(kind="CHARGE", state="UNKNOWN").update(deaths=2)
+        run.steps.filter(kind="INVOICE").update(deaths=1)
 
         told = scraped()
 
         entity = run.entity.slug
         assert told["trouble", entity, "2018-10", "fenced"] == 2
+        assert told["trouble", entity, "2018-10", "deaths"] == 4
+        assert told["trouble", entity, "2018-10", "suspects"] == 1
         assert told["halted",] == 0
         assert told["steps", entity, "INVOICE", "2018-10", "DONE"] == 2
         assert told["steps", entity, "CHARGE", "2018-10", "UNKNOWN"] == 1
