@@ -283,7 +283,8 @@ def cancel(step_ids: Sequence[int], *, actor: str, reason: str, as_of: datetime)
     This will end steps that have not started, or are stuck, with a Decision; what follows them is
     cancelled too.
 
-    A running step is not cancelled: its lease is somebody's. Wait for it, or for its lease to end.
+    A running step is not cancelled: its lease is somebody's. Wait for it, or for its lease to end. Nor is
+    an attempt that is in flight: the sweep takes it to its end.
     Nor is a report: without it the run would never end.
 
     :raises NotOpen: if a step's run is finished.

@@ -859,6 +859,7 @@ class TestSteps:
 
         step.refresh_from_db()
         assert "Cancel steps" in text(asked)
+        assert "a payment that is at the provider already: it comes to its end" in text(asked)
         assert "This field is required." in text(refused)
         assert "Cancelled: 1 of 1." in text(done)
         assert (step.state, "Closed by contract" in step.because) == ("CANCELLED", True)
