@@ -65,11 +65,21 @@ ZONES = "SELECT DISTINCT time_zone FROM accounts_account"
 # Accounts and months of events that no stored period contains. Where the account's month is stored
 # and still does not contain the event, the zone has changed: the neighbour will take it.
 MISSING_PERIODS = """
+WITH homeless AS MATERIALIZED (
+    SELECT event.account_id, event.effective_at
+      FROM billing_usageevent event
+     WHERE event.batch_id = %(batch)s
+       AND event.effective_at >= %(first_at)s AND event.effective_at <= %(last_at)s
+       AND NOT EXISTS (
+               SELECT 1 FROM billing_billingperiod period
+                WHERE period.account_id = event.account_id
+                  AND period.starts_at <= event.effective_at AND event.effective_at < period.ends_at)
+)
 SELECT DISTINCT event.account_id,
        CASE WHEN event.effective_at >= stored.ends_at THEN bounds.next_month
             WHEN event.effective_at < stored.starts_at THEN bounds.previous_month
             ELSE bounds.month END
-  FROM billing_usageevent event
+  FROM homeless event
   JOIN accounts_account account ON account.id = event.account_id
   JOIN unnest(%(zones)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[],
               %(previous_months)s::date[], %(months)s::date[], %(next_months)s::date[])
@@ -78,12 +88,6 @@ SELECT DISTINCT event.account_id,
    AND bounds.starts_at <= event.effective_at AND event.effective_at < bounds.ends_at
   LEFT JOIN billing_billingperiod stored
          ON stored.account_id = event.account_id AND stored.month = bounds.month
- WHERE event.batch_id = %(batch)s
-   AND event.effective_at >= %(first_at)s AND event.effective_at <= %(last_at)s
-   AND NOT EXISTS (
-           SELECT 1 FROM billing_billingperiod period
-            WHERE period.account_id = event.account_id
-              AND period.starts_at <= event.effective_at AND event.effective_at < period.ends_at)
  ORDER BY 1, 2
 """
 

@@ -139,13 +139,17 @@ def _store(
     storing.lock()
     prices = None if book is None else price_book.store(book)
     accounts_added = storing.add_accounts()
-    if storing.reject_what_does_not_fit(form):
+    rejected = storing.reject_other_currencies(form)
+    all_are_new = storing.all_are_new(form)
+    if form.has_event_ids and not all_are_new:
+        rejected += storing.reject_other_content(form)
+    if rejected:
         _list_rejected(path, rejects)
     _refuse_rejected(batch, rejects, strict=strict)
     products_added = storing.add_products()
     batch.rows_rejected = rejects.count
     batch.save()
-    batch.rows_added = storing.add_events(batch=batch, form=form)
+    batch.rows_added = storing.add_events(batch=batch, form=form, all_are_new=all_are_new)
     batch.rows_known = batch.rows_read - batch.rows_rejected - batch.rows_added
     batch.save()
     return Imported(

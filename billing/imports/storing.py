@@ -21,6 +21,8 @@ PAGE = 5000
 # One import at a time stores; reading and checking go on side by side. Whoever waited sees what the
 # other stored, and two files that share rows in another order cannot deadlock.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('usage import', 0))"
+# There is one at a time, and it sorts a whole file.
+SORT_IN_MEMORY = "SET LOCAL work_mem = '64MB'"
 
 # The first row of an account decides its currency and its name.
 ADD_ACCOUNTS = """
@@ -113,6 +115,15 @@ TWICE_IN_THE_FILE = """
 SELECT 1 FROM usage_staging GROUP BY account, event_id HAVING count(*) > 1 LIMIT 1
 """
 
+STORED_BEFORE = """
+SELECT 1
+  FROM usage_staging new
+  JOIN accounts_account account ON account.external_id = new.account
+  JOIN billing_usageevent event ON event.account_id = account.id AND event.source = %(source)s
+                               AND event.event_id = new.event_id
+ LIMIT 1
+"""
+
 REMOVE_REJECTED = """
 DELETE FROM usage_staging USING usage_rejects
  WHERE usage_rejects.row_number = usage_staging.row_number
@@ -124,6 +135,7 @@ COUNTED_EVENT_ID = """
        staged.event_id || '-' || row_number() OVER (PARTITION BY staged.event_id COLLATE "C")
 """
 
+# In the order of the index of what is stored once: half the time of any other.
 ADD_EVENTS = """
 INSERT INTO billing_usageevent
        (batch_id, account_id, product_id, source, event_id, kind, item, unit, quantity, unit_price,
@@ -134,8 +146,9 @@ SELECT %(batch)s, account.id, product.id, %(source)s, {event_id}, staged.kind, s
   FROM usage_staging staged
   JOIN accounts_account account ON account.external_id = staged.account
   JOIN billing_product product ON product.code = staged.product
-ON CONFLICT DO NOTHING
+ ORDER BY account.id, staged.event_id COLLATE "C"
 """
+UNLESS_STORED = "ON CONFLICT DO NOTHING"
 
 REJECTIONS = """
 SELECT row_number, field, value, problem, fix FROM usage_rejects
@@ -147,6 +160,7 @@ def lock() -> None:
     """This will wait until no other import is storing, and keep others waiting until we commit."""
     with connection.cursor() as cursor:
         cursor.execute(LOCK)
+        cursor.execute(SORT_IN_MEMORY)
 
 
 def add_accounts() -> int:
@@ -168,14 +182,24 @@ def add_products() -> int:
     return _execute(ADD_PRODUCTS, {})
 
 
-def reject_what_does_not_fit(form: Format) -> int:
-    """This will move rows that contradict what is stored out of the staging table; returns how many."""
-    rejected = _reject(REJECT_OTHER_CURRENCIES, {"field": form.called["currency"]})
-    if form.has_event_ids:
-        rejected += _reject(REJECT_CONFLICTS_WITH_STORED, {"source": form.name})
-        # To compare each with the first of its id sorts all of them; most files have none twice.
-        if _execute(TWICE_IN_THE_FILE, {}):
-            rejected += _reject(REJECT_CONFLICTS_WITHIN, {})
+def reject_other_currencies(form: Format) -> int:
+    """This will move rows in another currency than their account's out of the staging table; returns how many."""
+    return _reject(REJECT_OTHER_CURRENCIES, {"field": form.called["currency"]})
+
+
+def all_are_new(form: Format) -> bool:
+    """Whether no event id is known, neither from before nor from an earlier row: most files are like that."""
+    return form.has_event_ids and not (
+        _execute(STORED_BEFORE, {"source": form.name}) or _execute(TWICE_IN_THE_FILE, {})
+    )
+
+
+def reject_other_content(form: Format) -> int:
+    """This will move rows whose event id is known with other content out of the staging table; returns how many."""
+    rejected = _reject(REJECT_CONFLICTS_WITH_STORED, {"source": form.name})
+    # To compare each with the first of its id sorts all of them.
+    if _execute(TWICE_IN_THE_FILE, {}):
+        rejected += _reject(REJECT_CONFLICTS_WITHIN, {})
     return rejected
 
 
@@ -200,10 +224,16 @@ def _page_after(number: int) -> list[tuple[int, str, str, str, str]]:
         return list(cursor.fetchall())
 
 
-def add_events(*, batch: UsageBatch, form: Format) -> int:
-    """This will store the staged rows that are not stored yet and return how many those were."""
-    event_id = EVENT_ID if form.has_event_ids else COUNTED_EVENT_ID
-    return _execute(ADD_EVENTS.format(event_id=event_id), {"batch": batch.pk, "source": form.name})
+def add_events(*, batch: UsageBatch, form: Format, all_are_new: bool) -> int:
+    """
+    This will store the staged rows that are not stored yet and return how many those were.
+
+    `all_are_new`: none is, so PostgreSQL need not look before it stores each.
+    """
+    add = ADD_EVENTS.format(event_id=EVENT_ID if form.has_event_ids else COUNTED_EVENT_ID)
+    if not all_are_new:
+        add += UNLESS_STORED
+    return _execute(add, {"batch": batch.pk, "source": form.name})
 
 
 def _execute(sql: str, parameters: dict[str, int | str]) -> int:
