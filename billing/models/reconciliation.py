@@ -33,7 +33,7 @@ class Reconciliation(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     # What stopped the last slice, which is tried again; or why payouts were not compared.
     error = models.CharField(max_length=300, blank=True)
-    # listed, foreign, booked, found_again, cancelled, breaks.
+    # listed, foreign, booked, found_again, still_lost, cancelled, breaks.
     counts = models.JSONField(default=dict, blank=True)
     # One row per payout and currency: what the provider says moved, and what our books say.
     payouts = models.JSONField(default=list, blank=True)

@@ -19,6 +19,7 @@ The protocol, its crash matrix and its proof: docs/payments.md. A phase is a mod
 
 from billing.payments.amounts import chargeable_minor, is_too_little
 from billing.payments.booking import AlreadyRecorded, book_transfer, record_payment
+from billing.payments.calls import spec
 from billing.payments.collecting import (
     Collector,
     ask,
@@ -29,6 +30,7 @@ from billing.payments.collecting import (
     drive_due,
 )
 from billing.payments.debits import on_its_way, waits_for_its_day
+from billing.payments.rechecking import give_up
 from billing.payments.refusals import (
     AttemptInFlight,
     BalanceChanged,
@@ -64,10 +66,12 @@ __all__ = [
     "collect_all",
     "drive",
     "drive_due",
+    "give_up",
     "is_too_little",
     "on_its_way",
     "record_payment",
     "resolve_review",
+    "spec",
     "take_review",
     "waits_for_its_day",
 ]

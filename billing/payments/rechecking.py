@@ -58,6 +58,29 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
     return looked_at
 
 
+@transaction.atomic(durable=True)
+def give_up(attempt: PaymentAttempt, *, because: str, as_of: datetime) -> None:
+    """
+    This will send nothing more of an attempt: it is cancelled at its provider next. What is further stays as it is.
+
+    One that has no object is released at once: only for who has seen that the provider has none of it that
+    could still move money.
+    """
+    locks.account_for_update(attempt.account_id)
+    [current] = locks.attempts_for_update([attempt.pk])
+    if current.state == State.RESERVED:
+        current.state = charge_protocol.moved(current.state, Move.UNANSWERED)
+        current.next_action_at = None
+    elif current.state in charge_protocol.RECHECKED:
+        current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
+    else:
+        return
+    current.because = because
+    standing = ledger.standing(current.account_id, as_of=as_of)
+    decisions.record(_gave_up(current, standing, because))
+    writing.save_all([current])
+
+
 def _no_longer(
     attempt: PaymentAttempt,
     standing: Standing,

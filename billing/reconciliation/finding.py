@@ -42,6 +42,8 @@ UNCONFIRMED = (Status.UNSUBMITTED, Status.NEEDS_CUSTOMER, Status.DECLINED)
 # What stands for a card that the provider does not name any more.
 NO_CARD = Method("", "", "Card", "")
 NEVER_EXPIRES = date.max
+# Charges that took money, or will, and could not be written down: nothing may open before they are.
+STILL_LOST = "still_lost"
 FOUND = "found at the provider: our database had lost it"
 
 
@@ -141,13 +143,13 @@ def _lost(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
 def _at_its_end(provider: Gateway, listed: ListedObject) -> Observation:
     seen = provider.read(listed.provider_ref)
     if seen.status in UNCONFIRMED:
-        return _cancelled(provider, listed)
+        return _cancelled(provider, listed.provider_ref)
     return seen
 
 
-def _cancelled(provider: Gateway, listed: ListedObject) -> Observation:
+def _cancelled(provider: Gateway, ref: str) -> Observation:
     # A key of its own each time: a cancel is safe to repeat, a cached error is not worth repeating.
-    return provider.cancel(listed.provider_ref, key=uuid.uuid4().hex)
+    return provider.cancel(ref, key=uuid.uuid4().hex)
 
 
 def _find(
@@ -171,17 +173,59 @@ def _find(
             breaks.resolve(found, as_of=as_of)
         return
     try:
+        if seen.status is Status.PROCESSING:
+            _make_way(account, seen.currency, as_of=as_of)
         method = _card(provider, account, seen, removed_at=listed.made_at)
         attempt = _written_down(reconciliation, listed, account, method, seen, as_of=as_of)
         payments.apply_provider_state({attempt.pk: seen}, as_of=as_of)
     except Exception as error:  # noqa: BLE001 - one that cannot be found again must not hide the others
         logger.warning("%s cannot be found again: %r", listed, error)
         words = f"{amount} of a charge that was lost cannot be written down: {error!r}"
-        breaks.note(
+        found = breaks.note(
             reconciliation, Kind.NOT_BOOKED, listed, words[:500], as_of=as_of, account=account
         )
+        if _may_be_charged_again(seen, error, found):
+            _count(reconciliation, STILL_LOST)
     else:
         _count(reconciliation, "found_again")
+
+
+def _may_be_charged_again(seen: Observation, error: Exception, found: ReconciliationBreak) -> bool:
+    """Whether its account still owes what it took or will take: as long as nobody has looked, no gateway opens."""
+    has_money = seen.status is Status.PROCESSING or seen.status in TOOK_MONEY
+    is_open = found.state == ReconciliationBreak.State.OPEN
+    return has_money and is_open and not isinstance(error, InAnotherCurrency)
+
+
+def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
+    """
+    This will end what the restored database has in flight beside a charge that is on its way.
+
+    It had ended before that one began. Nothing of it is believed but what its provider says: what could
+    still move money is cancelled there first.
+    """
+    in_flight = account.attempts.filter(currency=currency, state__in=PaymentAttempt.IN_FLIGHT)
+    for older in in_flight.select_related("account", "payment_method"):
+        if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):
+            continue
+        payments.give_up(older, because="another payment is on its way", as_of=as_of)
+        payments.ask([older], as_of=as_of)
+
+
+def _moves_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
+    """Whether the provider has no object of it that could still move money, now that all are cancelled."""
+    provider = gateways.get(reserved.gateway)
+    made = provider.find(payments.spec(reserved), since=reserved.created_at)
+    ended = [
+        _cancelled(provider, seen.ref) if seen.status in UNCONFIRMED else seen for seen in made
+    ]
+    for seen in ended:
+        payments.apply_provider_state({reserved.pk: seen}, as_of=as_of)
+    return all(seen.status is Status.CANCELED for seen in ended)
+
+
+class InAnotherCurrency(ValueError):
+    """The account is not in the currency of its charge: it can be booked against none of its debts."""
 
 
 @transaction.atomic(durable=True)
@@ -197,14 +241,13 @@ def _written_down(
     """
     The row as it must have been, so that what the provider says can be applied to it.
 
-    :raises ValueError: if it is not in the account's currency.
-    :raises IntegrityError: if another payment of the account is on its way; then this one is booked
-        by the next reconciliation, if it comes to that.
+    :raises InAnotherCurrency: if it is not in the account's currency.
+    :raises IntegrityError: if another payment of the account is on its way all the same.
     """
     assert listed.attempt_id is not None, f"{listed} names the attempt that is lost"
     locks.account_for_update(account.pk)
     if seen.currency != account.currency:
-        raise ValueError(f"the account is in {account.currency}")
+        raise InAnotherCurrency(f"the account is in {account.currency}")
     if method._state.adding:
         method.save()
     is_on_its_way = seen.status is Status.PROCESSING
@@ -290,7 +333,7 @@ def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterat
         made_at__lt=as_of - ORPHANED_AFTER,
     ).order_by("made_at", "pk")
     for batch in _in_batches(orphans):
-        for listed, seen in _asked(batch, lambda each: _cancelled(provider, each)):
+        for listed, seen in _asked(batch, lambda each: _cancelled(provider, each.provider_ref)):
             if seen.status in TOOK_MONEY:
                 _book(reconciliation, listed, seen, as_of=as_of)
             else:

@@ -195,40 +195,50 @@ def _finish(reconciliation: Reconciliation, *, as_of: datetime) -> None:
 
 def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
     """
-    This will list the provider of each gateway that is paused, and open it when that is through.
+    This will list the provider of each gateway that is paused, and open them when all of that is through.
 
-    Returns how many it opened.
+    Together: who has paid through one of them may have a card at another. Returns how many it opened.
     """
-    opened = 0
-    for paused in guard.paused():
-        if paused.gateway not in gateways.names():
-            continue
-        if not _is_listed(paused) and traffic.may_ask(paused.gateway):
-            running = _begin(
-                paused.gateway,
-                paused.list_from,
-                started_by=Reconciliation.AFTER_A_RESTORE,
-                as_of=as_of,
-            )
-            try:
-                work(running, as_of=as_of, until=until)
-            except BeingWorkedOn:
-                continue
-            except Exception:
-                logger.exception("reconciling %s is put off", running)
-                continue
-        if _is_listed(paused):
-            opened += guard.reopen(paused)
-    return opened
+    waiting = [paused for paused in guard.paused() if paused.gateway in gateways.names()]
+    for paused in waiting:
+        _list_after_a_restore(paused, as_of=as_of, until=until)
+    if not all(_is_listed(paused) for paused in waiting):
+        return 0
+    return sum(guard.reopen(paused) for paused in waiting)
+
+
+def _list_after_a_restore(
+    paused: GatewayGuard, *, as_of: datetime, until: Callable[[], bool]
+) -> None:
+    if _is_listed(paused) or not traffic.may_ask(paused.gateway):
+        return
+    running = _begin(
+        paused.gateway,
+        paused.list_from,
+        started_by=Reconciliation.AFTER_A_RESTORE,
+        as_of=as_of,
+    )
+    try:
+        work(running, as_of=as_of, until=until)
+    except BeingWorkedOn:
+        # Whoever has it in hand, or the next sweep, sees whether it is through.
+        return
+    except Exception:
+        logger.exception("reconciling %s is put off", running)
 
 
 def _is_listed(paused: GatewayGuard) -> bool:
-    """Whether one that began after the pause has listed as far back as it takes."""
+    """
+    Whether one that began after the pause has listed as far back as it takes, and written down what was lost.
+
+    What could not be is tried again with the next list, until it can or a person has accepted its break.
+    """
     far_enough = Q(since=None)
     if paused.list_from is not None:
         far_enough |= Q(since__lte=paused.list_from)
     return (
         Reconciliation.objects.filter(far_enough, gateway=paused.gateway, state=State.FINISHED)
         .filter(started_at__gte=paused.paused_at)
+        .exclude(counts__has_key=finding.STILL_LOST)
         .exists()
     )

@@ -191,12 +191,31 @@ class TestMoneyThatWasTaken:
         with pytest.raises(AttemptInFlight):
             collect(account)
 
-    def test_that_is_on_its_way_beside_another_is_a_break_until_that_ends(self, provider, sandbox):
+    def test_that_is_on_its_way_ends_another_that_is_not(self, provider, sandbox):
+        account = owing()
+        provider.before("submit", ConnectionResetError())
+        other = collect(account)
+        object_of(account.external_id, sandbox, attempt=ATTEMPT)
+        provider.says("read", status=Status.PROCESSING)
+
+        reconciled()
+
+        other.refresh_from_db()
+        assert (other.state, other.because) == (State.RELEASED, "another payment is on its way")
+        assert sandbox.read(other.provider_ref).status == Status.CANCELED
+        assert account.decisions.get(act="SUBMIT").because == "another payment is on its way"
+        assert PaymentAttempt.objects.get(pk=ATTEMPT).state == State.PROCESSING
+        assert breaks() == []
+
+    def test_that_is_on_its_way_beside_another_that_is_too_is_a_break_until_that_ends(
+        self, provider, sandbox
+    ):
         account = owing()
         provider.before("submit", ConnectionResetError())
         collect(account)
         object_of(account.external_id, sandbox, attempt=ATTEMPT)
         provider.says("read", status=Status.PROCESSING)
+        provider.says("cancel", status=Status.PROCESSING)
 
         reconciled()
 

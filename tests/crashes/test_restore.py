@@ -9,9 +9,12 @@ from datetime import timedelta
 
 import pytest
 
-from billing import gateways, guard, payments
+from billing import gateways, guard, payments, reconciliation
 from billing.close import sweeper
+from billing.gateways import OutcomeUnknown
+from billing.gateways.debit import DebitGateway
 from billing.models import (
+    GatewayGuard,
     PaymentAttempt,
     Reconciliation,
     ReconciliationBreak,
@@ -19,11 +22,14 @@ from billing.models import (
 )
 from billing.payments import AttemptInFlight, ChargingStopped, Request
 from tests import restoring
-from tests.billing.builders import collect, credit, due
+from tests.billing.builders import bill, collect, credit, due, pay_by_hand
 from tests.billing.stripe_builders import owing, using
+from tests.billing.test_invoicing import NOVEMBER
+from tests.billing.test_invoicing import using as use
 from tests.closing import assert_books_hold, finish, start_close, step_of, work
-from tests.factories import AS_OF
+from tests.factories import AS_OF, MandateFactory, account_using
 from tests.restoring import Backup, copy_of_the_database
+from tests.stripe_provider import new_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,10 +46,10 @@ def taken(stripe) -> dict[str, list[int]]:
     return found
 
 
-def life_goes_on(*accounts, times: int = 4) -> None:
+def life_goes_on(*accounts, times: int = 4, since=AS_OF) -> None:
     """Sweeps, and everybody is asked for what they owe, over and over."""
     for minutes in range(2, 2 + 3 * times, 3):
-        as_of = AS_OF + timedelta(minutes=minutes)
+        as_of = since + timedelta(minutes=minutes)
         sweeper.sweep(as_of=as_of)
         payments.collect_all([Request(account.pk) for account in accounts], as_of=as_of)
 
@@ -174,3 +180,184 @@ def test_before_the_invoices_the_money_is_credit_that_pays_them(stripe):
     assert taken(stripe) == {account.external_id: [1234]}
     assert (due(account, as_of=NEXT_DAY), credit(account, as_of=NEXT_DAY)) == (0, 0)
     assert_books_hold(as_of=NEXT_DAY)
+
+
+class TestALostChargeThatIsStillOnItsWay:
+    """The bank has it for days, and the attempt before it, which had ended, is in flight again."""
+
+    THE_DAY_AFTER = AS_OF + timedelta(days=1)
+
+    @pytest.fixture(autouse=True)
+    def _without_notice(self, debit, settings):
+        settings.DEBIT_NOTICE_DAYS = 0
+
+    def debits(self, debit, account) -> list[str]:
+        """How each debit of the account stands at its provider, oldest first."""
+        book = gateways.get("debit").book()
+        return [seen.status for seen in book if seen.account_ref == account.external_id]
+
+    def in_flight(self, account) -> list[tuple[str, str]]:
+        attempts = account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT)
+        return list(attempts.values_list("gateway", "state"))
+
+    def customer_changes_to_debit(self, stripe, debit):
+        """The database is from before; both providers have gone on. Their card would pay by now."""
+        both_are_in_use = with_mandate()
+        collect(both_are_in_use)
+        account = owing(stripe, "12.34", card="authenticationRequired")
+        waits = collect(account, kind=PaymentAttempt.Kind.AUTO)
+        assert waits.state == State.REQUIRES_ACTION
+        backup = Backup()
+        gateways.get("stripe").cancel(waits.provider_ref, key=new_key())
+        payments.ask([waits], as_of=AS_OF)
+        account.payment_methods.update(is_default=False)
+        MandateFactory(account=account)
+        assert collect(account).state == State.PROCESSING
+        stripe.becomes(account.payment_methods.get(gateway="stripe").token, "visa")
+
+        backup.restore()
+        GatewayGuard.objects.update(database_identity="another")
+        return account
+
+    def test_through_another_gateway_is_found_before_any_opens(self, stripe, debit):
+        account = self.customer_changes_to_debit(stripe, debit)
+
+        life_goes_on(account)
+
+        assert not guard.paused()
+        assert taken(stripe) == {}
+        assert self.in_flight(account) == [("debit", State.PROCESSING)]
+        debit.advance(2)
+        life_goes_on(account, since=self.THE_DAY_AFTER)
+        assert (taken(stripe), self.debits(debit, account)) == ({}, ["SUCCEEDED"])
+        assert due(account, as_of=NEXT_DAY) == 0
+        assert not ReconciliationBreak.objects.filter(state="OPEN").exists()
+        assert_books_hold(as_of=NEXT_DAY)
+
+    @pytest.mark.parametrize("silent", ["stripe", "debit"])
+    def test_nor_do_they_open_as_long_as_one_of_them_does_not_answer(
+        self, stripe, debit, monkeypatch, hours_pass_in_lanes, silent
+    ):
+        account = self.customer_changes_to_debit(stripe, debit)
+        real = gateways.get
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gateways, "get", lambda name: Silent() if name == silent else real(name))
+            life_goes_on(account)
+            closed = [each.gateway for each in guard.paused()]
+        life_goes_on(account, since=self.THE_DAY_AFTER)
+
+        assert closed == ["debit", "stripe"]
+        assert not guard.paused()
+        assert taken(stripe) == {}
+        assert self.in_flight(account) == [("debit", State.PROCESSING)]
+
+    def test_for_the_rest_of_one_that_was_only_reserved_is_found_again(
+        self, debit, settings, monkeypatch
+    ):
+        settings.DEBIT_NOTICE_DAYS = 2
+        charge_day, day_of_the_rest = AS_OF + timedelta(days=2), AS_OF + timedelta(days=5)
+        account = with_mandate()
+        line = Line(gateways.get("debit"), at=("before", "prepare", 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(gateways, "get", lambda name: line)
+            collect(account)
+        pay_by_hand(account, 500)
+        payments.drive_due(as_of=charge_day)
+        payments.drive_due(as_of=day_of_the_rest)
+        assert self.debits(debit, account) == ["CANCELED", "PROCESSING"]
+
+        line.backup.restore()
+        GatewayGuard.objects.update(database_identity="another")
+        life_goes_on(account, since=day_of_the_rest)
+        life_goes_on(account, since=day_of_the_rest + timedelta(days=3))
+
+        assert not guard.paused()
+        assert self.debits(debit, account) == ["CANCELED", "PROCESSING"]
+        assert self.in_flight(account) == [("debit", State.PROCESSING)]
+        assert_books_hold(as_of=day_of_the_rest + timedelta(days=3, minutes=12))
+
+    def test_after_one_that_was_left_behind_unsubmitted_that_is_cancelled_first(
+        self, debit, settings, monkeypatch
+    ):
+        settings.DEBIT_NOTICE_DAYS = 2
+        account = with_mandate()
+        line = Line(gateways.get("debit"), at=("after", "prepare", 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(gateways, "get", lambda name: line)
+            collect(account)
+        PaymentAttempt.objects.update(state=State.RELEASED, next_action_at=None)
+        settings.DEBIT_NOTICE_DAYS = 0
+        collect(account)
+        assert self.debits(debit, account) == ["UNSUBMITTED", "PROCESSING"]
+
+        line.backup.restore()
+        GatewayGuard.objects.update(database_identity="another")
+        life_goes_on(account)
+
+        assert not guard.paused()
+        assert self.debits(debit, account) == ["CANCELED", "PROCESSING"]
+        assert self.in_flight(account) == [("debit", State.PROCESSING)]
+
+    def test_after_one_that_was_only_reserved_and_has_taken_money_both_are_found(
+        self, stripe, debit, monkeypatch
+    ):
+        collect(with_mandate())
+        account = owing(stripe, "12.34")
+        line = Line(gateways.get("stripe"), at=("before", "prepare", 1))
+        real = gateways.get
+        with monkeypatch.context() as patch:
+            patch.setattr(gateways, "get", lambda name: line if name == "stripe" else real(name))
+            collect(account)
+        more_used(account, "15.00")
+        account.payment_methods.update(is_default=False)
+        MandateFactory(account=account)
+        assert collect(account).state == State.PROCESSING
+
+        line.backup.restore()
+        GatewayGuard.objects.update(database_identity="another")
+        life_goes_on(account)
+
+        assert not guard.paused()
+        assert taken(stripe) == {account.external_id: [1234]}
+        assert self.in_flight(account) == [("debit", State.PROCESSING)]
+        assert due(account, as_of=NEXT_DAY) == 0
+
+    def test_that_cannot_be_written_down_keeps_all_closed_until_a_person_has_looked(
+        self, stripe, debit, monkeypatch
+    ):
+        account = self.customer_changes_to_debit(stripe, debit)
+
+        def unreadable(*_: object) -> None:
+            raise OutcomeUnknown("a mandate that we have no word for")
+
+        monkeypatch.setattr(DebitGateway, "read_method", unreadable)
+        life_goes_on(account)
+        closed = [each.gateway for each in guard.paused()]
+        found = ReconciliationBreak.objects.get(state="OPEN")
+        reconciliation.accept(break_id=found.pk, owner="ann", reason="cancelled there", as_of=AS_OF)
+        sweeper.sweep(as_of=AS_OF + timedelta(hours=1))
+
+        assert closed == ["debit", "stripe"]
+        assert (found.kind, found.account) == ("NOT_BOOKED", account)
+        assert not guard.paused()
+
+
+def more_used(account, amount: str) -> None:
+    """Another month is billed."""
+    use(account, amount, month=NOVEMBER)
+    bill(account, month=NOVEMBER)
+
+
+def with_mandate():
+    account = account_using("12.34", card=None)
+    MandateFactory(account=account)
+    bill(account)
+    return account
+
+
+class Silent:
+    """A provider that cannot be reached."""
+
+    def __getattr__(self, name: str):
+        raise ConnectionResetError(name)

@@ -18,6 +18,7 @@ LEASES = "billing/close/leases.py"
 STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/guard.py"
 FINDING = "billing/reconciliation/finding.py"
+WORKING = "billing/reconciliation/working.py"
 REFUNDS = "billing/refunds.py"
 DISPUTES = "billing/disputes.py"
 REVERSALS = "billing/reversals.py"
@@ -32,6 +33,7 @@ TEST_DISPUTES = "tests/billing/test_disputes.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
 TEST_RACERS = "tests/notifications/lanes/test_racers.py"
+TEST_RESTORE = "tests/crashes/test_restore.py"
 TEST_PHASES = "tests/crashes/test_charge_phases.py"
 AT_ONCE = "tests/concurrency/test_payments.py"
 IN_EVERY_ORDER = "tests/concurrency/test_interleavings.py"
@@ -343,6 +345,49 @@ PATCHES = (
             f"{TEST_GUARD}::test_a_zombie_of_the_lost_time_cannot_submit_any_more",
             "tests/billing/test_reconciliation.py::test_of_a_lost_attempt_is_cancelled_at_once",
         ),
+    ),
+    Patch(
+        "a lost charge that is on its way is not written down beside one that had ended",
+        (
+            Change(
+                FINDING,
+                "            _make_way(account, seen.currency, as_of=as_of)\n",
+                "            pass\n",
+            ),
+        ),
+        (f"{TEST_RESTORE}::test_for_the_rest_of_one_that_was_only_reserved_is_found_again",),
+    ),
+    Patch(
+        "what was only reserved is released though an object of it could still move money",
+        (
+            Change(
+                FINDING,
+                "        if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):\n"
+                "            continue\n",
+                "",
+            ),
+        ),
+        (
+            f"{TEST_RESTORE}::test_after_one_that_was_left_behind_unsubmitted_that_is_cancelled_first",
+        ),
+    ),
+    Patch(
+        "a gateway opens though a charge could not be found again",
+        (Change(WORKING, "        .exclude(counts__has_key=finding.STILL_LOST)\n", ""),),
+        (
+            f"{TEST_RESTORE}::test_that_cannot_be_written_down_keeps_all_closed_until_a_person_has_looked",
+        ),
+    ),
+    Patch(
+        "a gateway opens before the others are listed",
+        (
+            Change(
+                WORKING,
+                "    if not all(_is_listed(paused) for paused in waiting):\n        return 0\n",
+                "    waiting = [paused for paused in waiting if _is_listed(paused)]\n",
+            ),
+        ),
+        (f"{TEST_RESTORE}::test_nor_do_they_open_as_long_as_one_of_them_does_not_answer",),
     ),
     Patch(
         "the database lets an attempt go anywhere",
