@@ -129,6 +129,7 @@ class PaymentAttempt(models.Model):
     # Rises with each send after an answer we could not use, so that no cached answer repeats for ever.
     key_generation = models.PositiveSmallIntegerField(default=0)
     # The sweeper drives it on from here on. Whoever works on it moves this ahead first.
+    # Of a released one: it collects what is due instead, since no step of a close will.
     next_action_at = models.DateTimeField(null=True, blank=True)
     # A direct debit's: the day its customer was told of. Not submitted before it.
     charge_date = models.DateField(null=True, blank=True)

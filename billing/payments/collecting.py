@@ -1,14 +1,15 @@
 """The acts: collect what is due, drive what is unfinished, ask for a person who waits."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from billing import gateways, guard, log_context, traffic
 from billing.charge_protocol import State
 from billing.models import PaymentAttempt
 from billing.payments import calls, claiming, reserving
-from billing.payments.driving import Flow
+from billing.payments.driving import Flow, each_if_not_all
+from billing.payments.refusals import ChargingStopped
 from billing.payments.reserving import Collected, Request
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,11 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
 
 
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
-    """This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank."""
+    """
+    This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank.
+
+    Of those that are given up though their close has gone on, it collects what is due now.
+    """
     # What waits for its gateway to open must not keep the others from their turn.
     waiting = [paused.gateway for paused in guard.paused()]
     due = (
@@ -131,13 +136,35 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
         .exclude(gateway__in=waiting)
         .order_by("next_action_at", "pk")
     )
-    driven = drive(traffic.let_begin(due, limit=limit), as_of=as_of)
-    _collect_the_rest(driven, as_of=as_of)
+    in_flight = due.filter(state__in=PaymentAttempt.IN_FLIGHT)
+    driven = drive(traffic.let_begin(in_flight, limit=limit), as_of=as_of)
+    given_up = due.filter(state=State.RELEASED)
+    _collect_the_rest(traffic.let_begin(given_up, limit=limit), as_of=as_of)
     return len(driven)
 
 
-def _collect_the_rest(driven: Iterable[PaymentAttempt], *, as_of: datetime) -> None:
-    """A debit that waited for its day was given up because less is due: nobody else would ask for that."""
-    given_up = [a for a in driven if a.state == State.RELEASED and a.charge_date and a.provider_ref]
-    if given_up:
-        collect_all([Request(a.account_id, a.kind, a.run_id) for a in given_up], as_of=as_of)
+def _collect_the_rest(given_up: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
+    """
+    Nobody else would ask for it. Asked for twice it is collected once: one is in flight then, or nothing is due.
+
+    :raises Exception: what could not be done with one of them, after all others are through.
+    """
+    if not given_up:
+        return
+
+    def collect_the_rest(attempts: Sequence[PaymentAttempt]) -> None:
+        collected = collect_all(
+            [Request(a.account_id, a.kind, a.run_id) for a in attempts], as_of=as_of
+        )
+        asked_for = [
+            attempt.pk
+            for attempt in attempts
+            if not isinstance(collected.refused.get(attempt.account_id), ChargingStopped)
+        ]
+        PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
+            next_action_at=None
+        )
+
+    claimed = claiming.claim(given_up, as_of=as_of)
+    if failed := each_if_not_all(collect_the_rest, claimed):
+        raise next(iter(failed.values()))

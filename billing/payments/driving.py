@@ -145,7 +145,7 @@ class Flow:
         def recheck(attempts: Sequence[PaymentAttempt]) -> None:
             looked_at.extend(rechecking.recheck(attempts, as_of=self.clock()))
 
-        failed = _each_if_not_all(recheck, batch)
+        failed = each_if_not_all(recheck, batch)
         self._fail(failed)
         for attempt in looked_at:
             if attempt.state in charge_protocol.TO_SUBMIT:
@@ -194,7 +194,7 @@ class Flow:
         self._settle(settled)
 
     def _store(self, prepared: Mapping[PaymentAttempt, Observation]) -> None:
-        failed = _each_if_not_all(
+        failed = each_if_not_all(
             lambda attempts: _store({a: prepared[a] for a in attempts}), list(prepared)
         )
         self._fail(failed)
@@ -215,7 +215,7 @@ class Flow:
             for attempt in attempts:
                 _bring_up_to(attempt, now[attempt.pk])
 
-        failed = _each_if_not_all(settle, list(said))
+        failed = each_if_not_all(settle, list(said))
         for attempt, error in failed.items():
             logger.error("what the provider says cannot be written down", exc_info=error)
             self._note_unknown(attempt, error)
@@ -333,11 +333,11 @@ def _taken_from(waiting: deque[PaymentAttempt], at_most: int) -> list[PaymentAtt
     return [waiting.popleft() for _ in range(min(len(waiting), max(0, at_most)))]
 
 
-def _each_if_not_all(
+def each_if_not_all(
     act: Callable[[Sequence[PaymentAttempt]], None], attempts: Sequence[PaymentAttempt]
 ) -> dict[PaymentAttempt, Exception]:
     """
-    Do it with all at once; after an error in halves, so that one that fails stops no other.
+    This will do it with all at once; after an error in halves, so that one that fails stops no other.
 
     Returns those that fail by themselves, and why.
     """
@@ -352,5 +352,5 @@ def _each_if_not_all(
             return {attempts[0]: error}
         logger.warning("%s attempts in halves: %r", len(attempts), error)
         half = len(attempts) // 2
-        return _each_if_not_all(act, attempts[:half]) | _each_if_not_all(act, attempts[half:])
+        return each_if_not_all(act, attempts[:half]) | each_if_not_all(act, attempts[half:])
     return {}

@@ -16,6 +16,7 @@ from billing.payments import debits, reserving, windows, writing
 NOT_CONFIRMED = "the customer did not confirm it in time"
 SETTLED = "settled meanwhile"
 LESS_DUE = "less is due meanwhile"
+LESS_THAN_ASKED = "less is due than the customer was asked to confirm"
 
 
 @transaction.atomic(durable=True)
@@ -90,8 +91,6 @@ def _no_longer(
     """Why the reserved amount may not be charged any more; None where it may."""
     if standing.due_minor <= 0:
         return SETTLED
-    if standing.due_minor < attempt.amount_minor:
-        return LESS_DUE
     if pausing is not None:
         return pausing
     method = attempt.payment_method
@@ -101,6 +100,8 @@ def _no_longer(
         return "card removed meanwhile"
     if method.has_expired(standing.as_of):
         return f"{method} has expired meanwhile"
+    if standing.due_minor < attempt.amount_minor:
+        return LESS_THAN_ASKED if attempt.state == State.REQUIRES_ACTION else LESS_DUE
     if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
         return NOT_CONFIRMED
     return None
@@ -114,7 +115,7 @@ def _as_good_as_a_no(attempt: PaymentAttempt, because: str, *, as_of: datetime) 
         return "authentication_required"
     # The close has gone on without it: it takes the bank days, or its customer.
     left_the_close = attempt.charge_date is not None or attempt.state == State.REQUIRES_ACTION
-    if not left_the_close or because in {SETTLED, LESS_DUE}:
+    if not left_the_close or because in {SETTLED, LESS_DUE, LESS_THAN_ASKED}:
         return ""
     method = attempt.payment_method
     if method.is_mandate:
@@ -129,6 +130,14 @@ ENDED_MANDATES: dict[str, str] = {
     PaymentMethod.MandateStatus.CANCELLED: "mandate_cancelled",
     PaymentMethod.MandateStatus.EXPIRED: "mandate_expired",
 }
+
+
+def leaves_the_rest(attempt: PaymentAttempt) -> bool:
+    """Whether nobody else asks for what is due now of a released one: its close has gone on without it."""
+    if attempt.charge_date is not None:
+        return True
+    is_theirs = attempt.kind == PaymentAttempt.Kind.ON_SESSION
+    return attempt.because == LESS_THAN_ASKED and not is_theirs
 
 
 def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:

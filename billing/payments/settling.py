@@ -27,7 +27,7 @@ from billing.gateways import Observation, Status, declines
 from billing.ledger import Standing
 from billing.models import Decision, DeclineClass, Payment, PaymentAttempt
 from billing.money import money
-from billing.payments import booking, windows, writing
+from billing.payments import booking, rechecking, windows, writing
 
 logger = logging.getLogger(__name__)
 
@@ -232,6 +232,9 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
     attempt.state = end
     attempt.next_action_at = None
     if end is State.RELEASED:
+        if rechecking.leaves_the_rest(attempt):
+            # Kept until `collecting` has asked for it, whoever ends this one, and wherever they die.
+            attempt.next_action_at = as_of
         return
     attempt.because = f"declined: {attempt.decline_code}"
     standing = ledger.standing(account.pk, as_of=as_of)

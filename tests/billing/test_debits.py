@@ -15,7 +15,16 @@ from billing.fakedebit import DirectDebit
 from billing.gateways import OutcomeUnknown
 from billing.gateways.debit import DebitGateway
 from billing.models import Decision, DunningCase, Payment, PaymentAttempt, PaymentReversal
-from billing.payments import AttemptInFlight, NoPaymentMethod, driving, rechecking, settling
+from billing.payments import (
+    AttemptInFlight,
+    ChargingStopped,
+    NoPaymentMethod,
+    collecting,
+    driving,
+    rechecking,
+    reserving,
+    settling,
+)
 from notifications import delivery
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
@@ -138,6 +147,15 @@ def _events(debit: DirectDebit):
     return [e for _, body in debit.deliveries(secret="x") for e in json.loads(body)["events"]]
 
 
+def in_two_parts(account) -> list[tuple[str, int]]:
+    """What was to be collected of an account, and then of what was left; oldest first."""
+    attempts = PaymentAttempt.objects.filter(account=account).order_by("created_at")
+    return list(attempts.values_list("state", "amount_minor"))
+
+
+REST_IS_ANNOUNCED = [("RELEASED", 1234), ("PREPARED", 234)]
+
+
 class TestTheWorldChangesBeforeTheDay:
     def test_paid_otherwise_is_cancelled_at_once_and_not_announced(self, debit):
         account = owing()
@@ -166,6 +184,64 @@ class TestTheWorldChangesBeforeTheDay:
         released, again = PaymentAttempt.objects.order_by("created_at")
         assert (released.state, released.because) == (State.RELEASED, "less is due meanwhile")
         assert (again.state, again.amount_minor) == (State.PREPARED, 234)
+
+    def test_paid_in_part_and_asked_about_by_a_person_is_announced_anew_too(self, debit):
+        account = owing()
+        attempt = collect(account)
+        pay_by_hand(account, 1000)
+
+        payments.ask([attempt], as_of=AS_OF)
+        for minutes in range(3):
+            sweep(as_of=AS_OF + timedelta(minutes=minutes))
+
+        assert in_two_parts(account) == REST_IS_ANNOUNCED
+        attempt.refresh_from_db()
+        assert attempt.next_action_at is None
+
+    def test_paid_in_part_is_announced_anew_once_charging_goes_on(self, debit, monkeypatch):
+        account = owing()
+        collect(account)
+        pay_by_hand(account, 1000)
+        with monkeypatch.context() as stopped:
+            stopped.setattr(reserving, "_stopped", stop)
+            sweep(as_of=AS_OF)
+        assert in_two_parts(account) == [("RELEASED", 1234)]
+
+        sweep(as_of=AS_OF + timedelta(minutes=1))
+
+        assert in_two_parts(account) == REST_IS_ANNOUNCED
+
+    def test_of_which_one_breaks_announces_the_others_anew(self, debit, monkeypatch):
+        accounts = broken, *others = [owing() for _ in range(4)]
+        for account in accounts:
+            collect(account)
+            pay_by_hand(account, 1000)
+        reserved = reserving._reserved
+
+        def breaks(request, account, *facts):
+            if account == broken:
+                raise ValueError("its row is odd")
+            return reserved(request, account, *facts)
+
+        with monkeypatch.context() as bad:
+            bad.setattr(reserving, "_reserved", breaks)
+            with pytest.raises(ValueError, match="odd"):
+                sweep(as_of=AS_OF)
+        assert [in_two_parts(account) for account in others] == [REST_IS_ANNOUNCED] * 3
+
+        sweep(as_of=AS_OF + timedelta(minutes=1))
+        assert in_two_parts(broken) == REST_IS_ANNOUNCED
+
+    def test_paid_in_part_with_its_mandate_removed_is_in_dunning(self, debit):
+        account = owing()
+        collect(account, kind="AUTO")
+        PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
+        pay_by_hand(account, 1000)
+
+        sweep(as_of=AS_OF)
+
+        assert in_two_parts(account) == [("FAILED", 1234)]
+        assert DunningCase.objects.get(account=account).decline_code == "payment_method_missing"
 
     def test_credit_granted_is_seen_on_the_day(self, debit):
         account = owing()
@@ -217,6 +293,10 @@ class TestTheWorldChangesBeforeTheDay:
             ("FAILED", "debit"),
             ("SUCCEEDED", "sandbox"),
         ]  # fmt: skip
+
+
+def stop(_stopped, standing, _method) -> ChargingStopped:
+    return ChargingStopped("charging is paused", standing=standing)
 
 
 class TestTooLate:
@@ -437,6 +517,34 @@ class TestKilled:
         assert Payment.objects.count() == 1
         assert due(account) == 0
         assert Message.objects.filter(account=account, kind="CHARGE_ANNOUNCED").count() == 1
+
+    @pytest.mark.parametrize(
+        "place",
+        [(driving, "_cancel"), (settling, "_end_unpaid"), (collecting, "_collect_the_rest")],
+        ids=lambda place: place[1],
+    )
+    def test_there_after_a_part_was_paid_collects_the_rest(self, debit, monkeypatch, place):
+        account = owing()
+        attempt = collect(account)
+        pay_by_hand(account, 1000)
+        real = getattr(*place)
+
+        def killed(*args, **facts):
+            if place[1] == "_cancel":
+                real(*args, **facts)
+            raise Killed(place[1])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, killed)
+            with pytest.raises(Killed):
+                sweep(as_of=AS_OF)
+        tell(debit, as_of=AS_OF)
+        for minutes in (2, 3):
+            sweep(as_of=AS_OF + timedelta(minutes=minutes))
+
+        assert in_two_parts(account) == REST_IS_ANNOUNCED
+        attempt.refresh_from_db()
+        assert attempt.next_action_at is None
 
 
 def test_days_pass_by_command(debit, settings):

@@ -49,14 +49,14 @@ def declined(card: str = "sandbox_insufficient", days=SCHEDULE, **facts: object)
     return account
 
 
-def asked_to_confirm(provider, sandbox, monkeypatch) -> Account:
-    """An account whose bank wants its customer to confirm the close's charge."""
+def asked_to_confirm(provider, sandbox, monkeypatch, kind: str = Kind.AUTO) -> Account:
+    """An account whose bank wants its customer to confirm a charge: the close's, if nothing else is said."""
     account = owing()
     BillingEntity.objects.update(retry_days=SCHEDULE)
     with monkeypatch.context() as patch:
         patch.setattr(sandbox, "submit", lambda ref, key: sandbox.read(ref))
         provider.says("submit", status="NEEDS_CUSTOMER")
-        assert collect(account, kind=Kind.AUTO).state == State.REQUIRES_ACTION
+        assert collect(account, kind=kind).state == State.REQUIRES_ACTION
     provider.heals()
     return account
 
@@ -199,6 +199,27 @@ class TestADeclinedAutomaticCharge:
         case = case_of(account)
         assert (case.decline_code, case.next_try_at) == (code, None)
         assert mails(account) == ["CONFIRMATION_NEEDED", "PAYMENT_FAILED"]
+
+    def test_paid_in_part_before_its_customer_confirmed_is_made_for_the_rest(
+        self, provider, sandbox, monkeypatch
+    ):
+        account = asked_to_confirm(provider, sandbox, monkeypatch)
+        pay_by_hand(account, 1000)
+
+        payments.drive_due(as_of=day(0.1))
+
+        assert tried(account) == ["AUTO RELEASED", "AUTO SUCCEEDED"]
+        assert due(account) == 0
+
+    def test_paid_in_part_by_a_customer_who_was_at_it_is_not_made_for_the_rest(
+        self, provider, sandbox, monkeypatch
+    ):
+        account = asked_to_confirm(provider, sandbox, monkeypatch, kind=Kind.ON_SESSION)
+        pay_by_hand(account, 1000)
+
+        payments.drive_due(as_of=day(0.1))
+
+        assert tried(account) == ["ON_SESSION RELEASED"]
 
     def test_whose_card_is_gone_before_its_customer_confirmed_is_made_with_the_new_one(
         self, provider, sandbox, monkeypatch
