@@ -354,13 +354,14 @@ class TestWorking:
 
         inbound.process_due(as_of=AS_OF)
 
-        assert len(asked) == inbound.CALLS_AT_ONCE
+        assert 0 < len(asked) <= inbound.CALLS_AT_ONCE
+        told = len(asked)
         left = ProviderEvent.objects.filter(next_try_at=AS_OF)
         assert set(left.values_list("tries", flat=True)) == {0}
         assert left.count() == 60 - len(asked)
         # What was silent has shut the lane: the next bell asks nothing.
         assert inbound.process_due(as_of=AS_OF) == 0
-        assert len(asked) == inbound.CALLS_AT_ONCE
+        assert len(asked) == told
 
     def test_nothing_due_is_nothing_done(self):
         assert inbound.process_due(as_of=AS_OF) == 0
