@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=2500)
     parser.add_argument("--latency-ms", type=float, default=200, help="of each call (200)")
     parser.add_argument("--rate", type=float, default=0, help="of the lane, charges a second (any)")
+    parser.add_argument(
+        "--poison", type=int, default=0, help="accounts that raise an error when they are charged"
+    )
     parser.add_argument("--profile", action="store_true", help="with cProfile: twice as slow")
     parser.add_argument("--on-scratch", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -47,6 +50,7 @@ def measure(options: argparse.Namespace) -> None:
     from config.bench import closing, watching
 
     build(options.accounts)
+    poison(options.poison)
     profile = cProfile.Profile()
     with watching.Watch(closing.server_groups()) as watch:
         began, used = time.monotonic(), time.process_time()
@@ -59,9 +63,26 @@ def measure(options: argparse.Namespace) -> None:
     print(f"{charged} in {seconds:.1f} s, {charged / seconds:.1f} a second")
     print({name: f"{1000 * cost / charged:.2f} ms each" for name, cost in costs.items()})
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:.0f} MB at the most")
-    print(Counter(Step.objects.filter(kind="CHARGE").values_list("state", "because")))
+    print(Counter(Step.objects.filter(kind="CHARGE").values_list("state", "because", "last_error")))
     if options.profile:
         pstats.Stats(profile).sort_stats("cumulative").print_stats(60)
+
+
+def poison(number: int) -> None:
+    """From now on so many accounts raise an error when something is to be reserved for them."""
+    from accounts.models import Account
+    from billing import payments
+
+    ids = list(Account.objects.order_by("pk").values_list("pk", flat=True))
+    poisoned = set(ids[:: max(1, len(ids) // number)][:number]) if number else set()
+    real = payments.Collector.reserve
+
+    def reserve(self: Any, requests: Any) -> Any:
+        if any(request.account_id in poisoned for request in requests):
+            raise ValueError("poison")
+        return real(self, requests)
+
+    payments.Collector.reserve = reserve  # type: ignore[method-assign]
 
 
 def build(accounts: int) -> Any:
