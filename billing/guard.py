@@ -7,8 +7,8 @@ So before anything is reserved or sent, a gateway must be open, and it closes by
 1. the database is not the one that charged last: restored from a dump, to a point in time, or failed
    over. Its identity is the server's system identifier, its timeline, and the ids of the database and
    of our own table, which a dump makes anew.
-2. one of the provider's newest objects belongs to an attempt we do not know: a copy of the disk was put
-   back. An attempt is committed before its provider hears of it, so a database that is whole knows all.
+2. one of a provider's newest objects belongs to an attempt we do not know: a copy of the disk was put
+   back. Then all of them close. An attempt is committed before its provider hears of it, so a database that is whole knows all.
 
 What neither notices: rows overwritten in place, in the same tables, within a minute of their backup.
 It opens when the provider has been listed and what was lost is found again (billing/reconciliation/).
@@ -189,7 +189,9 @@ def _look(name: str) -> str:
     traffic.note([(name, newest)])
     if unknown := _unknown(name, newest):
         because = UNKNOWN_OBJECT.format(refs=", ".join(seen.ref for seen in unknown))[:300]
-        _close(name, because)
+        # What was lost of one was lost of all: who paid here may have a card elsewhere by what we still know.
+        for each in {name, *GatewayGuard.objects.values_list("gateway", flat=True)}:
+            _close(each, because)
         return because
     _open(name)
     return ""

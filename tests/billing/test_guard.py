@@ -173,6 +173,19 @@ class TestCloses:
         with pytest.raises(ChargingStopped, match="has lost"):
             collect(account)
 
+    def test_every_gateway_closes_then(self, sandbox, debit):
+        # The copy of the disk that was put back is of all our rows.
+        GatewayGuard.objects.create(
+            gateway="debit", **PAUSED | {"paused_at": None, "paused_because": ""}
+        )
+        GatewayGuard.objects.update(database_identity=guard._identity())
+        assert not guard.shut(["debit"])
+        object_of("somebody", sandbox, attempt=ATTEMPT)
+
+        guard.watch(["sandbox"])
+
+        assert [paused.gateway for paused in guard.paused()] == ["debit", "sandbox"]
+
     def test_and_says_so_once(self, caplog):
         collect(owing())
         becomes_another_database()

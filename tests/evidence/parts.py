@@ -145,7 +145,7 @@ PARTS = (
         "Real processes, killed by seed: nobody is charged twice, nothing that was acknowledged is lost,"
         " nothing stays stuck.",
         long=(
-            *("tests.storm", "--seconds", "1800", "--kills", "1500", "--pause", "0.1", "0.7"),
+            *("tests.storm", "--seconds", "1800", "--kills", "1500", "--pause", "0.05", "0.3"),
             *("--seed", SEED, "--json", "{report}"),
         ),
         short=("tests.storm", "--seconds", "150", "--seed", SEED, "--json", "{report}"),

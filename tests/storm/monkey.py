@@ -20,9 +20,9 @@ PATIENCE_SECONDS = 1.5
 # A payment takes a fraction of a second: who wants to meet one has to wait.
 PATIENCE_FOR = {"kill -9 site worker": 8.0, "stop and continue a worker": 4.0}
 # Longer than the lease of a step (settings.py): who wakes up finds another at work.
-FROZEN_SECONDS = (5.5, 8.0)
+FROZEN_SECONDS = (5.3, 7.0)
 # Who has woken lives so much longer at least: to find its leases gone, and say so.
-WAKING_SECONDS = 2.0
+WAKING_SECONDS = 1.5
 
 
 class NobodyThere(Exception):
