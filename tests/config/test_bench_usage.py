@@ -1,34 +1,19 @@
 """The benchmark of usage and of the books, small: that it measures, and what it prints."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
-from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from tests.config.benching import bench
 from tests.config.embedded import a_place
 
 
 def test_measures_the_tally_an_import_and_the_books():
     with a_place() as folder:
-        environment = {**os.environ, "TMPDIR": str(folder)}
-        environment.pop("DJANGO_SETTINGS_MODULE", None)
-        ran = subprocess.run(
-            [
-                *(sys.executable, str(settings.BASE_DIR / "manage.py"), "bench_usage"),
-                *("--accounts", "20", "--events", "3000", "--rows", "200", "--postings", "400"),
-            ],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
+        document = bench(
+            *("bench_usage", "--accounts", "20", "--events", "3000", "--rows", "200"),
+            *("--postings", "400"),
+            folder=folder,
         )
-        assert ran.returncode == 0, ran.stderr
-        assert list(folder.iterdir()) == []
-    document = json.loads(ran.stdout)
 
     assert document["tally"]["events"] == 3000
     assert document["import"]["rows"] == 200
