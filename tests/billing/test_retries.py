@@ -130,6 +130,13 @@ class TestADeclinedAutomaticCharge:
         assert "We will try again on 5 November 2018." in message.body_text
         assert "paid by 16 November 2018 puts the account on hold." in message.body_text
 
+    def test_tells_it_in_hungarian_where_a_date_ends_with_a_stop_of_its_own(self):
+        account = declined(language="hu")
+
+        message = Message.objects.get(account=account)
+        assert "próbálkozás napja: 2018. november 5." in message.body_text
+        assert ".." not in message.body_text
+
     def test_that_needs_the_customer_is_not_tried_again_but_waited_for(self):
         case = case_of(declined("sandbox_expired"))
 
