@@ -165,6 +165,14 @@ class TestReadOnly:
         for row in (record, apps.get_model("billing", name).objects.get(pk=record.pk)):
             assert row.pk == record.pk
 
+    @pytest.mark.parametrize("language", ["en", "hu"])
+    def test_every_instant_says_its_zone(self, superuser, account, language):
+        payment = Payment.objects.get()
+        said = f", {payment.received_at:%H:%M} (UTC)"
+
+        for page in ("/admin/billing/payment/", f"/admin/billing/payment/{payment.pk}/change/"):
+            assert said in text(superuser.get(page, headers={"accept-language": language}))
+
     def test_deleting_many_is_not_offered(self, superuser, account):
         page = text(superuser.get("/admin/billing/invoice/"))
 
