@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from accounts.models import (
     BillingEntity,
@@ -23,6 +23,30 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     # Counting a table of millions only to say "of millions" costs seconds.
     show_full_result_count = False
+
+    def acts(self, request: HttpRequest, record: Any) -> list[tuple[str, str]]:
+        """What this person may do with it now, as addresses and words; billing's pages show them."""
+        return []
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,  # noqa: FBT001, FBT002 - Django's
+        change: bool = False,  # noqa: FBT001, FBT002 - Django's
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        """The record, with what may be done with it."""
+        context["acts"] = self.acts(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """An amount stands once, with its currency: where it is written out, not in minor units too."""
+        names: list[Any] = list(super().get_fields(request, obj))
+        written_out = {f"{name}_minor": name for name in names}
+        places = [written_out.get(name, name) for name in names]
+        return list(dict.fromkeys(places))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

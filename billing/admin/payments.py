@@ -9,7 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 
 from accounts import clock
 from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
@@ -33,7 +33,6 @@ class RefundRows(ReadOnlyRows):
 
 @admin.register(Payment)
 class PaymentAdmin(ReadOnlyAdmin):
-    change_form_template = "admin/billing/payment/change_form.html"
     list_display = ("received_at", "account", "amount", "method", "gateway", "recorded_by")
     list_filter = ("gateway", "currency")
     list_select_related = ("account",)
@@ -48,16 +47,10 @@ class PaymentAdmin(ReadOnlyAdmin):
 
     # --- paying it back
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """The payment, with the button for who may use it."""
-        context = {**(extra_context or {}), "may_refund": _may_refund(request)}
-        return super().change_view(request, object_id, form_url, context)
+    def acts(self, request: HttpRequest, record: Payment) -> list[tuple[str, str]]:
+        """Pay it back."""
+        url = reverse("admin:billing_payment_refund", args=[record.pk])
+        return [(url, "Refund…")] if _may_refund(request) else []
 
     def get_urls(self) -> list[URLPattern]:
         """The page behind "Refund…", beside the admin's own."""
@@ -144,6 +137,12 @@ class RefundAdmin(ReadOnlyAdmin):
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
         return _may_refund(request)
+
+    def acts(self, request: HttpRequest, record: Refund) -> list[tuple[str, str]]:
+        """Resolve it, while it is in review."""
+        is_mine = record.state == Refund.State.REVIEW and self.has_resolve_permission(request)
+        url = reverse("admin:billing_refund_resolve", args=[record.pk])
+        return [(url, "Resolve the review…")] if is_mine else []
 
     @admin.action(description="Resolve the review", permissions=["resolve"])
     def resolve_review(
@@ -283,6 +282,14 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
                 self.message_user(request, f"{attempt} is not in review.", messages.WARNING)
             else:
                 self.message_user(request, f"{attempt} is yours to look after.")
+
+    def acts(self, request: HttpRequest, record: PaymentAttempt) -> list[tuple[str, str]]:
+        """Resolve it, while it is in review."""
+        is_mine = record.state == PaymentAttempt.State.REVIEW and self.has_resolve_permission(
+            request
+        )
+        url = reverse("admin:billing_paymentattempt_resolve", args=[record.pk])
+        return [(url, "Resolve the review…")] if is_mine else []
 
     @admin.action(description="Resolve the review", permissions=["resolve"])
     def resolve_review(

@@ -2,6 +2,7 @@
 
 import csv
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -137,6 +138,7 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
     list_select_related = ("account",)
     search_fields = ("=provider_ref", "account__name", "=account__external_id", "words", "owner")
     ordering = ("-found_at", "-pk")
+    exclude = ("state",)
     readonly_fields = ("amount", "stands")
     actions = ("take_over", "accept", "download")
 
@@ -147,6 +149,13 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
     @admin.display(description="amount", ordering="amount_minor")
     def amount(self, found: ReconciliationBreak) -> str:
         return money(found.amount_minor, found.currency)
+
+    def acts(self, request: HttpRequest, record: ReconciliationBreak) -> list[tuple[str, str]]:
+        """Take it over or accept it: acts of the list, which is narrowed to it."""
+        is_mine = record.state == State.OPEN and self.has_settle_permission(request)
+        url = reverse("admin:billing_reconciliationbreak_changelist")
+        narrowed = f"{url}?{urlencode({'q': record.provider_ref})}"
+        return [(narrowed, "Take over or accept, in the list")] if is_mine else []
 
     def has_settle_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.settle_break")

@@ -1119,6 +1119,19 @@ class TestReviews:
         event = TimelineEvent.objects.get(account=reviewed.account_id, kind="payment.review")
         assert event.actor == reviewed.review_owner
 
+    def test_lead_to_being_resolved_from_their_own_page(self, reviewed):
+        page = f"/admin/billing/paymentattempt/{reviewed.pk}/"
+
+        assert f'href="{page}resolve/"' in text(staff("Support").get(f"{page}change/"))
+        PaymentAttempt.objects.update(state=State.RELEASED)
+        assert f'href="{page}resolve/"' not in text(staff("Support").get(f"{page}change/"))
+
+    def test_say_their_amount_once(self, reviewed):
+        page = text(staff("Support").get(f"/admin/billing/paymentattempt/{reviewed.pk}/change/"))
+
+        assert "€12.34" in page
+        assert "1234" not in page
+
     def test_are_resolved_with_a_reason_by_who_has_looked(self, reviewed):
         client = staff("Finance")
         page = self.act(client, reviewed, "resolve_review")
@@ -1285,6 +1298,8 @@ class TestRefund:
             reason="", actor="ann@example.com", as_of=timezone.now(),
         )  # fmt: skip
         assert made.state == Refund.State.REVIEW
+        own_page = text(staff("Finance").get(f"/admin/billing/refund/{made.pk}/change/"))
+        assert f'href="/admin/billing/refund/{made.pk}/resolve/"' in own_page
         support = staff("Support")
         chosen = {"action": "resolve_review", "_selected_action": [made.pk]}
 

@@ -93,6 +93,15 @@ class TestReconciliations:
 
 
 class TestBreaks:
+    def test_lead_to_where_they_are_settled(self, finance, found):
+        page = text(finance.get(f"{BREAKS}{found.pk}/change/"))
+
+        assert f'href="{BREAKS}?q={found.provider_ref}"' in page
+        assert found.provider_ref in text(finance.get(f"{BREAKS}?q={found.provider_ref}"))
+        assert "Take over or accept" not in text(
+            staff("Support").get(f"{BREAKS}{found.pk}/change/")
+        )
+
     def test_are_taken_over(self, finance, found):
         act(finance, "take_over", found)
 
