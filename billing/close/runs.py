@@ -44,12 +44,21 @@ def start(
     standing = CloseRun.objects.filter(entity=entity, month=month).first()
     if standing is not None:
         return standing, False
-    closes_at = periods.closes_at(month, zones(entity))
-    if as_of < closes_at:
-        raise NotOverYet(month, closes_at)
+    check_is_over(entity=entity, month=month, as_of=as_of)
     metering.tally_everything(as_of=as_of)
     metering.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
+
+
+def check_is_over(*, entity: BillingEntity, month: date, as_of: datetime) -> None:
+    """
+    This will do nothing once the month is over for all of the entity's accounts.
+
+    :raises NotOverYet: before that.
+    """
+    closes_at = periods.closes_at(month, zones(entity))
+    if as_of < closes_at:
+        raise NotOverYet(month, closes_at)
 
 
 def start_due(*, as_of: datetime) -> list[CloseRun]:

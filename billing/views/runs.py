@@ -312,17 +312,23 @@ def _cluster(row: dict[str, Any]) -> str:
     return f"{row['host']}: {workers} worker{'' if workers == 1 else 's'} for {', '.join(row['lanes'])}"
 
 
+# Of one, and of more.
 WAITS_FOR = {
-    "steps": "steps wait for their time, such as a due date",
-    "payments": "payments are on their way",
-    "dunning": "accounts are in dunning",
+    "steps": (
+        "step waits for its time, such as a due date",
+        "steps wait for their time, such as a due date",
+    ),
+    "payments": ("payment is on its way", "payments are on their way"),
+    "dunning": ("account is in dunning", "accounts are in dunning"),
 }
 
 
 def _final(row: dict[str, Any]) -> dict[str, Any]:
     until = row["until"]
     day = formats.in_full(datetime.fromisoformat(until).date(), "en") if until else ""
-    return {"what": WAITS_FOR[row["what"]], "count": row["count"], "until": day}
+    of_one, of_more = WAITS_FOR[row["what"]]
+    what = of_one if row["count"] == 1 else of_more
+    return {"what": what, "count": row["count"], "until": day}
 
 
 def _steps_url(run: CloseRun, **chosen: str) -> str:
@@ -445,9 +451,9 @@ def start(request: HttpRequest) -> HttpResponse:
     form = StartCloseForm(request.POST if request.method == "POST" else None, as_of=as_of)
     if not form.is_valid():
         return render(request, "billing/run_start.html", {"tab": "runs", "form": form})
-    if "confirmed" not in request.POST:
-        return render(request, "billing/run_confirm.html", _plan(form))
     try:
+        if "confirmed" not in request.POST:
+            return render(request, "billing/run_confirm.html", _plan(form, as_of=as_of))
         run, is_new = runs.start(started_by=_email(request.user), as_of=as_of, **form.cleaned_data)
     except runs.NotOverYet as not_yet:
         form.add_error("month", str(not_yet))
@@ -457,10 +463,12 @@ def start(request: HttpRequest) -> HttpResponse:
     return redirect("run", run.pk)
 
 
-def _plan(form: StartCloseForm) -> dict[str, Any]:
+def _plan(form: StartCloseForm, *, as_of: datetime) -> dict[str, Any]:
     entity, month = form.cleaned_data["entity"], form.cleaned_data["month"]
     policy = CloseRun.ChangedBalance(form.cleaned_data["when_balance_changed"])
     standing = CloseRun.objects.filter(entity=entity, month=month).first()
+    if standing is None:
+        runs.check_is_over(entity=entity, month=month, as_of=as_of)
     return {
         "tab": "runs",
         "form": form,

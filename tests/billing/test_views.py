@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group
@@ -42,6 +43,7 @@ from tests.factories import (
 from tests.workers import at_once
 
 State = PaymentAttempt.State
+TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def signed_in(user):
@@ -302,6 +304,14 @@ class TestUsageSinceTheLastInvoice:
 
 @pytest.mark.django_db
 class TestInvoices:
+    def test_says_its_total_before_its_lines(self):
+        account = invoiced("12.34")
+        invoice = Invoice.objects.get()
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/invoices/{invoice.pk}/"))
+
+        assert "€12.34" in page[: page.index("What it is for")]
+
     def test_lists_all_or_the_open_ones(self):
         account = invoiced("12.34")
         client = member_of(account)
@@ -813,6 +823,13 @@ class TestRunPage:
         assert f"/admin/billing/closerun/{run.pk}/retry/" in page
         assert page.index("no price for") < page.index("its invoice step is blocked")
 
+    def test_says_how_it_goes_on_when_nobody_works(self):
+        run = start_run()
+
+        assert "with <code>manage.py cluster</code>" in text(
+            staff("Finance").get(f"/runs/{run.pk}/")
+        )
+
     def test_says_what_waits_who_is_held_and_who_works(self):
         account = account_using("1234.50")
         run = start_run()
@@ -833,7 +850,7 @@ class TestRunPage:
         day = formats.in_full(in_ten_days.date(), "en")
         assert "its time has not come" in page
         assert "no answer" in page
-        assert f"1 steps wait for their time, such as a due date, until <strong>{day}" in page
+        assert f"1 step waits for its time, such as a due date, until <strong>{day}" in page
         assert "Placed by hand" in page
         assert "1 worker for default" in page
         assert "1,200" in page
@@ -978,12 +995,11 @@ class TestStartClose:
         assert "was started already by ann@example.com" in text(started)
         assert CloseRun.objects.get() == run
 
-    def test_refuses_a_month_that_is_not_over(self):
+    @pytest.mark.parametrize("sent", [{}, {"confirmed": "yes"}], ids=["looking", "confirmed"])
+    def test_refuses_a_month_that_is_not_over(self, sent):
         AccountFactory()
 
-        response = staff("Finance").post(
-            "/runs/start/", self.form("2999-01") | {"confirmed": "yes"}
-        )
+        response = staff("Finance").post("/runs/start/", self.form("2999-01") | sent)
 
         assert "2999-01 is over in the last of its accounts" in text(response)
 
@@ -992,6 +1008,18 @@ class TestStartClose:
         response = staff("Finance").post("/runs/start/", self.form(month))
 
         assert f"{month}&#x27; is no month: enter year and month" in text(response)
+
+
+def test_every_table_that_scrolls_is_reached_by_keyboard_and_has_a_name():
+    pages = {str(path): path.read_text() for path in TEMPLATES.rglob("*.html")}
+    scrolling = [
+        (name, tag)
+        for name, page in pages.items()
+        for tag in re.findall('<div class="scroll".*?>', page)
+    ]
+
+    assert len(scrolling) > 10
+    assert [one for one in scrolling if 'tabindex="0" role="region" aria-label' not in one[1]] == []
 
 
 @pytest.mark.django_db
