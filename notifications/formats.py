@@ -6,6 +6,7 @@ from A$. Every instant names its time zone.
 """
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -15,7 +16,12 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_date, format_skeleton
-from babel.numbers import NumberPattern, get_decimal_symbol, get_group_symbol
+from babel.numbers import (
+    NumberPattern,
+    get_currency_symbol,
+    get_decimal_symbol,
+    get_group_symbol,
+)
 from django.conf import settings
 from django.utils.translation import get_supported_language_variant
 
@@ -112,7 +118,7 @@ def _around(locale: str, currency: str) -> tuple[tuple[str, str], tuple[str, str
     """What stands before and after the digits of an amount, and of a negative one."""
     decimals = _exponent(currency)
     one = "1" + (_decimal_mark(locale) + "0" * decimals if decimals else "")
-    pattern = _currency_pattern(locale, decimals)
+    pattern = _currency_pattern(locale, currency)
 
     def cut(amount: Decimal) -> tuple[str, str]:
         written: str = pattern.apply(
@@ -125,10 +131,14 @@ def _around(locale: str, currency: str) -> tuple[tuple[str, str], tuple[str, str
 
 
 @cache
-def _currency_pattern(locale: str, decimals: int) -> NumberPattern:
-    # Babel would take the decimals people use in cash (IQD 0); the books keep ISO 4217's (IQD 3).
+def _currency_pattern(locale: str, currency: str) -> NumberPattern:
     pattern: NumberPattern = copy(babel_locale(locale).currency_formats["standard"])
-    pattern.frac_prec = (decimals, decimals)
+    # Babel would take the decimals people use in cash (IQD 0); the books keep ISO 4217's (IQD 3).
+    pattern.frac_prec = (_exponent(currency), _exponent(currency))
+    # CLDR sets letters apart from digits, "HUF 1,234.00"; Babel does not know that pattern of it.
+    if get_currency_symbol(currency, babel_locale(locale))[-1].isalpha():
+        plus, minus = (re.sub("¤$", "¤\N{NO-BREAK SPACE}", part) for part in pattern.prefix)
+        pattern.prefix = plus, minus
     return pattern
 
 
