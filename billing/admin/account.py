@@ -22,7 +22,7 @@ from accounts import clock
 from accounts.models import Account, Hold, Member
 from billing import ledger
 from billing.admin import account_page, acts
-from billing.admin.cells import money, tag
+from billing.admin.cells import instant, money, tag
 from billing.ledger import Standing
 from billing.models import Invoice
 from billing.money import UnknownCurrency, check_currency
@@ -74,7 +74,9 @@ class AccountList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         accounts = list(self.result_list)
-        standings = ledger.standings([a.pk for a in accounts], as_of=clock.now())
+        as_of = clock.now()
+        self.true_at = instant(as_of)
+        standings = ledger.standings([a.pk for a in accounts], as_of=as_of)
         held = set(
             Hold.objects.filter(account__in=accounts, lifted_at=None).values_list(
                 "account", flat=True

@@ -25,7 +25,9 @@ from notifications.models import Lane
 class LaneAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Rate, burst and cap are set here; nothing is added or deleted: a lane is made by its first call."""
 
-    list_display = ("provider", "stands", "speed", "allowed", "used", "in_flight", "waiting", "act")
+    list_display = (
+        "provider", "credential", "stands", "speed", "allowed", "used", "in_flight", "waiting", "act",
+    )  # fmt: skip
     ordering = ("provider", "-pk")
     fields = (
         "provider", "credential", "rate", "burst", "cap", "stands", "speed", "allowed", "used",

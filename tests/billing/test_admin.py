@@ -1,5 +1,6 @@
 """The admin: money is looked at by all and written by none; the acts ask first and happen once."""
 
+import re
 import uuid
 from datetime import timedelta
 from decimal import Decimal
@@ -233,6 +234,7 @@ class TestAccountList:
         page = text(superuser.get(ACCOUNTS))
 
         assert "€1,234.50" in page  # due
+        assert re.search(r"Balances as of \d+ \w+ \d{4}, \d\d:\d\d \(UTC\)", page)
         assert "€1,227.50" in page  # overdue, beyond what is on its way
         assert "On hold" in page
         assert "€7.00" in page

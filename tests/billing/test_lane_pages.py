@@ -62,6 +62,13 @@ class TestTheList:
 
         assert "no limit" in page
 
+    def test_tells_two_keys_of_a_provider_apart(self, support):
+        before, now = lane(), Lane.objects.create(provider="sandbox", credential="another")
+
+        page = text(support.get(LANES))
+
+        assert page.index(now.credential) < page.index(before.credential)
+
     def test_counts_mails_for_the_mail_server(self, support):
         lane("smtp")
         queued()
