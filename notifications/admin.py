@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
-from notifications import delivery
+from notifications import delivery, formats
 from notifications.models import Message
 
 
@@ -22,7 +22,7 @@ class MessageAdmin(ReadOnlyAdmin):
     actions = ("retry",)
     fieldsets = (
         (None, {"fields": ("account", "kind", "fact", "recipient", "subject", "preview")}),
-        ("What it says, and when that was true", {"fields": ("amounts", "as_of", "locale", "time_zone")}),
+        ("What it says, and when that was true", {"fields": ("said", "as_of", "locale", "time_zone")}),
         (
             "Delivery",
             {
@@ -34,7 +34,17 @@ class MessageAdmin(ReadOnlyAdmin):
         ),
         ("Plain text", {"fields": ("body_text",), "classes": ("collapse",)}),
     )  # fmt: skip
-    readonly_fields = ("preview",)
+    readonly_fields = ("preview", "said")
+
+    @admin.display(description="Amounts")
+    def said(self, message: Message) -> str:
+        """ "due €12.34"."""
+        currency = message.amounts.get("currency", "")
+        return ", ".join(
+            f"{name.removesuffix('_minor').replace('_', ' ')} {formats.money(amount, currency, 'en')}"
+            for name, amount in message.amounts.items()
+            if name.endswith("_minor")
+        )
 
     @admin.display(description="As mailed")
     def preview(self, message: Message) -> SafeString:

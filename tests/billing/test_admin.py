@@ -1022,6 +1022,14 @@ class TestMessages:
         assert 'sandbox="" srcdoc="&lt;script&gt;' in page
         assert '<script>alert("x")' not in page
 
+    def test_says_its_amounts_with_their_currency(self, superuser):
+        message = message_of(AccountFactory(), amounts={"currency": "EUR", "due_minor": 1234})
+
+        page = text(superuser.get(f"{self.URL}{message.pk}/change/"))
+
+        assert "due €12.34" in page
+        assert "due_minor" not in page
+
     def test_is_never_written(self, superuser):
         message = message_of(AccountFactory())
 

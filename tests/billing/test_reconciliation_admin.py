@@ -158,5 +158,6 @@ class TestBreaks:
 
         assert "1 difference with a provider" in page
         assert "Charging through sandbox is paused" in page
+        assert f'see the <a href="{RUNS}">' in page
         assert "Paused" in text(finance.get(GUARDS))
         assert "is paused since" in text(finance.get(RUNS))

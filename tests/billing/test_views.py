@@ -865,7 +865,7 @@ class TestRunPage:
         assert "2 outcomes came after their lease had run out, and were refused" in troubled
         assert "1 time a worker died" in troubled
         assert "Halted by ann@example.com: a release. Since" in troubled
-        assert "Halted by ann@example.com" in text(client.get("/runs/"))
+        assert "manage.py halt --lift" in text(client.get("/runs/"))
         assert "as its lane lets it" not in page
         run.steps.filter(kind="CHARGE").update(provider="sandbox", state="READY")
         held_back = text(client.get(f"/runs/{run.pk}/"))
