@@ -1,7 +1,7 @@
 """
 Every row lock in billing, and the one order they are taken in:
 
-    account (by id) → invoices (by id) → payment attempt or refund → number series
+    account (by id) → payment attempt or refund → invoices (by id) → number series
 
 A bank transfer that a person decides about is locked right after the account it may be booked to.
 
