@@ -18,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts import clock
 from accounts.models import PaymentMethod
-from billing import decisions, ledger, messages, payments
+from billing import decisions, guard, ledger, messages, payments, traffic
 from billing.ledger import Standing
 from billing.models import Decision, Payment, PaymentAttempt
 from billing.views import went_back
@@ -121,9 +121,13 @@ def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any]:
     card = PaymentMethod.objects.filter(
         account=seat.account, is_default=True, state=PaymentMethod.State.ACTIVE
     ).first()
+    if card is None:
+        return {"card": ""}
     return {
-        "card": str(card) if card else "",
-        "card_has_expired": card is not None and card.has_expired(as_of),
+        "card": str(card),
+        "card_has_expired": card.has_expired(as_of),
+        # Looked at again under the lock; here so that nobody is asked to press a button that will refuse.
+        "is_paused": bool(guard.shut([card.gateway]) or traffic.shut([card.gateway])),
     }
 
 

@@ -337,6 +337,19 @@ class TestWhileItIsClosed:
         sweeper.sweep(as_of=SOON)
         assert "Nothing is due" in text(client.get(f"/accounts/{account.pk}/pay/"))
 
+    def test_a_customer_is_told_before_they_press(self):
+        collect(owing())
+        account = owing("12.34")
+        client = member_of(account)
+        url = f"/accounts/{account.pk}/pay/"
+        assert "Pay €12.34" in text(client.get(url))
+        becomes_another_database()
+
+        page = client.get(url)
+
+        assert "Payments by card are paused for a short while" in text(page)
+        assert "Pay €12.34" not in text(page)
+
     def test_an_attempt_between_prepare_and_submit_stays_where_it_is(self, provider, sandbox):
         account = owing()
         collect(owing())
