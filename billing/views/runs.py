@@ -49,9 +49,8 @@ def listed(request: HttpRequest) -> HttpResponse:
         "tab": "runs",
         "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
         "may_start": request.user.has_perm(START),
-        "halted": _halted(),
+        **_what_stops_all(),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
-        "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
         "breaks_open": ReconciliationBreak.objects.filter(
             state=ReconciliationBreak.State.OPEN
         ).count(),
@@ -82,10 +81,13 @@ def _coming(entity: BillingEntity) -> dict[str, Any]:
     }
 
 
-def _halted() -> str:
-    """The order that workers begin nothing more, in words; empty: there is none."""
+def _what_stops_all() -> dict[str, Any]:
+    """The order that workers begin nothing more, in words, and the gateways that nobody is charged through."""
     order = stopping.halt()
-    return "" if order is None else f"{order}. Since {_instant(order.ordered_at)}"
+    return {
+        "halted": f"{order}. Since {_instant(order.ordered_at)}" if order is not None else "",
+        "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
+    }
 
 
 def _how_far(kept: RunProgress | None) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "hosts": [_host(row) for row in so_far["hosts"]],
         "clusters": [_cluster(row) for row in so_far["clusters"]],
         "trouble": so_far["trouble"],
-        "halted": _halted(),
+        **_what_stops_all(),
         "changes": so_far["world_changed"],
     }
     response = render(request, "billing/run.html", context)

@@ -12,6 +12,7 @@ from tests.billing.builders import collect, owing
 from tests.billing.stripe_builders import owing as owing_at_stripe
 from tests.billing.test_admin import staff, text
 from tests.billing.test_reconciliation import ATTEMPT, object_of, reconciled
+from tests.closing import start_close
 from tests.factories import AS_OF, AccountFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -159,5 +160,7 @@ class TestBreaks:
         assert "1 difference with a provider" in page
         assert "Charging through sandbox is paused" in page
         assert f'see the <a href="{RUNS}">' in page
+        run = start_close()
+        assert "Charging through sandbox is paused" in text(finance.get(f"/runs/{run.pk}/"))
         assert "Paused" in text(finance.get(GUARDS))
         assert "is paused since" in text(finance.get(RUNS))

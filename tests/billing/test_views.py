@@ -1100,8 +1100,8 @@ class TestALargeRunsPage:
         with django_assert_max_num_queries(35):
             client.get(f"/runs/{run.pk}/")
         monkeypatch.setattr(progress, "QUICK_MS", -1)
-        # Session, user, permissions, run, what was counted, and whether work is halted.
-        with django_assert_max_num_queries(8):
+        # Session, user, permissions, run, what was counted, whether work is halted, and paused gateways.
+        with django_assert_max_num_queries(9):
             client.get(f"/runs/{run.pk}/")
 
 
