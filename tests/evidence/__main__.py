@@ -74,7 +74,9 @@ def _run(part: Part, size: str) -> bool:
         "figures": figures,
     }
     (page.FOLDER / f"{part.name}.json").write_text(json.dumps(told, indent=1) + "\n")
-    print(done.stdout.strip().splitlines()[-1])
+    # All of it where something was found: it may not come again.
+    said = done.stdout.strip()
+    print(said if done.returncode else said.splitlines()[-1])
     return done.returncode == 0
 
 

@@ -146,7 +146,7 @@ PARTS = (
         " nothing stays stuck.",
         long=(
             *("tests.storm", "--seconds", "1800", "--kills", "1500", "--pause", "0.05", "0.3"),
-            *("--seed", SEED, "--json", "{report}"),
+            *("--seed", SEED, "--keep", "--json", "{report}"),
         ),
         short=("tests.storm", "--seconds", "150", "--seed", SEED, "--json", "{report}"),
         figures=_storm,

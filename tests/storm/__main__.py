@@ -264,6 +264,7 @@ def _write(options, monkey, counts, volume, took, found) -> None:
                 "volume": volume,
                 "quiet_after_seconds": round(took),
                 "violations": len(found),
+                "found": found[:SHOWN],
             },
             indent=1,
         )

@@ -54,6 +54,8 @@ def _shorten_pauses() -> None:
     windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     windows.ASK_AGAIN_LATER = timedelta(seconds=8)
     refunds.DRIVE_WINDOW = timedelta(seconds=8)
+    # A provider may keep an error under a refund's key for a day; longer than this a person looks.
+    refunds.KEY_HOLDS = timedelta(seconds=40)
     refunds.ASK_AGAIN_AFTER, refunds.ASK_AGAIN_LATER = timedelta(seconds=1), timedelta(seconds=8)
     # Here whoever dies is nobody's poison.
     claiming.DEATHS_MAX = 1000
