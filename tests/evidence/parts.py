@@ -136,7 +136,7 @@ PARTS = (
         "crash-sweep",
         "Killed at any boundary of a close, before it, after it, or with its reply lost, it ends row for row"
         " as without a fault.",
-        long=("tests.crashes.sweep", "--pairs", "1000", "--seed", SEED),
+        long=("tests.crashes.sweep", "--pairs", "200", "--seed", SEED),
         short=("tests.crashes.sweep", "--one-mode", "--pairs", "12", "--seed", SEED),
         figures=_sweep,
     ),
