@@ -122,7 +122,7 @@ PARTS = (
         long=MONEY,
         short=MONEY,
         figures=_tests,
-        long_environment={"MONEY_EXAMPLES": "500"},
+        long_environment={"MONEY_EXAMPLES": "200"},
     ),
     Part(
         "webhooks",
