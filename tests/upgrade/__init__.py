@@ -10,7 +10,9 @@ one meanwhile, banks confirm on the new one what was begun on the old one. Then,
 second small run is worked on through nothing but doorbells that the old code has rung.
 
 Held against each other and against what the seed says: every payment, every step, each provider's own
-book, in which nobody may be charged twice; every promise of the books; and no process may log an error.
+book, in which nobody may be charged twice; every promise of the books; and no process may log an error, but
+that PostgreSQL has rolled back a worker's transaction which was in the way of the migration, or the other way
+round: then `migrate` is run again.
 
 Both sides are reached by manage.py, HTTP and SQL alone, so that any two commits that have these can meet.
 

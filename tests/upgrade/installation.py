@@ -26,8 +26,12 @@ LATENCY_SECONDS = 1.0
 PATIENCE_SECONDS = 120
 STOP_SECONDS = 60
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
-# As config/logs.py and django-q2 write them.
-ERROR = re.compile(r"\b(ERROR|CRITICAL)\b|^Traceback")
+# A line of a log with what belongs to it, as config/logs.py and gunicorn write them.
+RECORD = re.compile(r"^(?=\[?\d{4}-\d\d-\d\d )", re.MULTILINE)
+ERROR = re.compile(r"\A.*\b(ERROR|CRITICAL)\b|^Traceback", re.MULTILINE)
+# Only a change of a table takes such a lock.
+MET_THE_MIGRATION = re.compile(r"deadlock detected.*AccessExclusiveLock", re.DOTALL)
+MIGRATE_TRIES = 5
 
 
 class Failed(Exception):
@@ -83,6 +87,20 @@ class Installation:
         :raises Failed: if it ends with another code.
         """
         return self._to_its_end(code, ["manage.py", *words], exits=exits)
+
+    def migrate(self, code: str) -> int:
+        """
+        Migrate, and again where a worker of the other code was in the way, as an operator would.
+
+        Returns how often it was.
+        """
+        for refused in range(MIGRATE_TRIES):
+            said = self.manage(code, "migrate", "--verbosity", "0", exits=(0, 1))
+            if not ERROR.search(said):
+                return refused
+            if not MET_THE_MIGRATION.search(said):
+                break
+        raise Failed(f"{code} code: migrate:\n{said}")
 
     def inside(self, code: str, *words: str) -> str:
         """Run an act of inside.py to its end."""
@@ -214,15 +232,13 @@ class Installation:
         return self.folder / f"{name}.log"
 
     def errors(self) -> Iterator[str]:
-        """What processes have logged as an error, each log's first."""
+        """What processes have logged as an error, with the name of each."""
         for log in sorted(self.folder.glob("*.log")):
             if log.name == "postgres.log":
                 continue
-            lines = log.read_text(errors="replace").splitlines()
-            found = [number for number, line in enumerate(lines) if ERROR.search(line)]
-            if found:
-                shown = "\n".join(lines[found[0] : found[0] + 30])
-                yield f"{log.stem} has logged {len(found)} errors, the first:\n{shown}"
+            for record in RECORD.split(log.read_text(errors="replace")):
+                if ERROR.search(record):
+                    yield f"{log.stem} has logged: {record.strip()[-3000:]}"
 
     def _environment(self, code: str, *, host: str = "") -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
