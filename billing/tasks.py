@@ -6,9 +6,13 @@ from collections.abc import Callable
 from django.db import transaction
 
 from accounts import clock
-from billing import doorbell, inbound, log_context, reconciliation, stopping
-from billing.close import runner, runs, sweeper
+from billing import reconciliation
+from billing.close import runs
+from billing.close.engine import runner
+from billing.close.health import sweeper
+from billing.payments import inbound
 from billing.reports import progress
+from billing.workers import doorbell, halting, log_context
 from notifications import delivery, mail_server
 
 # Well under the cluster's timeout, so that it never has to kill one.
@@ -26,7 +30,7 @@ def drain(lane: str) -> int:
 def _drain(lane: str) -> int:
     # Not as of a second ago: a doorbell that the lifting rang is heard. Nor is it rung again, or the lane would
     # ring for itself until then.
-    if stopping.halt():
+    if halting.halt():
         return 0
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
     while lane == "charge" and not is_over():
@@ -35,7 +39,7 @@ def _drain(lane: str) -> int:
     if lane == "email":
         worked = _mail(is_over)
     else:
-        worked = runner.drain(lane, clock=clock.now, until=is_over, stopping=stopping.is_asked)
+        worked = runner.drain(lane, clock=clock.now, until=is_over, stopping=halting.is_asked)
     if lane == "default" and reconciliation.work_all(as_of=clock.now(), until=is_over):
         doorbell.ring(lane)
     sweeper.release_reports()
@@ -43,7 +47,7 @@ def _drain(lane: str) -> int:
 
 
 def _until(stop_at: float) -> Callable[[], bool]:
-    return lambda: time.monotonic() > stop_at or stopping.is_asked()
+    return lambda: time.monotonic() > stop_at or halting.is_asked()
 
 
 def _mail(is_over: Callable[[], bool]) -> int:
@@ -76,7 +80,7 @@ def _deliver(*, until: Callable[[], bool]) -> int:
 
 
 def sweep() -> dict[str, int]:
-    """This will heal; see billing/close/sweeper.py."""
+    """This will heal; see billing/close/health/sweeper.py."""
     with log_context.about(kind="SWEEP"):
         return sweeper.sweep(as_of=clock.now())
 

@@ -30,8 +30,8 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from accounts import clock
-from billing import executors, stopping
-from billing.doorbell import LANES, UnknownLane
+from billing.workers import halting, heartbeats
+from billing.workers.doorbell import LANES, UnknownLane
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,8 @@ class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
         A sentinel or a worker that dies ends us too, so ours is the whole cluster's sign of life.
         """
         now = monotonic()
-        if self.beat_at is None or now - self.beat_at >= executors.BEAT_SECONDS:
-            executors.beat(lanes=served, workers=Conf.WORKERS, is_first=self.beat_at is None)
+        if self.beat_at is None or now - self.beat_at >= heartbeats.BEAT_SECONDS:
+            heartbeats.beat(lanes=served, workers=Conf.WORKERS, is_first=self.beat_at is None)
             self.beat_at = now
 
 
@@ -145,7 +145,7 @@ def run_cluster(
     # No more doorbells in memory than workers: a lease runs from the claim, not from the start.
     Conf.QUEUE_LIMIT = workers
     # The workers look at it between batches; what they have begun is in their hands alone.
-    stopping.share()
+    halting.share()
     # Forked children must not share our connection.
     connections.close_all()
     # Every cluster keeps django-q's name, so the scheduler of each sees every schedule, whatever its
@@ -222,7 +222,7 @@ class CrashOnlyCluster(stock.Cluster):  # type: ignore[misc]  # pragma: no cover
         while self.sentinel.exitcode is None:
             if self.stopping and not told:
                 told = True
-                stopping.tell()
+                halting.tell()
                 self.stop_event.set()
             self.sentinel.join(timeout=POLL_SECONDS)
         return CRASHED if self.sentinel.exitcode else 0

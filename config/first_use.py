@@ -8,7 +8,7 @@ from django.core.management import call_command, get_commands
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 
 # Ours that need no tables, or make a database of their own.
 WITHOUT_TABLES = {"bench_close", "bench_usage", "compile_catalogs", "fakestripe"}

@@ -12,9 +12,9 @@ from billing import locks
 from billing.close import runs
 from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
-from billing.faults import is_the_databases_fault
 from billing.models import CloseRun, Step, UsageBatch
 from billing.money import to_major
+from billing.workers.faults import is_the_databases_fault
 
 
 def rehearse(

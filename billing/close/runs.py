@@ -9,9 +9,11 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
 from accounts.models import Account, BillingEntity
-from billing import doorbell, metering, periods, stopping
+from billing import periods
 from billing.close import pipeline
 from billing.models import CloseRun, Step
+from billing.usage import tallying
+from billing.workers import doorbell, halting
 from notifications import delivery
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ def start(
     if standing is not None:
         return standing, False
     check_is_over(entity=entity, month=month, as_of=as_of)
-    metering.tally_everything(as_of=as_of)
-    metering.open_periods_to_close(month=month, entity_id=entity.pk)
+    tallying.tally_everything(as_of=as_of)
+    tallying.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 
@@ -67,7 +69,7 @@ def start_due(*, as_of: datetime) -> list[CloseRun]:
 
     One that cannot start does not stop the others: its error is raised after them. Under a halt none is started.
     """
-    if stopping.halt():
+    if halting.halt():
         return []
     started, errors = [], []
     for entity in BillingEntity.objects.filter(

@@ -17,10 +17,11 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from billing import decisions, doorbell
+from billing import decisions
 from billing.close import pipeline, runs
 from billing.models import CloseRun, Decision, Step
 from billing.reports import progress
+from billing.workers import doorbell
 
 State = Step.State
 STUCK = (State.DEAD, State.BLOCKED)

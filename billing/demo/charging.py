@@ -11,7 +11,7 @@ from django.conf import settings
 
 from accounts.models import Account, PaymentMethod
 from billing import gateways
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 
 SEED = 20261002
 AT_ONCE = 8

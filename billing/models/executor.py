@@ -5,7 +5,7 @@ class Executor(models.Model):
     """
     A cluster of workers that runs somewhere, and when it last gave a sign of life.
 
-    Written by billing/executors.py alone. Its times are the database's own: the clocks of hosts differ.
+    Written by billing/workers/heartbeats.py alone. Its times are the database's own: the clocks of hosts differ.
     """
 
     host = models.CharField(max_length=100)
@@ -59,7 +59,7 @@ class Contribution(models.Model):
 
 
 class Sweep(models.Model):
-    """The last time that somebody healed what died, one row. Written by billing/executors.py alone."""
+    """The last time that somebody healed what died, one row. Written by billing/workers/heartbeats.py alone."""
 
     host = models.CharField(max_length=100)
     ended_at = models.DateTimeField()

@@ -9,8 +9,9 @@ from django.db import transaction
 
 from accounts import timeline
 from accounts.models import Account, TimelineEvent
-from billing import dunning, ledger, locks, messages, settlement
+from billing import dunning, ledger, locks, messages
 from billing.charge_protocol import State
+from billing.ledger import settlement
 from billing.models import Allocation, CreditGrant, Invoice, Payment, PaymentAttempt
 from billing.money import money
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from django.db.models import Min
 
-from billing import disputes, gateways, refunds
+from billing import gateways
 from billing.gateways import DisputeSeen, Misconfigured, RefundSeen, Unreadable
 from billing.models import (
     Dispute,
@@ -17,6 +17,7 @@ from billing.models import (
     Reconciliation,
     ReconciliationBreak,
 )
+from billing.payments import disputes, refunds
 from billing.reconciliation import breaks
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,10 @@ from itertools import islice
 
 from django.db import transaction
 
-from billing import gateways, guard
+from billing import gateways
 from billing.gateways import Foreign, Observation
 from billing.models import ListedObject, Reconciliation
+from billing.payments import guard
 
 BATCH = 100
 

@@ -8,9 +8,11 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Min, Q
 from django.db.models.functions import Now
 
-from billing import doorbell, gateways, guard, stopping, traffic
+from billing import gateways
 from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
+from billing.payments import guard, throttle
 from billing.reconciliation import aftermath, breaks, finding, listing, payouts
+from billing.workers import doorbell, halting
 
 logger = logging.getLogger(__name__)
 State = Reconciliation.State
@@ -60,7 +62,7 @@ def _begin(
 
 def start_due(*, as_of: datetime) -> list[Reconciliation]:
     """This will start the nightly ones that have not been since the hour they are due, once; none under a halt."""
-    if stopping.halt():
+    if halting.halt():
         return []
     due_at = as_of.replace(hour=NIGHTLY_HOUR, minute=0, second=0, microsecond=0)
     if due_at > as_of:
@@ -109,12 +111,12 @@ def work(
     try:
         for done in _batches(reconciliation, as_of=as_of):
             on_progress(done)
-            traffic.note([(reconciliation.gateway, done)])
+            throttle.note([(reconciliation.gateway, done)])
             _extend(reconciliation)
             if until():
                 return False
     except Exception as error:
-        traffic.note([(reconciliation.gateway, error)])
+        throttle.note([(reconciliation.gateway, error)])
         Reconciliation.objects.filter(pk=reconciliation.pk).update(
             error=f"{type(error).__name__}: {error}"[:300]
         )
@@ -135,7 +137,7 @@ def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
     for reconciliation in waiting():
         if until():
             return True
-        if not traffic.may_ask(reconciliation.gateway):
+        if not throttle.may_ask(reconciliation.gateway):
             continue
         try:
             if not work(reconciliation, as_of=as_of, until=until):
@@ -210,7 +212,7 @@ def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False)
 def _list_after_a_restore(
     paused: GatewayGuard, *, as_of: datetime, until: Callable[[], bool]
 ) -> None:
-    if _is_listed(paused) or not traffic.may_ask(paused.gateway):
+    if _is_listed(paused) or not throttle.may_ask(paused.gateway):
         return
     running = _begin(
         paused.gateway,

@@ -16,10 +16,10 @@ from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
-from billing import executors
 from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
 from billing.money import to_major
 from billing.reports import finance, hosts, pace
+from billing.workers import heartbeats
 from notifications import lanes
 
 State = Step.State
@@ -403,7 +403,7 @@ def who_lives() -> list[dict[str, Any]]:
     """The clusters that have given a sign of life, by host."""
     return [
         {"host": each.host, "pid": each.pid, "lanes": list(each.lanes), "workers": each.workers}
-        for each in executors.seen()
+        for each in heartbeats.seen()
         if each.is_alive
     ]
 

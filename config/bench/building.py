@@ -7,8 +7,9 @@ from typing import Any
 from django.db import connection, transaction
 
 from accounts.models import BillingEntity
-from billing import metering, periods
+from billing import periods
 from billing.models import Price, Product, UsageBatch
+from billing.usage import tallying
 
 CURRENCY = "EUR"
 ZONES = ("UTC", "Europe/Budapest", "America/New_York", "Asia/Tokyo")
@@ -92,10 +93,10 @@ def build_entity(
             cursor.execute(ACCOUNTS, names | {"currency": CURRENCY, "zones": list(ZONES)})
             shares = {"declined": DECLINED_PERCENT, "cardless": CARDLESS_PERCENT}
             cursor.execute(CARDS, names | shares)
-    metering.open_periods(month=month)
+    tallying.open_periods(month=month)
     add_usage(entity, month=month, products=products, events=1, source=slug)
     say(f"Tallying {slug}")
-    metering.tally(as_of=as_of)
+    tallying.tally(as_of=as_of)
     with connection.cursor() as cursor:
         # As autovacuum would have done between the imports and the close; it leaves empty tables alone.
         cursor.execute(f"VACUUM ANALYZE {FILLED}")
@@ -106,7 +107,7 @@ def add_usage(
     entity: BillingEntity, *, month: date, products: list[Product], events: int, source: str
 ) -> int:
     """This will store so many events per account and product in one batch, not tallied. Returns how many."""
-    metering.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
+    tallying.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
     # From the third day on, so that it is the same month in every zone.
     first_at = periods.starts_at(month, "UTC") + timedelta(days=2)
     with transaction.atomic(), connection.cursor() as cursor:

@@ -15,10 +15,11 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import BillingEntity
-from billing import doorbell, progress
 from billing.close import pipeline, runs
+from billing.management import progress_bar
 from billing.models import CloseRun, Executor
 from billing.reports import progress as progress_report
+from billing.workers import doorbell
 from config.bench import watching
 
 LOOK_EVERY_SECONDS = 1.0
@@ -115,7 +116,7 @@ def _await_clusters() -> None:
 def _attend(run: CloseRun) -> None:
     shown = 0
     total = progress_report.counts(run).everything
-    with progress.bar(f"Closing {run}", total=total, unit="steps") as bar:
+    with progress_bar.bar(f"Closing {run}", total=total, unit="steps") as bar:
         while not run.is_finished:
             time.sleep(LOOK_EVERY_SECONDS)
             run.refresh_from_db()

@@ -77,7 +77,7 @@ def _execute(url: str, statement: sql.Composed) -> None:
 def _processes(folder: Path, latency_ms: float) -> Iterator[dict[str, str]]:
     manage = str(settings.BASE_DIR / "manage.py")
     book = str(folder / "book.sqlite3")
-    module = ["-m", "billing.gateways.sandbox_server", "--latency-ms", str(latency_ms)]
+    module = ["-m", "billing.gateways.standins.sandbox_server", "--latency-ms", str(latency_ms)]
     with (
         _process([*module, "--book", book]) as (said, provider_pid),
         _process([manage, "mail_sink", "--port", "0"]) as (also_said, mail_pid),

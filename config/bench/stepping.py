@@ -21,10 +21,11 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import BillingEntity
-from billing import progress
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runs
+from billing.close.engine import runner
 from billing.close.step import ChunkModule, FlowModule, StepModule
 from billing.close.steps import charge
+from billing.management import progress_bar
 from billing.models import Step
 from config.bench import limits, watching
 from config.bench.closing import server_groups
@@ -112,7 +113,7 @@ def measure_steps(
     """This will close an entity's month one kind of step after the other, each by itself."""
     _start(entity, month, clock)
     measured = {}
-    with progress.bar("Measuring each step", total=len(_account_kinds()), unit="steps") as bar:
+    with progress_bar.bar("Measuring each step", total=len(_account_kinds()), unit="steps") as bar:
         for kind in _account_kinds():
             bar.say(f"Measuring {kind.lower()} of {accounts:,} accounts")
             measured[kind] = _measure(kind, workers=workers, accounts=accounts)
@@ -142,7 +143,7 @@ def measure_one_by_one(
 ) -> dict[str, Any]:
     """This will close an entity's month as one process did it once: one account after another."""
     _start(entity, month, clock)
-    with progress.bar(f"Closing {accounts:,} accounts one by one") as bar:
+    with progress_bar.bar(f"Closing {accounts:,} accounts one by one") as bar:
         measured = _measure(ONE_BY_ONE, workers=1, accounts=accounts)
         bar.advance(accounts)
     return measured

@@ -13,8 +13,10 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from accounts.models import Account, BillingEntity
-from billing import imports, metering, periods, progress
+from billing import periods
+from billing.management import progress_bar
 from billing.models import Product, UsageBatch
+from billing.usage import imports, tallying
 from config.bench import building, limits, watching
 
 # As a month is metered: a batch a day.
@@ -34,13 +36,13 @@ def measure_tally(
     accounts = Account.objects.filter(entity=entity).count()
     per_batch = max(1, events // (BATCHES * accounts * len(products)))
     stored, seconds, cpu_seconds = 0, [], 0.0
-    with progress.bar("Tallying a month", total=BATCHES, unit="batches") as bar:
+    with progress_bar.bar("Tallying a month", total=BATCHES, unit="batches") as bar:
         for day in range(BATCHES):
             stored += building.add_usage(
                 entity, month=month, products=products, events=per_batch, source=f"day{day}"
             )
             began, cpu_began = time.monotonic(), limits.own_cpu_seconds()
-            metering.tally(as_of=clock())
+            tallying.tally(as_of=clock())
             seconds.append(time.monotonic() - began)
             cpu_seconds += limits.own_cpu_seconds() - cpu_began
             bar.advance()

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
-from billing.doorbell import UnknownLane, ring, ring_at
+from billing.workers.doorbell import UnknownLane, ring, ring_at
 from config.cluster import SkipLockedBroker
 
 

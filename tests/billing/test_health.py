@@ -10,10 +10,11 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Now
 from django.test import Client
 
-from billing import executors, guard, stopping
-from billing.close import readiness
-from billing.doorbell import LANES
+from billing.close.health import readiness
 from billing.models import Contribution, Executor, GatewayGuard, Step, Sweep
+from billing.payments import guard
+from billing.workers import halting, heartbeats
+from billing.workers.doorbell import LANES
 from notifications import lanes
 from notifications.models import Lane
 from tests.billing.builders import collect, owing
@@ -27,8 +28,8 @@ LONG_AGO = 1000
 
 @pytest.fixture(autouse=True)
 def _all_is_well():
-    executors.beat(lanes=LANES, workers=2, is_first=True)
-    executors.note_sweep(failed=[])
+    heartbeats.beat(lanes=LANES, workers=2, is_first=True)
+    heartbeats.note_sweep(failed=[])
 
 
 def ready() -> dict[str, Any]:
@@ -180,13 +181,13 @@ class TestLanes:
         work("INVOICE")
         due_since(LONG_AGO)
         for kind in ("CHARGE", "EMAIL"):
-            executors.contribute(run_id=run.pk, kind=kind, steps=1)
+            heartbeats.contribute(run_id=run.pk, kind=kind, steps=1)
 
         assert ready()["status"] == "ok"
 
     def test_that_nobody_serves_are_named(self):
         Executor.objects.update(beat_at=Now() - timedelta(seconds=100))
-        executors.beat(lanes=["charge"], workers=1, is_first=True)
+        heartbeats.beat(lanes=["charge"], workers=1, is_first=True)
 
         told = lines()
 
@@ -206,7 +207,7 @@ class TestSweeps:
         assert lines()[1].startswith("nobody has swept for 10")
 
     def test_that_failed_say_where(self):
-        executors.note_sweep(failed=["attempts", "credits"])
+        heartbeats.note_sweep(failed=["attempts", "credits"])
 
         assert lines()[1] == "the last sweep failed at: attempts,credits"
 
@@ -245,7 +246,7 @@ class TestTheRest:
         account_using("1.00")
         start_close()
         due_since(LONG_AGO)
-        stopping.order(because="release 1.4", by="ann")
+        halting.order(because="release 1.4", by="ann")
 
         told = lines()
 

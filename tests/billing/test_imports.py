@@ -12,9 +12,9 @@ from django.db.models import Count, F, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Account, BillingEntity
-from billing import imports
-from billing.imports import FORMATS, FileRefused, RowsRejected, price_book, staging, storing
 from billing.models import Price, Product, UsageBatch, UsageEvent, UsageSummary
+from billing.usage import imports
+from billing.usage.imports import FORMATS, FileRefused, RowsRejected, price_book, staging, storing
 from tests.factories import AccountFactory, EntityFactory
 
 AS_OF = datetime(2018, 12, 1, 6, tzinfo=UTC)

@@ -6,9 +6,11 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from billing import inbound, reconciliation, stopping, tasks
-from billing.close import runner
+from billing import reconciliation, tasks
+from billing.close.engine import runner
 from billing.models import CloseRun
+from billing.payments import inbound
+from billing.workers import halting
 from config.schedules import SCHEDULES
 from notifications import delivery, lanes
 from notifications.delivery import Delivered
@@ -100,7 +102,7 @@ class TestDrain:
             return batches[-1]
 
         monkeypatch.setattr(delivery, "deliver", deliver)
-        monkeypatch.setattr(stopping, "is_asked", lambda: bool(batches))
+        monkeypatch.setattr(halting, "is_asked", lambda: bool(batches))
 
         tasks.drain("email")
 

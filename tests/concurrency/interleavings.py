@@ -24,9 +24,9 @@ import pytest
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from billing import inbound, refunds
-from billing.gateways.sandbox import SandboxGateway
-from billing.payments import calls
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.payments import inbound, refunds
+from billing.payments.charges import calls
 
 Act = Callable[[], Any]
 

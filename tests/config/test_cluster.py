@@ -20,7 +20,7 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
 
-from billing.doorbell import LANES, UnknownLane
+from billing.workers.doorbell import LANES, UnknownLane
 from config import cluster as cluster_module
 from config.cluster import CRASHED, SCHEDULES, SkipLockedBroker, parse_lanes
 from config.management.commands import cluster as command

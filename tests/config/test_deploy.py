@@ -12,7 +12,7 @@ import yaml
 from django.conf import settings
 from django.core.management import get_commands
 
-from billing.doorbell import LANES
+from billing.workers.doorbell import LANES
 from config import cluster
 from tests.config.test_settings_table import TOLD
 

@@ -10,10 +10,13 @@ from django.utils import timezone
 
 from accounts import clock
 from accounts.models import BillingEntity, Hold
-from billing import inbound, reconciliation, tasks
-from billing.close import runner, runs, sweeper
+from billing import reconciliation, tasks
+from billing.close import runs
+from billing.close.engine import runner
+from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.models import DunningCase, Payment, PaymentAttempt
+from billing.payments import inbound
 from billing.reports import progress
 from notifications import delivery
 from notifications.models import Message

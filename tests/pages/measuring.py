@@ -22,8 +22,8 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 
 from accounts.models import Account, Member, User  # noqa: E402
-from billing import doorbell  # noqa: E402
 from billing.models import CloseRun, RunProgress, Step  # noqa: E402
+from billing.workers import doorbell  # noqa: E402
 from tests.pages import world  # noqa: E402
 from tests.storm.stage import free_port  # noqa: E402
 

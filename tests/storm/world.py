@@ -13,7 +13,7 @@ from django.conf import settings
 
 from accounts.models import Account, BillingEntity, Member, PaymentMethod, User
 from billing import gateways
-from billing.gateways.sandbox import CARDS
+from billing.gateways.standins.sandbox import CARDS
 
 ACCOUNTS = 40
 # Every third of them signs in on the site.

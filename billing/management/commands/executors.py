@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from billing import executors
 from billing.management import tables
+from billing.workers import heartbeats
 
 
 class Command(BaseCommand):
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, here: bool, **options: Any) -> None:
-        found = [each for each in executors.seen() if not here or each.host == settings.HOST_NAME]
+        found = [each for each in heartbeats.seen() if not here or each.host == settings.HOST_NAME]
         rows = [
             {
                 "host": each.host,

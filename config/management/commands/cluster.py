@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django_q.conf import Conf
 
-from billing.doorbell import LANES, UnknownLane
+from billing.workers.doorbell import LANES, UnknownLane
 from config import schedules
 from config.cluster import LANES_VARIABLE, die_with, parse_lanes, run_cluster
 from config.supervisor import Supervisor

@@ -7,10 +7,11 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import BillingEntity
-from billing import stopping
-from billing.close import attendance, runner
-from billing.close.attendance import Sight
+from billing.close import foreground
+from billing.close.engine import runner
+from billing.close.foreground import Sight
 from billing.models import CloseRun, Step
+from billing.workers import halting
 from tests.closing import finish, in_a_thread_of_the_provider, start_close, states
 from tests.factories import EntityFactory, account_using
 
@@ -19,14 +20,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(attendance, "LOOK_EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(attendance, "RECONNECT_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(foreground, "LOOK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(foreground, "RECONNECT_AFTER_SECONDS", 0.01)
 
 
 def attend(run: CloseRun, *, looks: int = 200, **facts: object) -> list[Sight]:
     """What was seen until it ended; it is stopped after so many looks, should it not end."""
     seen: list[Sight] = []
-    attendance.attend(
+    foreground.attend(
         run,
         clock=timezone.now,
         on_sight=seen.append,
@@ -42,7 +43,7 @@ def cut_the_connection() -> None:
 
 
 def order_a_halt() -> None:
-    stopping.order(because="release 1.4", by="ops")
+    halting.order(because="release 1.4", by="ops")
 
 
 class TestAttend:
@@ -98,7 +99,7 @@ class TestAttend:
         run = start_close()
         seen: list[Sight] = []
 
-        attendance.attend(
+        foreground.attend(
             run,
             clock=timezone.now,
             on_sight=seen.append,
@@ -111,13 +112,13 @@ class TestAttend:
     def test_ends_with_a_word_where_a_halt_is_ordered_and_sends_nothing_more(
         self, provider, monkeypatch
     ):
-        monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 0)
-        monkeypatch.setattr(stopping, "_halt_seen", stopping._Seen())
+        monkeypatch.setattr(halting, "LOOK_EVERY_SECONDS", 0)
+        monkeypatch.setattr(halting, "_halt_seen", halting._Seen())
         account_using("12.00")
         run = start_close()
         provider.after("prepare", in_a_thread_of_the_provider(order_a_halt))
 
-        with pytest.raises(stopping.Halted, match="Halted by ops: release"):
+        with pytest.raises(halting.Halted, match="Halted by ops: release"):
             attend(run)
 
         assert provider.calls["prepare"] == 1
@@ -129,7 +130,7 @@ class TestAttend:
         run = start_close()
         seen: list[Sight] = []
 
-        attendance.attend(
+        foreground.attend(
             run, clock=timezone.now, on_sight=seen.append, stopped=lambda: len(seen) == 1
         )
 
@@ -157,14 +158,14 @@ class TestTheDatabaseGoesAway:
         assert run.report["currencies"][0]["collected"] == "12.00"
 
     def test_and_stays_away_so_it_is_said(self, monkeypatch):
-        monkeypatch.setattr(attendance, "RECONNECTS_MAX", 3)
+        monkeypatch.setattr(foreground, "RECONNECTS_MAX", 3)
         tries = []
 
         def away(**_facts):
             tries.append(1)
             raise OperationalError("connection refused")
 
-        monkeypatch.setattr(attendance, "_work_a_little", away)
+        monkeypatch.setattr(foreground, "_work_a_little", away)
 
         with pytest.raises(OperationalError, match="refused"):
             attend(start_close())

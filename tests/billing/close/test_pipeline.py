@@ -1,8 +1,8 @@
 """The pipeline: what follows what, and which doorbell wakes it."""
 
-from billing import doorbell
 from billing.close import pipeline
 from billing.models import Step
+from billing.workers import doorbell
 
 
 class TestThePipeline:

@@ -13,7 +13,9 @@ from django_q.models import OrmQ
 
 from accounts.models import Account
 from billing import gateways
-from billing.close import claiming, pipeline, runner, sweeper
+from billing.close import pipeline
+from billing.close.engine import claiming, runner
+from billing.close.health import sweeper
 from billing.close.step import Chunk, Outcome, done, later, unknown
 from billing.models import ClaimMarker, Decision, Step
 from tests.closing import cancel, start_close

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import stripe
 
-from billing.fakestripe.server import Options, Server
+from billing.gateways.standins.fakestripe.server import Options, Server
 
 
 def sdk(url: str, key: str = "sk_test_contract", **kwargs) -> stripe.StripeClient:

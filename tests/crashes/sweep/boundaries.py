@@ -23,10 +23,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.utils.module_loading import import_string
 
-from billing import doorbell
 from billing.gateways import OutcomeUnknown
 from billing.gateways.base import Gateway
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.workers import doorbell
 
 KILLED = 137
 OURS = ("billing", "notifications", "accounts", "config")

@@ -27,12 +27,12 @@ from django.db.models.functions import Now
 from django_q.models import OrmQ
 
 from billing import books
-from billing.close import stint
-from billing.faults import THE_DATABASES
+from billing.close.engine import stint
 from billing.gateways import Status
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
-from billing.payments import calls
+from billing.payments.charges import calls
+from billing.workers.faults import THE_DATABASES
 from notifications.mail import message_id
 from notifications.models import Message
 from tests import restoring

@@ -22,20 +22,15 @@ from django.utils.module_loading import import_string
 from django_q.models import OrmQ
 
 from accounts.models import Account, BillingEntity, PaymentMethod
-from billing import (
-    credits,
-    doorbell,
-    imports,
-    inbound,
-    payment_methods,
-    payments,
-    refunds,
-    tasks,
-)
+from billing import tasks
 from billing.close import pipeline
 from billing.gateways import About, EventHint, Observation, RefundStatus, Status
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.invoices import credits
 from billing.models import Payment, PaymentAttempt, ProviderEvent, Refund, Step
+from billing.payments import booking, charges, inbound, methods, refunds
+from billing.usage import imports
+from billing.workers import doorbell
 from config.schedules import SCHEDULES
 from notifications.models import Message
 from tests.crashes.sweep import boundaries
@@ -352,7 +347,7 @@ def unfinished(lanes: tuple[str, ...] = doorbell.LANES) -> list[str]:
 
 def pay_by_bank(world: World, account: str, minor: int = MINOR) -> None:
     try:
-        payments.record_payment(
+        booking.record_payment(
             account_id=_pk(account),
             token=uuid.uuid5(TOKENS, f"payment {account}"),
             amount_minor=minor,
@@ -362,7 +357,7 @@ def pay_by_bank(world: World, account: str, minor: int = MINOR) -> None:
             recorded_by="ann@example.com",
             as_of=world.clock.now(),
         )
-    except payments.AlreadyRecorded:
+    except booking.AlreadyRecorded:
         return
 
 
@@ -383,17 +378,17 @@ def grant_credit(world: World, account: str, minor: int) -> None:
 
 def pay_now(world: World, account: str) -> None:
     try:
-        payments.collect(
+        charges.collect(
             account_id=_pk(account), kind=PaymentAttempt.Kind.ON_SESSION, as_of=world.clock.now()
         )
-    except payments.NothingDue:
+    except charges.NothingDue:
         # Killed the last time, and healed since.
         return
-    except payments.ChargingStopped:
+    except charges.ChargingStopped:
         # The provider did not say what it has: the customer tries again.
         pay_now(world, account)
         return
-    except payments.AttemptInFlight:
+    except charges.AttemptInFlight:
         pass
     _wait_for_the_outcome(world, account)
 
@@ -442,13 +437,13 @@ def remove_card(world: World, account: str) -> None:
     with boundaries.recorder.paused():
         card = PaymentMethod.objects.get(account__external_id=account)
     try:
-        payment_methods.remove_card(
+        methods.remove_card(
             account_id=card.account_id,
             method_id=card.pk,
             actor=account,
             as_of=world.clock.now(),
         )
-    except payment_methods.NoSuchCard:
+    except methods.NoSuchCard:
         return
 
 
