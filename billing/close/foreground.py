@@ -41,7 +41,7 @@ class Sight:
         return self.ended < self.everything
 
 
-def attend(
+def work_on(
     run: CloseRun,
     *,
     clock: Callable[[], datetime],
@@ -50,7 +50,7 @@ def attend(
     work: bool = True,
 ) -> CloseRun:
     """
-    This will stay with a run until it is finished, told to stop, waits for a far due date, or until
+    Stay with a run until it is finished, told to stop, waits for a far due date, or until
     nothing of it is open: then its report is dead, and a person has to act.
 
     With `work` it takes part as any worker does; without, it only watches.

@@ -39,7 +39,7 @@ def start(
     when_balance_changed: str = CloseRun.ChangedBalance.CHARGE_DUE_NOW,
 ) -> tuple[CloseRun, bool]:
     """
-    This will start the close of a month, or find the run that stands. Returns it, and whether it is new.
+    Start the close of a month, or find the run that stands. Returns it, and whether it is new.
 
     :raises NotOverYet: before the month is over in every account's time zone.
     """
@@ -54,7 +54,7 @@ def start(
 
 def check_is_over(*, entity: BillingEntity, month: date, as_of: datetime) -> None:
     """
-    This will do nothing once the month is over for all of the entity's accounts.
+    Do nothing once the month is over for all of the entity's accounts.
 
     :raises NotOverYet: before that.
     """
@@ -65,7 +65,7 @@ def check_is_over(*, entity: BillingEntity, month: date, as_of: datetime) -> Non
 
 def start_due(*, as_of: datetime) -> list[CloseRun]:
     """
-    This will start the latest month of every entity, once it is over in all its zones.
+    Start the latest month of every entity, once it is over in all its zones.
 
     One that cannot start does not stop the others: its error is raised after them. Under a halt none is started.
     """
@@ -153,7 +153,7 @@ SELECT %(run)s, a.id, k.kind, CASE k.kind WHEN 'INVOICE' THEN 'READY' ELSE 'WAIT
 
 def release_report(run_id: int) -> bool:
     """
-    This will ready the run's report if no account step is open. True for the one caller that did.
+    Ready the run's report if no account step is open. True for the one caller that did.
 
     The report's row is the lock: of any number of callers one gets it, and no retry slips between
     the look and the release. Nobody waits for it who would not release it: whoever makes the report has it.
@@ -176,6 +176,6 @@ def _may_be_made(report: Step) -> bool:
 
 
 def reports_for_update(run_ids: Iterable[int]) -> list[Step]:
-    """This will lock the reports of the runs, in order: whoever releases or reopens one goes first."""
+    """Lock the reports of the runs, in order: whoever releases or reopens one goes first."""
     reports = Step.objects.filter(run__in=run_ids, kind=Step.Kind.REPORT)
     return list(reports.select_for_update().order_by("pk"))

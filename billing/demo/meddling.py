@@ -27,7 +27,7 @@ class Deed:
 
 def plan(run: CloseRun) -> list[Deed]:
     """
-    This will choose whom the world changes for, and put their charges last in the queue.
+    Choose whom the world changes for, and put their charges last in the queue.
 
     They wait longest between invoice and charge, so that what happens, happens in between.
     """
@@ -57,7 +57,7 @@ def plan(run: CloseRun) -> list[Deed]:
 
 
 def meddle(run: CloseRun, deeds: list[Deed], *, as_of: datetime) -> int:
-    """This will do the deeds whose account has its invoice by now, and take them off the list."""
+    """Do the deeds whose account has its invoice by now, and take them off the list."""
     invoiced = set(
         run.steps.filter(~Q(state__in=Step.OPEN), kind=Step.Kind.INVOICE).values_list(
             "account", flat=True

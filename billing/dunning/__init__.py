@@ -29,7 +29,7 @@ def note_failure(
     attempt: PaymentAttempt, *, account: Account, standing: Standing
 ) -> DunningCase | None:
     """
-    This will open a case for a declined automatic charge of a (locked) account, or note it in the open one.
+    Open a case for a declined automatic charge of a (locked) account, or note it in the open one.
 
     None where there is nothing to follow: its customer was at it, nothing is due any more, the entity
     tries nothing again and the close itself holds, or the fault is ours.
@@ -75,14 +75,14 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
 
 
 def try_again_soon(account_id: int, *, as_of: datetime) -> None:
-    """This will have the account's case tried at once: it has another card to be charged, or a renewed one."""
+    """Have the account's case tried at once: it has another card to be charged, or a renewed one."""
     DunningCase.objects.filter(
         account=account_id, closed_at=None, retries_made__lt=DunningCase.RETRIES_MAX
     ).update(next_try_at=as_of)
 
 
 def close_case(case: DunningCase, *, because: str, as_of: datetime) -> None:
-    """This will close an open case of a (locked) account."""
+    """Close an open case of a (locked) account."""
     case.closed_at = as_of
     case.closed_because = because
     case.next_try_at = None
@@ -118,7 +118,7 @@ def _has_another_card(attempt: PaymentAttempt) -> bool:
 
 def place_hold(account: Account, standing: Standing) -> Hold:
     """
-    This will place a hold for overdue invoices and queue its message. The caller decides and writes why.
+    Place a hold for overdue invoices and queue its message. The caller decides and writes why.
 
     :raises holds.AlreadyHeld: if the account has one.
     """
@@ -129,7 +129,7 @@ def place_hold(account: Account, standing: Standing) -> Hold:
 
 def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datetime) -> list[Hold]:
     """
-    This will lift the overdue holds of the (locked) accounts that have nothing overdue any more.
+    Lift the overdue holds of the (locked) accounts that have nothing overdue any more.
 
     And close the cases of those that owe nothing. Called in every transaction that lowers what is owed,
     so that nobody who has paid stays held, or is tried again.
@@ -155,7 +155,7 @@ def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datet
 @transaction.atomic(durable=True)
 def place_hold_by_hand(*, account_id: int, reason: str, actor: str, as_of: datetime) -> Hold:
     """
-    This will place a hold that only a person lifts again, whatever is paid meanwhile.
+    Place a hold that only a person lifts again, whatever is paid meanwhile.
 
     :raises holds.AlreadyHeld: if the account has one that was placed by hand.
     """
@@ -176,7 +176,7 @@ class NotHeld(Exception):
 @transaction.atomic(durable=True)
 def lift_hold_by_hand(*, hold_id: int, reason: str, actor: str, as_of: datetime) -> Hold:
     """
-    This will lift a hold, for whatever reason it was placed.
+    Lift a hold, for whatever reason it was placed.
 
     One for overdue invoices is placed anew by the next close that finds them unpaid.
 

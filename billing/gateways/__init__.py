@@ -78,7 +78,7 @@ def for_cards() -> str:
 
 def get(name: str) -> Gateway:
     """
-    This will return the gateway of a name.
+    Return the gateway of a name.
 
     :raises Misconfigured: if this installation has none of that name, or its keys do not fit together.
     """

@@ -37,7 +37,7 @@ def grant_credit(
     expires_at: datetime | None = None,
 ) -> CreditGrant:
     """
-    This will give an account credit, in minor units, and use it at once on what is owed.
+    Give an account credit, in minor units, and use it at once on what is owed.
 
     :raises AlreadyGranted: if the token was used.
     :raises WrongCurrency: if the currency is not the account's.
@@ -77,7 +77,7 @@ def grant_credit(
 
 def apply_credits(accounts: Sequence[Account], *, as_of: datetime) -> list[Allocation]:
     """
-    This will use the (locked) accounts' credit on their open invoices, oldest expiry first.
+    Use the (locked) accounts' credit on their open invoices, oldest expiry first.
 
     Expired credit is booked as such first, so it can never be used.
     """
@@ -118,7 +118,7 @@ def apply_credits(accounts: Sequence[Account], *, as_of: datetime) -> list[Alloc
 
 
 def expire_credits(accounts: Sequence[Account], *, as_of: datetime) -> list[CreditGrant]:
-    """This will book what the (locked) accounts did not use in time as expired."""
+    """Book what the (locked) accounts did not use in time as expired."""
     expired = list(
         CreditGrant.objects.filter(
             account__in=accounts, remaining_minor__gt=0, expires_at__lte=as_of
@@ -155,7 +155,7 @@ def expire_credits(accounts: Sequence[Account], *, as_of: datetime) -> list[Cred
 
 @transaction.atomic(durable=True)
 def expire_due_credits(*, as_of: datetime, limit: int = 200) -> int:
-    """This will expire the credit of up to `limit` accounts whose time is over; for the sweeper."""
+    """Expire the credit of up to `limit` accounts whose time is over; for the sweeper."""
     holders: Iterable[int] = (
         CreditGrant.objects.filter(remaining_minor__gt=0, expires_at__lte=as_of)
         .order_by("account")

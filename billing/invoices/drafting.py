@@ -47,7 +47,7 @@ class Drafted:
 
 def draft_invoices(accounts: Sequence[Account], *, month: date) -> Drafted:
     """
-    This will draft the invoices of the (locked) accounts for a month.
+    Draft the invoices of the (locked) accounts for a month.
 
     Takes every summary not yet billed, of this month or an earlier one (late usage). An account
     without any gets no invoice. One that has an invoice for the month keeps it.
@@ -414,7 +414,7 @@ def issue_invoices(
     invoices: Sequence[Invoice], *, accounts: Mapping[int, Account], as_of: datetime
 ) -> None:
     """
-    This will issue drafts of (locked) accounts: number, book, apply credit, in one transaction.
+    Issue drafts of (locked) accounts: number, book, apply credit, in one transaction.
 
     An invoice of zero or less is settled at once; one below zero becomes credit.
     """

@@ -424,7 +424,7 @@ def _said(instant: datetime | None) -> datetime:
 
 def post(events: Sequence[Event]) -> None:
     """
-    This will book the events, in order, set-wise.
+    Book the events, in order, set-wise.
 
     :raises IntegrityError: if an event is booked already, or does not sum to zero (at commit).
     """

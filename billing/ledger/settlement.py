@@ -40,7 +40,7 @@ def allocate(
     *, sources: Sequence[Source], invoices: Sequence[Invoice], as_of: datetime
 ) -> list[Allocation]:
     """
-    This will spread the sources, in their order, over the (locked, ordered) open invoices of their accounts.
+    Spread the sources, in their order, over the (locked, ordered) open invoices of their accounts.
 
     Money settles only what is owed in its own currency. Lowers each source's `available_minor` by what it gave. What is left over is the caller's to book.
     """

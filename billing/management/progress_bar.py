@@ -23,10 +23,10 @@ class Bar(Protocol):
     """What a command tells of its progress."""
 
     def advance(self, steps: int = 1) -> None:
-        """This will count so many more steps as done."""
+        """Count so many more steps as done."""
 
     def say(self, label: str) -> None:
-        """This will tell what is being done now."""
+        """Tell what is being done now."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def bar(
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Bar]:
     """
-    This will show progress while the block runs, on standard error.
+    Show progress while the block runs, on standard error.
 
     `total` None: how much there is to do is not known. The unit "B" counts bytes and is shown in
     kB, MB and GB.
@@ -107,7 +107,7 @@ class Lines:
         self._write(label)
 
     def finish(self) -> None:
-        """This will write what was done."""
+        """Write what was done."""
         self._write(f"Done: {self.pace}")
 
     def _write(self, line: str) -> None:
@@ -133,7 +133,7 @@ class TerminalBar:
 
 
 def amount(value: float, unit: str) -> str:
-    """This will write a count with its unit: 1234 → "1,234 accounts", bytes as "1.2 MB"."""
+    """Write a count with its unit: 1234 → "1,234 accounts", bytes as "1.2 MB"."""
     if unit != "B":
         return f"{value:,.0f} {unit}".rstrip()
     for prefix, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

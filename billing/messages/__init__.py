@@ -84,7 +84,7 @@ Looked: TypeAlias = tuple[Message, Account, Standing]
 
 
 def register() -> None:
-    """This will make our kinds known to the outbox, each with its recheck."""
+    """Make our kinds known to the outbox, each with its recheck."""
     catalog.register(INVOICE, recheck=recheck_invoices)
     catalog.register(RECEIPT)
     catalog.register(PAYMENT_FAILED, recheck=_each(recheck_payment_failed))
@@ -102,7 +102,7 @@ def register() -> None:
 
 def invoices_issued(bills: Sequence[Bill], *, as_of: datetime) -> list[Message | None]:
     """
-    This will tell of invoices: what for, how much, what is due, and how it will be paid.
+    Tell of invoices: what for, how much, what is due, and how it will be paid.
 
     :raises NoRecipient: if an account has no email address.
     """
@@ -110,7 +110,7 @@ def invoices_issued(bills: Sequence[Bill], *, as_of: datetime) -> list[Message |
 
 
 def payments_received(receipts: Sequence[Receipt], *, as_of: datetime) -> list[Message | None]:
-    """This will send receipts: which invoices each paid, what it leaves as credit, what is still due."""
+    """Send receipts: which invoices each paid, what it leaves as credit, what is still due."""
     prefetch_related_objects([receipt.account for receipt in receipts], "entity")
     return _tell_all([_receipt(receipt, as_of=as_of) for receipt in receipts])
 
@@ -118,21 +118,21 @@ def payments_received(receipts: Sequence[Receipt], *, as_of: datetime) -> list[M
 def payment_failed(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell that a card was declined, why in words, and what to do."""
+    """Tell that a card was declined, why in words, and what to do."""
     return _tell(_payment_failed(attempt, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def charge_announced(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell what a direct debit will collect, and on which day, days before it does."""
+    """Tell what a direct debit will collect, and on which day, days before it does."""
     return _tell(_charge_announced(attempt, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def confirmation_needed(
     attempt: PaymentAttempt, *, account: Account, until: datetime, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell that the bank wants the customer to confirm a payment, where, and until when."""
+    """Tell that the bank wants the customer to confirm a payment, where, and until when."""
     reader = Reader.of(account)
     context = {
         "amount": reader.money(attempt.amount_minor, attempt.currency),
@@ -160,33 +160,33 @@ def was_asked_to_confirm(attempt: PaymentAttempt) -> bool:
 def payment_reversed(
     reversal: PaymentReversal, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell that a payment went back, and what is owed now."""
+    """Tell that a payment went back, and what is owed now."""
     return _tell(_payment_reversed(reversal, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def refund_sent(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell that money was paid back, and how."""
+    """Tell that money was paid back, and how."""
     return _tell(_refund(REFUND_SENT, refund, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def refund_returned(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """This will tell that a refund came back to us, as far as it is their credit now."""
+    """Tell that a refund came back to us, as far as it is their credit now."""
     return _tell(
         _refund(REFUND_RETURNED, refund, account=account, due_minor=due_minor, as_of=as_of)
     )
 
 
 def hold_placed(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
-    """This will tell that the account is on hold, and what lifts it."""
+    """Tell that the account is on hold, and what lifts it."""
     return _tell(_hold_placed(hold, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def hold_lifted(hold: Hold, *, account: Account, due_minor: int, as_of: datetime) -> Message | None:
-    """This will tell that the hold is gone."""
+    """Tell that the hold is gone."""
     fact = f"hold:{hold.pk}:lifted"
     return _tell(_letter(HOLD_LIFTED, fact, {}, account=account, due_minor=due_minor, as_of=as_of))
 

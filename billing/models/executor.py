@@ -10,7 +10,7 @@ class Executor(models.Model):
 
     host = models.CharField(max_length=100)
     pid = models.PositiveIntegerField()
-    # Comma separated: what it serves.
+    # Comma separated: the queues that it serves.
     lanes = models.CharField(max_length=200)
     workers = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField()

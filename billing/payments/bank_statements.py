@@ -33,7 +33,7 @@ class StatementRow:
 
 def read(path: Path) -> list[StatementRow]:
     """
-    This will read a whole statement; one that is listed twice, word for word, comes once.
+    Read a whole statement; one that is listed twice, word for word, comes once.
 
     :raises FileRefused: if it cannot be read, or a row of it is wrong: names line, field, value and fix.
     """

@@ -29,7 +29,7 @@ def record_payment(
     as_of: datetime,
 ) -> Payment:
     """
-    This will book money that came in outside a gateway, in minor units: a bank transfer, cash.
+    Book money that came in outside a gateway, in minor units: a bank transfer, cash.
 
     It settles the oldest invoices; what is left over becomes the customer's credit.
 
@@ -71,7 +71,7 @@ def book_transfer(
     as_of: datetime,
 ) -> Payment:
     """
-    This will book a bank transfer, in minor units of the (locked) account's currency, in the caller's transaction.
+    Book a bank transfer, in minor units of the (locked) account's currency, in the caller's transaction.
 
     :raises IntegrityError: if one with the bank's id is booked.
     """

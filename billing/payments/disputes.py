@@ -46,7 +46,7 @@ class NotPaused(Exception):
 @transaction.atomic(durable=True)
 def apply_provider_state(gateway: str, seen: DisputeSeen, *, as_of: datetime) -> Dispute | None:
     """
-    This will write down what the provider says of a dispute. The only place that opens or decides one.
+    Write down what the provider says of a dispute. The only place that opens or decides one.
 
     Twice is once, and an old answer after a newer one changes nothing. None if it is of no payment of
     ours, or in another currency than that: then nothing is booked.
@@ -196,7 +196,7 @@ def _tell(act: str, kind: str, dispute: Dispute, words: str, *, as_of: datetime)
 @transaction.atomic(durable=True)
 def pause_by_hand(*, account_id: int, reason: str, actor: str, as_of: datetime) -> ChargingPause:
     """
-    This will stop charging an account by itself until a person resumes it.
+    Stop charging an account by itself until a person resumes it.
 
     :raises pauses.AlreadyPaused: if somebody has done so.
     """
@@ -215,7 +215,7 @@ def pause_by_hand(*, account_id: int, reason: str, actor: str, as_of: datetime) 
 @transaction.atomic(durable=True)
 def resume_by_hand(*, pause_id: int, reason: str, actor: str, as_of: datetime) -> ChargingPause:
     """
-    This will end a pause. What is due is charged by the next close or retry, not by this.
+    End a pause. What is due is charged by the next close or retry, not by this.
 
     :raises NotPaused: if it is over already.
     :raises StillDisputed: if it is for a dispute, and one is open.

@@ -101,7 +101,7 @@ class _Standing:
 
 def watch(names: Iterable[str]) -> dict[str, str]:
     """
-    This will look whether each gateway may be charged through; why not, by name, of those that may not.
+    Look whether each gateway may be charged through; why not, by name, of those that may not.
 
     Asks the provider at most once a minute, with nothing open. Says nothing of a gateway that is not set
     up: nothing can be sent through it.
@@ -120,7 +120,7 @@ def watch(names: Iterable[str]) -> dict[str, str]:
 
 
 def watch_all() -> dict[str, str]:
-    """This will look at every gateway that was ever charged through, unless nobody may call it now; see `watch`."""
+    """Look at every gateway that was ever charged through, unless nobody may call it now; see `watch`."""
     names = set(GatewayGuard.objects.values_list("gateway", flat=True))
     return watch(names - set(throttle.shut(names)))
 
@@ -151,7 +151,7 @@ def paused() -> list[GatewayGuard]:
 
 @transaction.atomic(durable=True)
 def reopen(guard: GatewayGuard) -> bool:
-    """This will let a gateway charge again, unless it was closed once more meanwhile."""
+    """Let a gateway charge again, unless it was closed once more meanwhile."""
     with connection.cursor() as cursor:
         cursor.execute(REOPEN, [_identity(), guard.gateway, guard.paused_at])
         is_open = bool(cursor.rowcount)

@@ -60,7 +60,7 @@ class NotYet(Exception):
 
 @transaction.atomic(durable=True)
 def receive(*, gateway: str, hints: Sequence[EventHint], body: bytes, as_of: datetime) -> None:
-    """This will keep what was delivered, each event once, and wake somebody to work on it."""
+    """Keep what was delivered, each event once, and wake somebody to work on it."""
     ProviderEvent.objects.bulk_create(
         [
             ProviderEvent(
@@ -85,7 +85,7 @@ def receive(*, gateway: str, hints: Sequence[EventHint], body: bytes, as_of: dat
 
 
 def process_due(*, as_of: datetime, limit: int = 100) -> int:
-    """This will work on the events whose time has come. Returns how many came to their end."""
+    """Work on the events whose time has come. Returns how many came to their end."""
     claimed = _claim(as_of=as_of, limit=limit)
     answers = _ask(claimed)
     _leave([event for event in claimed if _question(event) not in answers], as_of=as_of)

@@ -59,7 +59,7 @@ def add_card(
     make_default: bool = False,
 ) -> PaymentMethod:
     """
-    This will store a card that the gateway knows by this token. The first one becomes the default.
+    Store a card that the gateway knows by this token. The first one becomes the default.
 
     A card has an expiry; a mandate a status instead.
     What a declined card has left unpaid is tried with the new default soon.
@@ -100,7 +100,7 @@ def add_card(
 @transaction.atomic(durable=True)
 def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
     """
-    This will charge this card from now on. One that is the default already stays it.
+    Charge this card from now on. One that is the default already stays it.
 
     What a declined card has left unpaid is tried with this one soon.
 
@@ -119,7 +119,7 @@ def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime
 @transaction.atomic(durable=True)
 def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
     """
-    This will remove a card. What is on its way with it already is not called back.
+    Remove a card. What is on its way with it already is not called back.
 
     :raises NoSuchCard: if the account has no such card, or it was removed.
     """
@@ -135,7 +135,7 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
 
 def detach(method: PaymentMethod) -> None:
     """
-    This will have the gateway forget a card that was removed. A network call: with nothing open.
+    Have the gateway forget a card that was removed. A network call: with nothing open.
 
     Should it fail, no harm is done: what is removed here is not charged.
     """
@@ -155,7 +155,7 @@ def update_card(
     *, account_id: int, method_id: int, seen: gateways.Method, actor: str, as_of: datetime
 ) -> PaymentMethod:
     """
-    This will write down how a card looks now: its bank has sent its holder a new one.
+    Write down how a card looks now: its bank has sent its holder a new one.
 
     One that is blocked stays it: its holder enters the new one. What it has left unpaid is tried soon.
 
@@ -185,7 +185,7 @@ def update_card(
 
 def block_card(method: PaymentMethod, *, because: str, as_of: datetime) -> None:
     """
-    This will never charge a card again. In the caller's transaction, its account locked; twice is once.
+    Never charge a card again. In the caller's transaction, its account locked; twice is once.
 
     One that was removed meanwhile stays removed, and is as little charged under another name.
     """

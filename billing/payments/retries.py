@@ -30,7 +30,7 @@ AFTER_A_FAULT_OF_OURS = timedelta(days=1)
 
 def retry_due(*, as_of: datetime, limit: int = 50) -> int:
     """
-    This will charge again the accounts whose day has come, and hold those whose schedule has ended.
+    Charge again the accounts whose day has come, and hold those whose schedule has ended.
 
     Returns how many cases it worked on.
     """

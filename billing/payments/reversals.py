@@ -35,7 +35,7 @@ def reverse_payment(
     actor: str = "system",
 ) -> PaymentReversal:
     """
-    This will book that so much of a payment went back, in minor units of its currency.
+    Book that so much of a payment went back, in minor units of its currency.
 
     In the caller's transaction, with the (locked) account. `provider_ref` is the return's own, at the
     payment's gateway: the same one again changes nothing. `out_of` is the ledger account that the

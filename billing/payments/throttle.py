@@ -29,7 +29,7 @@ UNANSWERED = (gateways.OutcomeUnknown, gateways.NotSent, OSError)
 
 def let_begin(due: "QuerySet[Row]", *, limit: int, is_read: bool = False) -> list[Row]:
     """
-    This will say which of the due rows may be begun now: of each gateway's the first, as many as its lane grants.
+    Say which of the due rows may be begun now: of each gateway's the first, as many as its lane grants.
 
     One gateway that is down or slow keeps no other's rows from their turn. A row says its `gateway`, which may
     be annotated; where that is empty nobody is called. `is_read`: they ask, and move nothing; see `lanes.grant`.
@@ -49,7 +49,7 @@ def _first(due: "QuerySet[Row]", gateway: str, limit: int, *, is_read: bool) -> 
 
 
 def may_ask(gateway: str) -> bool:
-    """This will say whether one thing that only asks, such as a reconciliation, may begin now."""
+    """Say whether one thing that only asks, such as a reconciliation, may begin now."""
     return lanes.grant(gateway, wanted=1, is_read=True).count > 0
 
 
@@ -60,7 +60,7 @@ def gateway_of(account: str) -> Coalesce:
 
 
 def not_admitted(names: Iterable[str]) -> dict[str, str]:
-    """This will let a person's own piece of work through each of these; why not, by name, of those that are shut."""
+    """Let a person's own piece of work through each of these; why not, by name, of those that are shut."""
     return {name: because for name in sorted(set(names)) if (because := lanes.admit(name))}
 
 
@@ -81,7 +81,7 @@ def nobody_can_pay(account_ids: Iterable[int]) -> dict[int, str]:
 
 def note(said: Iterable[tuple[str, object]]) -> None:
     """
-    This will tell each gateway's lane how its calls went: what came back of each, or what it raised.
+    Tell each gateway's lane how its calls went: what came back of each, or what it raised.
 
     Call it with no transaction open. Errors of our own making say nothing of the provider, nor does what was
     not sent any more.

@@ -44,7 +44,7 @@ class WrongCurrency(ValueError):
 
 def import_statement(path: Path, *, as_of: datetime) -> Imported:
     """
-    This will import a statement: each transfer once, whatever was imported before.
+    Import a statement: each transfer once, whatever was imported before.
 
     Each is written in a transaction of its own; killed, the same file again imports the rest.
 
@@ -141,7 +141,7 @@ def assign(
     *, transfer_id: int, account_id: int, reason: str, actor: str, as_of: datetime
 ) -> IncomingTransfer:
     """
-    This will book a transfer to an account, because a person says whose it is.
+    Book a transfer to an account, because a person says whose it is.
 
     :raises AlreadyBooked: if it was booked meanwhile.
     :raises WrongCurrency: if it is not in the account's currency.
@@ -157,7 +157,7 @@ def assign(
 @transaction.atomic(durable=True)
 def put_aside(*, transfer_id: int, reason: str, actor: str) -> IncomingTransfer:
     """
-    This will say that a transfer is no customer's payment: it waits no longer. It may still be assigned.
+    Say that a transfer is no customer's payment: it waits no longer. It may still be assigned.
 
     :raises AlreadyBooked: if it was booked meanwhile.
     """

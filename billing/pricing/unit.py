@@ -18,7 +18,7 @@ def by_unit(
     quantity: Decimal, *, unit_price: Decimal, free_quantity: Decimal = Decimal(0)
 ) -> Priced:
     """
-    This will price a quantity by the unit, after what is free of it.
+    Price a quantity by the unit, after what is free of it.
 
     A quantity of zero or less (a correction) uses no allowance.
     """

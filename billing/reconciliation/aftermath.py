@@ -28,7 +28,7 @@ Seen = TypeVar("Seen", RefundSeen, DisputeSeen)
 
 def apply(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    This will apply every refund of its time, and every dispute since the one that is open longest.
+    Apply every refund of its time, and every dispute since the one that is open longest.
 
     Yields after each batch. A key that may not see them is noted, and everything else is as finished as
     it would be.

@@ -52,7 +52,7 @@ FOUND = "found at the provider: our database had lost it"
 
 
 def book_known(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """This will apply what is over at the provider and not in our books; yields after each batch."""
+    """Apply what is over at the provider and not in our books; yields after each batch."""
     provider = gateways.get(reconciliation.gateway)
     for batch in _in_batches(_over_there_not_here(reconciliation)):
         for listed, seen in _asked(batch, lambda each: provider.read(each.provider_ref)):
@@ -120,7 +120,7 @@ def _book(
 
 def find_lost(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    This will write down anew every attempt that only the provider still knows.
+    Write down anew every attempt that only the provider still knows.
 
     What could still move money is cancelled first: nobody is left who could follow it up.
     """
@@ -200,7 +200,7 @@ def _may_be_charged_again(seen: Observation, error: Exception, found: Reconcilia
 
 def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
     """
-    This will end what the restored database has in flight beside a charge that is on its way.
+    End what the restored database has in flight beside a charge that is on its way.
 
     It had ended before that one began. Nothing of it is believed but what its provider says: what could
     still move money is cancelled there first.
@@ -320,7 +320,7 @@ def _card(
 
 
 def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """This will cancel what no attempt will submit any more, so that nobody ever can."""
+    """Cancel what no attempt will submit any more, so that nobody ever can."""
     provider = gateways.get(reconciliation.gateway)
     attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
     wanted = attempts.filter(

@@ -14,7 +14,7 @@ BATCH = 100
 
 
 def list_objects(reconciliation: Reconciliation) -> Iterator[int]:
-    """This will copy what is not copied yet; yields how many there were in each batch."""
+    """Copy what is not copied yet; yields how many there were in each batch."""
     objects = gateways.get(reconciliation.gateway).objects(
         since=reconciliation.since, until=reconciliation.listed_down_to
     )

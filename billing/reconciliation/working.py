@@ -38,10 +38,10 @@ def start(
     *, gateway: str, started_by: str, as_of: datetime, since: datetime | None = None
 ) -> Reconciliation:
     """
-    This will begin to reconcile a gateway, or return the one that runs.
+    Begin to reconcile a gateway, or return the one that runs.
 
     Without `since` it looks back to three days before the last one, or as far as money may still go
-    back, and to the oldest open break; the first one to the beginning. Workers of the lane "default" take it from here.
+    back, and to the oldest open break; the first one to the beginning. Workers of the queue "default" take it from here.
     """
     return _begin(gateway, since or _since(gateway), started_by=started_by, as_of=as_of)
 
@@ -61,7 +61,7 @@ def _begin(
 
 
 def start_due(*, as_of: datetime) -> list[Reconciliation]:
-    """This will start the nightly ones that have not been since the hour they are due, once; none under a halt."""
+    """Start the nightly ones that have not been since the hour they are due, once; none under a halt."""
     if halting.halt():
         return []
     due_at = as_of.replace(hour=NIGHTLY_HOUR, minute=0, second=0, microsecond=0)
@@ -100,7 +100,7 @@ def work(
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> bool:
     """
-    This will take one on, batch by batch, until it is finished or `until` says stop. Whether it is finished.
+    Take one on, batch by batch, until it is finished or `until` says stop. Whether it is finished.
 
     Calls `on_progress` with how many objects a batch had. What a provider raises is raised, and noted on
     the row; the next call goes on from there.
@@ -130,7 +130,7 @@ def work(
 
 def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
     """
-    This will take on every one that runs and that nobody has in hand, until `until` says stop.
+    Take on every one that runs and that nobody has in hand, until `until` says stop.
 
     Whether it was stopped before all were through. One that fails is the next minute's to try again.
     """
@@ -197,7 +197,7 @@ def _finish(reconciliation: Reconciliation, *, as_of: datetime) -> None:
 
 def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
     """
-    This will list the provider of each gateway that is paused, and open them when all of that is through.
+    List the provider of each gateway that is paused, and open them when all of that is through.
 
     Together: who has paid through one of them may have a card at another. Returns how many it opened.
     """

@@ -152,7 +152,7 @@ HOUR = 60 * MINUTE
 
 
 def duration(seconds: float) -> str:
-    """This will write a time for people: "4 s", "3 min 20 s", "2 h 5 min"."""
+    """Write a time for people: "4 s", "3 min 20 s", "2 h 5 min"."""
     whole = int(seconds + 0.5)
     if whole < MINUTE:
         return f"{whole} s"

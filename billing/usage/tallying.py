@@ -149,7 +149,7 @@ class EventsWithoutPeriod(Exception):
 
 
 def ensure_partitions(months: Iterable[date]) -> None:
-    """This will create the monthly partitions of usage events that do not exist yet (UTC months)."""
+    """Create the monthly partitions of usage events that do not exist yet (UTC months)."""
     wanted = {f"billing_usageevent_{month:%Y_%m}": month for month in months}
     with transaction.atomic(), connection.cursor() as cursor:
         if not _missing(wanted, cursor):
@@ -168,7 +168,7 @@ def _missing(wanted: Iterable[str], cursor: CursorWrapper) -> set[str]:
 
 def open_periods(*, month: date, account_ids: Sequence[int] | None = None) -> int:
     """
-    This will store the billing periods of a month that are not stored yet, and return how many.
+    Store the billing periods of a month that are not stored yet, and return how many.
 
     Cut in each account's time zone, then fitted to the periods stored before and after, so that an
     account's periods tile. For all active accounts where none are named.
@@ -194,7 +194,7 @@ def open_periods(*, month: date, account_ids: Sequence[int] | None = None) -> in
 
 def open_periods_to_close(*, month: date, entity_id: int) -> int:
     """
-    This will store the month's period of an entity's accounts that have only late usage, and say how many.
+    Store the month's period of an entity's accounts that have only late usage, and say how many.
 
     The others' were opened when their usage was tallied. Whoever opens a period waits for all who do
     so: a close does it once, before its workers start.
@@ -212,7 +212,7 @@ def _zones(cursor: CursorWrapper) -> list[str]:
 
 def tally(*, as_of: datetime, on_progress: Callable[[UsageBatch], None] | None = None) -> int:
     """
-    This will add every batch that is not tallied yet to the summaries, and return how many.
+    Add every batch that is not tallied yet to the summaries, and return how many.
 
     One transaction per batch, exactly once each. A batch that another process is tallying right
     now is left to it.
@@ -235,7 +235,7 @@ def tally(*, as_of: datetime, on_progress: Callable[[UsageBatch], None] | None =
 
 def tally_everything(*, as_of: datetime) -> None:
     """
-    This will tally as `tally` does, and wait for what other processes are tallying right now.
+    Tally as `tally` does, and wait for what other processes are tallying right now.
 
     For a close: accounts invoiced before such a batch is tallied would get its usage a month late.
     """
@@ -297,7 +297,7 @@ def _bounds(zones: Sequence[str], span: Span) -> list[tuple[str, date]]:
 
 @transaction.atomic(durable=True)
 def _tally_batch(*, batch_id: int, as_of: datetime) -> UsageBatch | None:
-    """This will tally one batch, unless it is tallied already or another process is at it."""
+    """Tally one batch, unless it is tallied already or another process is at it."""
     waiting = UsageBatch.objects.select_for_update(skip_locked=True).filter(tallied_at=None)
     batch = waiting.filter(pk=batch_id).first()
     if batch is None:

@@ -48,7 +48,7 @@ def share() -> None:
 
 
 def tell() -> None:
-    """This will have this process stop, and those that share it."""
+    """Have this process stop, and those that share it."""
     _told.value = True
 
 
@@ -88,7 +88,7 @@ def check_halt() -> None:
 @transaction.atomic(durable=True)
 def order(*, because: str, by: str) -> Halt:
     """
-    This will have workers everywhere begin nothing more, until it is lifted.
+    Have workers everywhere begin nothing more, until it is lifted.
 
     :raises AlreadyHalted: if there is such an order.
     """
@@ -104,11 +104,11 @@ def order(*, because: str, by: str) -> Halt:
 @transaction.atomic(durable=True)
 def lift(*, by: str) -> None:
     """
-    This will let work go on, and wake every lane.
+    Let work go on, and wake every queue.
 
     :raises NotHalted: if it goes on already.
     """
     if not Halt.objects.filter(lifted_at=None).update(lifted_at=Now(), lifted_by=by):
         raise NotHalted("there is no halt to be lifted")
-    for lane in doorbell.LANES:
-        doorbell.ring(lane, times=settings.WORKERS)
+    for queue in doorbell.QUEUES:
+        doorbell.ring(queue, times=settings.WORKERS)

@@ -24,7 +24,7 @@ FORGOTTEN_AFTER_DAYS = 1
 
 BEAT = """
 INSERT INTO billing_executor AS e (host, pid, lanes, workers, started_at, beat_at)
-VALUES (%(host)s, %(pid)s, %(lanes)s, %(workers)s, now(), now())
+VALUES (%(host)s, %(pid)s, %(queues)s, %(workers)s, now(), now())
 ON CONFLICT (host, pid) DO UPDATE
    SET lanes = excluded.lanes, workers = excluded.workers, beat_at = excluded.beat_at,
        started_at = CASE WHEN %(is_first)s THEN excluded.started_at ELSE e.started_at END
@@ -55,7 +55,7 @@ class Seen:
 
     host: str
     pid: int
-    lanes: tuple[str, ...]
+    queues: tuple[str, ...]
     workers: int
     started_at: datetime
     silent_seconds: float
@@ -65,15 +65,15 @@ class Seen:
         return self.silent_seconds <= SILENT_SECONDS
 
 
-def beat(*, lanes: Sequence[str], workers: int, is_first: bool) -> None:
-    """This will note that the cluster whose process calls it lives, and forget those long gone."""
+def beat(*, queues: Sequence[str], workers: int, is_first: bool) -> None:
+    """Note that the cluster whose process calls it lives, and forget those long gone."""
     with connection.cursor() as cursor:
         cursor.execute(
             BEAT,
             {
                 "host": settings.HOST_NAME,
                 "pid": os.getpid(),
-                "lanes": ",".join(lanes),
+                "queues": ",".join(queues),
                 "workers": workers,
                 "is_first": is_first,
             },
@@ -100,7 +100,7 @@ def seen() -> list[Seen]:
 
 def contribute(*, run_id: int, kind: str, steps: int) -> None:
     """
-    This will count steps that this process ended, in the caller's transaction.
+    Count steps that this process ended, in the caller's transaction.
 
     Last in it: threads of one process share a row, and wait for one another from here on.
     """
@@ -118,7 +118,7 @@ def contribute(*, run_id: int, kind: str, steps: int) -> None:
 
 
 def note_sweep(*, failed: Collection[str]) -> None:
-    """This will note that a sweep ended just now, and which of its parts failed."""
+    """Note that a sweep ended just now, and which of its parts failed."""
     with connection.cursor() as cursor:
         cursor.execute(SWEPT, [settings.HOST_NAME, ",".join(failed)[:300]])
 

@@ -12,13 +12,14 @@ from typing import Any
 
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
 
-# What is written of a line, in this order.
+# What is written of a line, in this order. "lane" is the queue: the key has kept the name that logs are
+# searched for.
 FIELDS = ("request", "lane", "kind", "run", "step", "account", "attempt", "message_id")
 
 
 @contextmanager
 def about(**fields: Any) -> Iterator[None]:
-    """This will give every line logged within the block these fields."""
+    """Give every line logged within the block these fields."""
     token = _fields.set({**_fields.get(), **fields})
     try:
         yield
@@ -27,7 +28,7 @@ def about(**fields: Any) -> Iterator[None]:
 
 
 def add(**fields: Any) -> None:
-    """This will give them to what follows in the innermost `about`: what is known only after a claim."""
+    """Give them to what follows in the innermost `about`: what is known only after a claim."""
     _fields.set({**_fields.get(), **fields})
 
 

@@ -56,7 +56,7 @@ SELECT %(batch)s, a.id, p.id, 'bench', %(source)s || '-' || a.id || '-' || p.id 
 
 
 def build_catalogue(*, since: datetime) -> list[Product]:
-    """This will make five products priced by the hour, one of them with a free quantity and a fee."""
+    """Make five products priced by the hour, one of them with a free quantity and a fee."""
     products = [
         Product.objects.create(code=f"bench-{n}", name=f"Server of size {n}")
         for n in range(1, LINES_PER_ACCOUNT + 1)
@@ -84,7 +84,7 @@ def build_entity(
     as_of: datetime,
     say: Callable[[str], object],
 ) -> BillingEntity:
-    """This will make an entity with so many accounts, their cards and their usage, tallied as it is in production."""
+    """Make an entity with so many accounts, their cards and their usage, tallied as it is in production."""
     say(f"Building {accounts:,} accounts ({slug})")
     with transaction.atomic():
         entity = BillingEntity.objects.create(slug=slug, name=f"Bench {slug}", invoice_prefix=slug)
@@ -106,7 +106,7 @@ def build_entity(
 def add_usage(
     entity: BillingEntity, *, month: date, products: list[Product], events: int, source: str
 ) -> int:
-    """This will store so many events per account and product in one batch, not tallied. Returns how many."""
+    """Store so many events per account and product in one batch, not tallied. Returns how many."""
     tallying.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
     # From the third day on, so that it is the same month in every zone.
     first_at = periods.starts_at(month, "UTC") + timedelta(days=2)

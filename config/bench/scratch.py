@@ -23,7 +23,7 @@ def place(
     *, latency_ms: float, rate: float | None, keep: Path | None = None
 ) -> Iterator[dict[str, str]]:
     """
-    This will set everything up, yield the environment in which it is used, and remove it all.
+    Set everything up, yield the environment in which it is used, and remove it all.
 
     With DATABASE_URL a database is created beside the one it names, and dropped; else an embedded
     server runs in the scratch folder.

@@ -32,7 +32,7 @@ def measure_tally(
     events: int,
     clock: Callable[[], datetime],
 ) -> dict[str, Any]:
-    """This will store a month of events, a batch a day, and tally each batch as it comes."""
+    """Store a month of events, a batch a day, and tally each batch as it comes."""
     accounts = Account.objects.filter(entity=entity).count()
     per_batch = max(1, events // (BATCHES * accounts * len(products)))
     stored, seconds, cpu_seconds = 0, [], 0.0
@@ -61,7 +61,7 @@ def measure_tally(
 def measure_import(
     entity: BillingEntity, *, month: date, rows: int, clock: Callable[[], datetime]
 ) -> dict[str, Any]:
-    """This will import a usage file, and copy the rows that came of it into the bare tables."""
+    """Import a usage file, and copy the rows that came of it into the bare tables."""
     path = Path(settings.EMBEDDED_DB_DIR).parent / "usage.csv"
     _write_file(path, entity, month=month, rows=rows)
     began, cpu_began = time.monotonic(), _cpu_seconds()
@@ -184,7 +184,7 @@ SELECT e.id, l.id, g.amount_minor, NULL, NULL
 
 
 def build_postings(entity: BillingEntity, *, postings: int, as_of: datetime) -> int:
-    """This will book so many postings, two to an entry, and return how many there are."""
+    """Book so many postings, two to an entry, and return how many there are."""
     accounts = Account.objects.filter(entity=entity).count()
     names: dict[str, Any] = {
         "entity": entity.pk,

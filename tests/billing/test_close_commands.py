@@ -123,7 +123,7 @@ class TestCloseMonth:
 
     def test_only_watches_if_asked(self, monkeypatch):
         asked = []
-        monkeypatch.setattr(foreground, "attend", lambda *_, work, **__: asked.append(work))
+        monkeypatch.setattr(foreground, "work_on", lambda *_, work, **__: asked.append(work))
 
         close_month("--watch")
         close_month()

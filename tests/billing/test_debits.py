@@ -18,7 +18,7 @@ from billing.models import Decision, DunningCase, Payment, PaymentAttempt, Payme
 from billing.payments import charges, inbound, retries
 from billing.payments.charges import (
     AttemptInFlight,
-    ChargingStopped,
+    GatewayClosed,
     NoPaymentMethod,
     collecting,
     driving,
@@ -296,8 +296,8 @@ class TestTheWorldChangesBeforeTheDay:
         ]  # fmt: skip
 
 
-def stop(_stopped, standing, _method) -> ChargingStopped:
-    return ChargingStopped("charging is paused", standing=standing)
+def stop(_stopped, standing, _method) -> GatewayClosed:
+    return GatewayClosed("charging is paused", standing=standing)
 
 
 class TestTooLate:

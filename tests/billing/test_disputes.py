@@ -144,7 +144,7 @@ class TestADispute:
         assert account.invoices.get().settled_at is None
         assert due(account) == 1234
         assert is_paused(account)
-        with pytest.raises(charges.ChargingPaused):
+        with pytest.raises(charges.AccountPaused):
             collect(account, kind=Kind.AUTO, as_of=LATER)
         assert account.attempts.count() == 1
         assert disputes.disputed_minor(payment) == 0
@@ -248,7 +248,7 @@ class TestThePause:
         see(payment)
 
         for kind in (Kind.AUTO, Kind.RETRY):
-            with pytest.raises(charges.ChargingPaused, match=r"€\s12\.34 of the payment by"):
+            with pytest.raises(charges.AccountPaused, match=r"€\s12\.34 of the payment by"):
                 collect(account, kind=kind, as_of=LATER)
         assert collect(account, kind=Kind.ON_SESSION, as_of=LATER).state == State.SUCCEEDED
 
@@ -341,7 +341,7 @@ class TestThePause:
         see(payment)
         see(payment, WON)
 
-        with pytest.raises(charges.ChargingPaused, match="court"):
+        with pytest.raises(charges.AccountPaused, match="court"):
             collect(account, kind=Kind.AUTO, as_of=LATER)
 
 

@@ -18,8 +18,8 @@ from tests.factories import account_using
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def beat(*, is_first: bool = False, lanes: tuple[str, ...] = ("charge", "email")) -> None:
-    heartbeats.beat(lanes=lanes, workers=2, is_first=is_first)
+def beat(*, is_first: bool = False, queues: tuple[str, ...] = ("charge", "email")) -> None:
+    heartbeats.beat(queues=queues, workers=2, is_first=is_first)
 
 
 def silent_for(seconds: int) -> None:
@@ -43,7 +43,7 @@ class TestBeat:
 
         [seen] = heartbeats.seen()
 
-        assert (seen.lanes, seen.workers, seen.is_alive) == (("charge", "email"), 2, True)
+        assert (seen.queues, seen.workers, seen.is_alive) == (("charge", "email"), 2, True)
 
     def test_again_moves_the_last_sign_of_life_alone(self):
         beat(is_first=True)

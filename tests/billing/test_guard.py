@@ -12,7 +12,7 @@ from billing import reconciliation
 from billing.close.health import sweeper
 from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
 from billing.payments import charges, guard, retries
-from billing.payments.charges import ChargingStopped, Request
+from billing.payments.charges import GatewayClosed, Request
 from billing.reconciliation.working import LEASE
 from tests.billing.builders import collect, due, owing
 from tests.billing.test_reconciliation import ATTEMPT, object_of
@@ -103,7 +103,7 @@ class TestOpens:
 
         sweeper.sweep(as_of=SOON)
         nobody_has_charged_yet = GatewayGuard.objects.count()
-        with pytest.raises(ChargingStopped):
+        with pytest.raises(GatewayClosed):
             collect(account)
         sweeper.sweep(as_of=SOON)
 
@@ -161,7 +161,7 @@ class TestCloses:
         account = owing()
         becomes_another_database()
 
-        with pytest.raises(ChargingStopped, match="not the database that charged last"):
+        with pytest.raises(GatewayClosed, match="not the database that charged last"):
             collect(account, kind=kind)
 
         assert len(list(sandbox.book())) == 1
@@ -171,7 +171,7 @@ class TestCloses:
         account = owing()
         object_of(account.external_id, sandbox, attempt=ATTEMPT)
 
-        with pytest.raises(ChargingStopped, match="has lost"):
+        with pytest.raises(GatewayClosed, match="has lost"):
             collect(account)
 
     def test_every_gateway_closes_then(self, sandbox, debit):
@@ -210,7 +210,7 @@ class TestCloses:
         provider.before("newest", ConnectionResetError())
         account = owing()
 
-        with pytest.raises(ChargingStopped, match="does not answer"):
+        with pytest.raises(GatewayClosed, match="does not answer"):
             collect(account)
 
         assert collect(account).state == State.SUCCEEDED

@@ -99,7 +99,7 @@ class TestMetrics:
             account=account, kind="INVOICE", fact="invoice:1", recipient="a@example.com",
             locale="en", time_zone="UTC", subject="x", body_text="x", body_html="x", as_of=AS_OF,
         )  # fmt: skip
-        heartbeats.beat(lanes=["charge"], workers=3, is_first=True)
+        heartbeats.beat(queues=["charge"], workers=3, is_first=True)
         sweeper.sweep(as_of=AS_OF)
 
         told = scraped()

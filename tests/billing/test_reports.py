@@ -361,7 +361,7 @@ class TestProgress:
     def test_says_who_works_and_how_fast_they_may(self):
         account_using("12.34")
         run = start_close()
-        heartbeats.beat(lanes=["default", "charge"], workers=3, is_first=True)
+        heartbeats.beat(queues=["default", "charge"], workers=3, is_first=True)
         work("INVOICE")
         lanes.grant("sandbox", wanted=1)
         lanes.grant("smtp", wanted=1)

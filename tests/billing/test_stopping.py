@@ -28,20 +28,20 @@ def fresh(monkeypatch):
 
 
 class TestAHalt:
-    def test_has_every_lane_begin_nothing_more_until_it_is_lifted(self):
+    def test_has_every_queue_begin_nothing_more_until_it_is_lifted(self):
         account_using("12.00")
         start_close()
         work("INVOICE")
         halting.order(because="release 1.4", by="ops")
 
-        assert [tasks.drain(lane) for lane in ("charge", "default", "email")] == [0, 0, 0]
+        assert [tasks.drain(queue) for queue in ("charge", "default", "email")] == [0, 0, 0]
         assert not Payment.objects.exists()
 
         halting.lift(by="ops")
         assert tasks.drain("charge") == 1
         assert Payment.objects.exists()
 
-    def test_is_met_in_silence_so_that_no_lane_rings_for_itself_as_long_as_it_stands(self):
+    def test_is_met_in_silence_so_that_no_queue_rings_for_itself_as_long_as_it_stands(self):
         account_using("12.00")
         start_close()
         work("INVOICE")
@@ -50,8 +50,8 @@ class TestAHalt:
         halting.order(because="release 1.4", by="ops")
         OrmQ.objects.all().delete()
 
-        for lane in ("charge", "default", "email"):
-            tasks.drain(lane)
+        for queue in ("charge", "default", "email"):
+            tasks.drain(queue)
 
         assert not OrmQ.objects.exists()
 
@@ -100,7 +100,7 @@ class TestAHalt:
         halting.lift(by="ops")
         assert (tasks.start_due_closes(), tasks.start_due_reconciliations()) == (1, 1)
 
-    def test_lifted_wakes_every_lane(self, settings):
+    def test_lifted_wakes_every_queue(self, settings):
         halting.order(because="release 1.4", by="ops")
         OrmQ.objects.all().delete()
 

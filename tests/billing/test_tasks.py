@@ -23,12 +23,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class TestDrain:
-    def test_of_each_lane_in_turn_finishes_a_month(self):
+    def test_of_each_queue_in_turn_finishes_a_month(self):
         account_using("12.00")
         account_using("3.00", card="sandbox_declined")
         run = start_close()
 
-        assert [tasks.drain(lane) for lane in ("default", "charge", "email")] == [2, 2, 2]
+        assert [tasks.drain(queue) for queue in ("default", "charge", "email")] == [2, 2, 2]
         assert tasks.drain("default") == 2
         assert tasks.drain("default") == 1
         assert tasks.drain("email") == 0
@@ -61,7 +61,7 @@ class TestDrain:
         account_using("12.00")
         start_close()
 
-        assert [tasks.drain(lane) for lane in ("default", "charge", "email")] == [0, 0, 0]
+        assert [tasks.drain(queue) for queue in ("default", "charge", "email")] == [0, 0, 0]
 
         assert states() == {"READY": 1, "WAITING": 4}
 

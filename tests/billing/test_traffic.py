@@ -138,7 +138,7 @@ class TestAPersonWhoWaits:
         pause()
         account = owing()
 
-        with pytest.raises(charges.ChargingStopped, match="they mend it"):
+        with pytest.raises(charges.GatewayClosed, match="they mend it"):
             collect(account)
 
         assert sum(provider.calls.values()) == 0
@@ -247,7 +247,7 @@ class TestWhatWasSaid:
 
     def test_of_the_guard_is_told_too(self, provider):
         provider.before("newest", OutcomeUnknown("?"))
-        with pytest.raises(charges.ChargingStopped):
+        with pytest.raises(charges.GatewayClosed):
             collect(owing())
 
         assert tallied() == (0, 1, 0)
@@ -262,5 +262,5 @@ class TestWhatWasSaid:
         for account in accounts:
             collect(account)
 
-        with pytest.raises(charges.ChargingStopped, match="sandbox does not answer"):
+        with pytest.raises(charges.GatewayClosed, match="sandbox does not answer"):
             collect(owing())

@@ -841,7 +841,7 @@ class TestRunPage:
         run.steps.filter(kind="INVOICE").update(run_at=in_ten_days)
         run.steps.filter(kind="CHARGE").update(state="UNKNOWN", run_at=AS_OF, because="no answer")
         Hold.objects.create(account=account, reason="MANUAL", placed_at=AS_OF)
-        heartbeats.beat(lanes=["default"], workers=1, is_first=True)
+        heartbeats.beat(queues=["default"], workers=1, is_first=True)
         heartbeats.contribute(run_id=run.pk, kind="INVOICE", steps=1200)
         lanes.grant("sandbox", wanted=1)
         Lane.objects.update(rate=100, cap=32)

@@ -567,7 +567,7 @@ def test_a_dispute_and_a_charge_by_itself(every_order, sandbox):
     )
 
     first, second = (each.results[0] for each in played[:2])
-    assert (first.state, type(second)) == ("SUCCEEDED", charges.ChargingPaused)
+    assert (first.state, type(second)) == ("SUCCEEDED", charges.AccountPaused)
 
 
 def test_a_refund_and_the_use_of_the_credit_it_would_take(every_order):

@@ -253,7 +253,7 @@ def test_a_payment_that_waits_for_the_settling_charge_becomes_credit(monkeypatch
 
 
 def drive_whatever_others_do(attempts) -> None:
-    with driving.Flow(clock=lambda: SOON) as flow:
+    with driving.Phases(clock=lambda: SOON) as flow:
         flow.enter(attempts, fresh=False)
         while flow:
             flow.turn()

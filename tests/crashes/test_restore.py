@@ -21,7 +21,7 @@ from billing.models import (
     Step,
 )
 from billing.payments import charges, guard
-from billing.payments.charges import AttemptInFlight, ChargingStopped, Request
+from billing.payments.charges import AttemptInFlight, GatewayClosed, Request
 from tests import restoring
 from tests.billing.builders import bill, collect, credit, due, pay_by_hand
 from tests.billing.stripe_builders import owing, using
@@ -115,7 +115,7 @@ def test_restored_to_any_moment_of_a_charge_nobody_pays_twice(stripe, monkeypatc
 
     line.backup.restore()
     has_lost_some = PaymentAttempt.objects.count() < 3
-    with pytest.raises(ChargingStopped if has_lost_some else AttemptInFlight):
+    with pytest.raises(GatewayClosed if has_lost_some else AttemptInFlight):
         collect(pays_last, as_of=AS_OF)
     before = taken(stripe)
     life_goes_on(pays, declines, pays_last)

@@ -70,10 +70,10 @@ def test_a_close_that_both_hosts_work_on_is_as_if_both_were_right(wrong):
     start_close(entity=declined.entity, as_of=clock.now())
     BillingEntity.objects.update(retry_days=[3])
 
-    for lane in ("default", "charge", "email") * 2:
+    for queue in ("default", "charge", "email") * 2:
         with wrong:
-            tasks.drain(lane)
-        tasks.drain(lane)
+            tasks.drain(queue)
+        tasks.drain(queue)
 
     assert Payment.objects.count() == len(accounts)
     assert PaymentAttempt.objects.count() == len(accounts) + 1

@@ -33,7 +33,7 @@ TIMEOUT_SECONDS = 60
 
 
 def measure(*, accounts: int, seconds: int, viewers: int) -> dict[str, object]:
-    """This will build the world, let a cluster close what is left of it, look meanwhile, and add up."""
+    """Build the world, let a cluster close what is left of it, look meanwhile, and add up."""
     call_command("migrate", verbosity=0)
     call_command("collectstatic", interactive=False, verbosity=0)
     say(f"building {accounts} accounts")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+BISECT = "billing/workers/bisect.py"
 BOOKING = "billing/payments/booking.py"
 CALLS = "billing/payments/charges/calls.py"
 DRIVING = "billing/payments/charges/driving.py"
@@ -264,7 +265,13 @@ PATCHES = (
     ),
     Patch(
         "one that cannot be written down stops the others' money",
-        (Change(DRIVING, "        if len(attempts) == 1:\n", "        if attempts:\n"),),
+        (
+            Change(
+                BISECT,
+                "    if len(items) == 1:\n        yield items[0], error\n        return\n",
+                "    if items:\n        yield from ((item, error) for item in items)\n        return\n",
+            ),
+        ),
         (f"{TEST_PAYMENTS}::test_one_that_cannot_be_written_down_stops_no_others_money",),
     ),
     Patch(

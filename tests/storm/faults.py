@@ -31,7 +31,7 @@ TOLD = {
 
 
 def install() -> None:
-    """This will shorten the pauses, break the provider and the mail, and count. Once per process."""
+    """Shorten the pauses, break the provider and the mail, and count. Once per process."""
     rng = random.Random(f"{settings.STORM_SEED} {os.getpid()}")
     _shorten_pauses()
     _break_provider(rng)
@@ -124,7 +124,7 @@ def _count_recoveries() -> None:
     from config.embedded_postgres.server import Server
 
     _count(sweeper, "free_expired_leases", "step leases expired")
-    _count(sweeper, "ring_for_ready_steps", "lanes rung by the sweeper")
+    _count(sweeper, "ring_for_ready_steps", "queues rung by the sweeper")
     _count(charges, "drive_due", "attempts driven by the sweeper")
     _count(refunds, "drive_due", "refunds driven by the sweeper")
     _count(inbound, "process_due", "webhooks worked on")

@@ -46,7 +46,7 @@ class Leased:
 
 
 @dataclass(frozen=True, order=True)
-class Queue:
+class Line:
     """Where ready steps of a kind stand: a run's, and in it a provider's."""
 
     run_id: int
@@ -59,26 +59,26 @@ DEATHS_MAX = 3
 SUSPECTS_TOGETHER = 16
 
 # Whose turn it was last in this process, by kind.
-_last_turn: dict[str, Queue] = {}
+_last_turn: dict[str, Line] = {}
 
 
 def ready(module: StepModule, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
     """
-    This will lock ready steps of one run, or those of `only` that still are, in the caller's transaction.
+    Lock ready steps of one run, or those of `only` that still are, in the caller's transaction.
 
     Steps that another worker holds are passed over.
     """
-    for queue in turns(module.kind):
-        steps = _take(module.kind, queue, limit=limit, only=only)
+    for line in turns(module.kind):
+        steps = _take(module.kind, line, limit=limit, only=only)
         if steps:
-            _last_turn[module.kind] = queue
+            _last_turn[module.kind] = line
             return steps
     return []
 
 
 def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
     """
-    This will lease ready steps of one run and lane, as many as its lane grants.
+    Lease ready steps of one run and lane, as many as its lane grants.
 
     `suspects`: also those that may kill their worker, if nothing else is ready. Only for one that has
     nothing else in hand.
@@ -91,14 +91,14 @@ def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
     while moved:
         moved = False
         refused: list[Grant] = []
-        for queue in turns(module.kind):
-            leased, elsewhere = _lease(module, queue, limit=limit, suspects=suspects)
+        for line in turns(module.kind):
+            leased, elsewhere = _lease(module, line, limit=limit, suspects=suspects)
             if leased.steps:
-                _last_turn[module.kind] = queue
+                _last_turn[module.kind] = line
                 return leased
             if elsewhere:
                 # All that were taken: then many have moved, and the lane they went to may not let them begin.
-                go_where_the_cards_are(queue)
+                go_where_the_cards_are(line)
                 moved = True
             if leased.granted and not leased.granted.count:
                 refused.append(leased.granted)
@@ -108,17 +108,17 @@ def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
 
 
 def leave_shut_lanes() -> int:
-    """This will have charges that wait in a lane which is shut go to that of their account's card as it is now."""
+    """Have charges that wait in a lane which is shut go to that of their account's card as it is now."""
     return sum(
-        go_where_the_cards_are(queue)
-        for queue in turns(Step.Kind.CHARGE)
-        if queue.provider and lanes.why_shut(queue.provider)
+        go_where_the_cards_are(line)
+        for line in turns(Step.Kind.CHARGE)
+        if line.provider and lanes.why_shut(line.provider)
     )
 
 
-def go_where_the_cards_are(queue: Queue) -> int:
+def go_where_the_cards_are(line: Line) -> int:
     """
-    This will put the charges of a queue right whose card is another provider's now. Returns how many moved.
+    Put the charges of a line right whose card is another provider's now. Returns how many moved.
 
     Those of which something is at the provider already stay: there it is asked about.
     """
@@ -126,8 +126,8 @@ def go_where_the_cards_are(queue: Queue) -> int:
         cursor.execute(
             MOVE,
             {
-                "run": queue.run_id,
-                "provider": queue.provider,
+                "run": line.run_id,
+                "provider": line.provider,
                 "set_up": gateways.names(),
                 "in_flight": list(PaymentAttempt.IN_FLIGHT),
             },
@@ -135,8 +135,8 @@ def go_where_the_cards_are(queue: Queue) -> int:
         return int(cursor.rowcount)
 
 
-def settle(leased: Leased) -> None:
-    """This will tell the lane what became of its grant, after the work: what has ended, and what called nobody."""
+def report_to_lane(leased: Leased) -> None:
+    """Tell the lane what became of its grant, after the work: what has ended, and what called nobody."""
     if leased.granted is None:
         return
     lanes.end_probe(leased.granted)
@@ -147,13 +147,13 @@ def settle(leased: Leased) -> None:
     lanes.give_back(leased.granted, unused=states[Step.State.SKIPPED])
 
 
-def turns(kind: str) -> list[Queue]:
-    """The queues in which steps of this kind are due, the one after the last turn's first."""
+def turns(kind: str) -> list[Line]:
+    """The lines in which steps of this kind are due, the one after the last turn's first."""
     with connection.cursor() as cursor:
-        cursor.execute(QUEUES, {"kind": kind})
-        queues = sorted(Queue(run_id, provider) for run_id, provider in cursor.fetchall())
+        cursor.execute(LINES, {"kind": kind})
+        lines = sorted(Line(run_id, provider) for run_id, provider in cursor.fetchall())
     last = _last_turn.get(kind)
-    return queues if last is None else sorted(queues, key=lambda queue: queue <= last)
+    return lines if last is None else sorted(lines, key=lambda line: line <= last)
 
 
 # What is due now. Nobody is more than ten steps of priority, so 100 minutes, behind their time: the bound
@@ -164,8 +164,8 @@ DUE = f"""
    AND {IN_LINE} <= statement_timestamp() AT TIME ZONE 'UTC' + INTERVAL '100 minutes'
 """
 # From one provider's first step to the next one's, by the index: not past all those between. Nor are all that
-# are due looked at, as they would be to see whether one EXISTS: with the LIMIT each queue is looked into once.
-QUEUES = f"""
+# are due looked at, as they would be to see whether one EXISTS: with the LIMIT each line is looked into once.
+LINES = f"""
 SELECT r.id, p.provider
   FROM billing_closerun r
  CROSS JOIN LATERAL (
@@ -193,7 +193,7 @@ SELECT * FROM billing_step
  LIMIT %(limit)s
    FOR UPDATE SKIP LOCKED
 """
-# What another worker holds is passed over; what `_of_this_lane` does to those in hand, for all of a queue.
+# What another worker holds is passed over; what `_of_this_lane` does to those in hand, for all of a line.
 MOVE = """
 UPDATE billing_step s
    SET provider = moved.provider
@@ -214,7 +214,7 @@ UPDATE billing_step s
 
 def _take(
     kind: str,
-    queue: Queue,
+    line: Line,
     *,
     limit: int,
     only: Sequence[int] | None = None,
@@ -226,9 +226,9 @@ def _take(
         rounds += [(2, DEATHS_MAX, min(limit, 1)), (1, 1, min(limit, SUSPECTS_TOGETHER))]
     for least, most, at_most in rounds:
         parameters = {
-            "run": queue.run_id,
+            "run": line.run_id,
             "kind": kind,
-            "provider": queue.provider,
+            "provider": line.provider,
             "limit": at_most,
             "only": None if only is None else list(only),
             "least": least,
@@ -236,7 +236,7 @@ def _take(
         }
         steps = list(Step.objects.raw(TAKE, parameters))
         if steps:
-            run = CloseRun.objects.get(pk=queue.run_id)
+            run = CloseRun.objects.get(pk=line.run_id)
             for step in steps:
                 step.run = run
             return steps
@@ -258,11 +258,11 @@ def in_flight(provider: str) -> int:
 
 
 @transaction.atomic(durable=True)
-def _lease(module: StepModule, queue: Queue, *, limit: int, suspects: bool) -> tuple[Leased, int]:
-    """What is leased from one queue, and how many were found to stand in the wrong one."""
-    granted = _granted(queue.provider, limit)
+def _lease(module: StepModule, line: Line, *, limit: int, suspects: bool) -> tuple[Leased, int]:
+    """What is leased from one line, and how many were found to stand in the wrong one."""
+    granted = _granted(line.provider, limit)
     count = granted.count if granted else limit
-    found = _take(module.kind, queue, limit=count, suspects=suspects)
+    found = _take(module.kind, line, limit=count, suspects=suspects)
     steps = _of_this_lane(found) if module.kind == Step.Kind.CHARGE else found
     _write_leases(steps)
     if granted:
@@ -283,7 +283,7 @@ def _write_leases(steps: Sequence[Step]) -> None:
 
 
 def _of_this_lane(steps: Sequence[Step]) -> list[Step]:
-    """Those whose card is where it was last seen. The others stay ready, and go to the queue of their lane."""
+    """Those whose card is where it was last seen. The others stay ready, and go to the line of their lane."""
     providers = _providers(step.account_id for step in steps if step.account_id is not None)
     stay = []
     for step in steps:

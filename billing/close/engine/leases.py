@@ -20,7 +20,7 @@ State = Step.State
 
 
 def renew(tokens: Collection[uuid.UUID]) -> set[int]:
-    """This will extend the leases with these tokens; returns the ids of the steps that are still held."""
+    """Extend the leases with these tokens; returns the ids of the steps that are still held."""
     with connection.cursor() as cursor:
         cursor.execute(RENEW, {"tokens": list(tokens), "lease": settings.STEP_LEASE_SECONDS})
         return {pk for (pk,) in cursor.fetchall()}
@@ -36,7 +36,7 @@ RETURNING id
 
 
 def held(steps: Sequence[Step]) -> set[int]:
-    """This will lock those of the steps whose lease stands, in the caller's transaction; returns their ids."""
+    """Lock those of the steps whose lease stands, in the caller's transaction; returns their ids."""
     tokens = {step.pk: step.lease_token for step in steps}
     rows = (
         Step.objects.select_for_update()
@@ -48,12 +48,12 @@ def held(steps: Sequence[Step]) -> set[int]:
 
 
 def note_fenced(steps: Collection[int]) -> None:
-    """This will count, on each step, that what a worker wrote after its lease was refused."""
+    """Count, on each step, that what a worker wrote after its lease was refused."""
     Step.objects.filter(pk__in=steps).update(fenced=F("fenced") + 1)
 
 
 def give_back(steps: Sequence[Step]) -> None:
-    """This will end leases early and uncharged, if the database still hears us; else they run out."""
+    """End leases early and uncharged, if the database still hears us; else they run out."""
     connection.close_if_unusable_or_obsolete()
     with suppress(Error):
         Step.objects.filter(

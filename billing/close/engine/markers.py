@@ -22,7 +22,7 @@ LOOKED_AT_AFTER = timedelta(seconds=10)
 
 
 def note(step_ids: Sequence[int]) -> None:
-    """This will note, committed by itself, what the caller's transaction has claimed."""
+    """Note, committed by itself, what the caller's transaction has claimed."""
     if len(connection.atomic_blocks) > 1:
         # Within somebody else's transaction nobody would erase it: a test's, or a rehearsal's.
         return
@@ -38,13 +38,13 @@ NOTE = "INSERT INTO billing_claimmarker (step_ids) VALUES (%s::bigint[])"
 
 
 def erase(step_ids: Sequence[int]) -> None:
-    """This will erase the note: in the transaction that does the work, or after it was rolled back."""
+    """Erase the note: in the transaction that does the work, or after it was rolled back."""
     ClaimMarker.objects.filter(step_ids=list(step_ids)).delete()
 
 
 def erase_if_heard(step_ids: Sequence[int]) -> None:
     """
-    This will erase the note after trouble of the database, which is no step's fault.
+    Erase the note after trouble of the database, which is no step's fault.
 
     Where the database does not hear us the note stays: it may have died of the step as well.
     """
@@ -53,19 +53,19 @@ def erase_if_heard(step_ids: Sequence[int]) -> None:
         erase(step_ids)
 
 
-def count_deaths(bury: Callable[[Sequence[Step]], None]) -> int:
+def count_deaths(mark_dead: Callable[[Sequence[Step]], None]) -> int:
     """
-    This will count a death for each step that a worker died with, and `bury` those that are dead of it.
+    Count a death for each step that a worker died with, and `mark_dead` those that are dead of it.
 
     Only one that was alone can be known to be at fault; of the others none is counted more than twice.
     Returns how many steps were counted.
     """
     old = ClaimMarker.objects.filter(noted_at__lt=Now() - LOOKED_AT_AFTER).order_by("pk")
-    return sum(_count_deaths(marker, bury) for marker in old)
+    return sum(_count_deaths(marker, mark_dead) for marker in old)
 
 
 @transaction.atomic(durable=True)
-def _count_deaths(marker: ClaimMarker, bury: Callable[[Sequence[Step]], None]) -> int:
+def _count_deaths(marker: ClaimMarker, mark_dead: Callable[[Sequence[Step]], None]) -> int:
     if not ClaimMarker.objects.select_for_update(skip_locked=True).filter(pk=marker.pk):
         # Erased since we looked: its worker has committed, or another sweeper has counted it.
         return 0
@@ -84,5 +84,5 @@ def _count_deaths(marker: ClaimMarker, bury: Callable[[Sequence[Step]], None]) -
     Step.objects.filter(pk__in=[step.pk for step in free]).update(deaths=counted)
     for step in free:
         step.deaths = min(step.deaths + 1, most)
-    bury([step for step in free if step.deaths >= claiming.DEATHS_MAX])
+    mark_dead([step for step in free if step.deaths >= claiming.DEATHS_MAX])
     return len(free)

@@ -31,7 +31,7 @@ from billing.close.engine import claiming, leases, markers
 from billing.close.engine.stint import Stint
 from billing.close.step import Chunk, ChunkModule, FlowModule, Outcome, StepModule
 from billing.models import Decision, Step
-from billing.workers import doorbell, heartbeats, log_context
+from billing.workers import bisect, doorbell, heartbeats, log_context
 from billing.workers.faults import is_the_databases_fault
 from notifications import delivery
 
@@ -49,18 +49,18 @@ WAIT_HERE_SECONDS = 1
 
 
 def drain(
-    lane: str,
+    queue: str,
     *,
     clock: Callable[[], datetime],
     until: Callable[[], bool],
     stopping: Callable[[], bool] = lambda: False,
 ) -> int:
     """
-    This will work on a lane until nothing is ready in it, or may begin, or `until` says stop. Returns steps ended.
+    Work on a queue until nothing is ready in it, or may begin, or `until` says stop. Returns steps ended.
 
     Once `stopping`, no more than what is on its way at a provider comes to its end.
     """
-    modules = [module for module in pipeline.STEPS if module.lane == lane]
+    modules = [module for module in pipeline.STEPS if module.queue == queue]
     worked = 0
     while not (until() or stopping()):
         ended, throttled = 0, None
@@ -70,22 +70,22 @@ def drain(
             except claiming.Throttled as refused:
                 throttled = refused
         worked += ended
-        if not ended and not (throttled and wait(lane, throttled)):
+        if not ended and not (throttled and wait(queue, throttled)):
             return worked
-    doorbell.ring(lane)
+    doorbell.ring(queue)
     return worked
 
 
-def wait(lane: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
+def wait(queue: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
     """
-    This will wait here for a bucket that fills in a moment, and be true.
+    Wait here for a bucket that fills in a moment, and be true.
 
     For all else it is better to leave: it is false, and a doorbell rings then.
     """
     if throttled.again_at is None:
         return False
     if throttled.wait_seconds > WAIT_HERE_SECONDS:
-        doorbell.ring_at(lane, throttled.again_at)
+        doorbell.ring_at(queue, throttled.again_at)
         return False
     time.sleep(throttled.wait_seconds)
     return True
@@ -97,7 +97,7 @@ def work_once(
     as_of: datetime,
     stopping: Callable[[], bool] = lambda: False,
 ) -> int:
-    """This will work on one chunk of a kind of step. Returns how many it took; 0: none is ready, or may begin."""
+    """Work on one chunk of a kind of step. Returns how many it took; 0: none is ready, or may begin."""
     try:
         return _work(module, clock=lambda: as_of, until=bool, stopping=stopping)
     except claiming.Throttled:
@@ -119,13 +119,13 @@ def _work(
     return _work_in_the_database(module, as_of=clock())
 
 
-def _told_in_the_log(work: Callable[P, int]) -> Callable[P, int]:
-    """What is logged within says which lane, kind and run it is about."""
+def _with_log_context(work: Callable[P, int]) -> Callable[P, int]:
+    """What is logged within says which queue, kind and run it is about."""
 
     @wraps(work)
     def told(*args: P.args, **kwargs: P.kwargs) -> int:
         module = cast("StepModule", args[0])
-        with log_context.about(lane=module.lane, kind=module.kind):
+        with log_context.about(lane=module.queue, kind=module.kind):
             return work(*args, **kwargs)
 
     return told
@@ -134,29 +134,41 @@ def _told_in_the_log(work: Callable[P, int]) -> Callable[P, int]:
 # --- steps that touch only our database
 
 
-@_told_in_the_log
-def _work_in_the_database(
-    module: ChunkModule, *, as_of: datetime, only: Sequence[int] | None = None
-) -> int:
+@_with_log_context
+def _work_in_the_database(module: ChunkModule, *, as_of: datetime) -> int:
+    """Work on what is ready; after an error in halves, so that only the poison is charged an attempt."""
     claimed: list[int] = []
+
+    def work_again(step_ids: Sequence[int]) -> None:
+        _try(module, [], as_of=as_of, only=step_ids)
+
+    try:
+        return _try(module, claimed, as_of=as_of)
+    except Exception as error:
+        # Without any step in hand it is no step's fault, but a defect to be seen.
+        if not claimed or is_the_databases_fault(error):
+            raise
+        for step_id, fault in bisect.failures(work_again, claimed, what="steps", tried=error):
+            _charge_an_attempt(step_id, fault, as_of=as_of)
+        return len(claimed)
+
+
+def _try(
+    module: ChunkModule,
+    claimed: list[int],
+    *,
+    as_of: datetime,
+    only: Sequence[int] | None = None,
+) -> int:
+    """One transaction; after an error what it had noted of its claim is erased, where the database hears us."""
     try:
         return _transact(module, claimed, as_of=as_of, only=only)
     except Exception as error:
-        if not claimed:
-            # Without any step in hand it is no step's fault, but a defect to be seen.
-            raise
-        if is_the_databases_fault(error):
+        if claimed and is_the_databases_fault(error):
             markers.erase_if_heard(claimed)
-            raise
-        markers.erase(claimed)
-        if len(claimed) == 1:
-            _charge_an_attempt(claimed[0], error, as_of=as_of)
-            return 1
-        logger.warning("%s: bisecting %s steps: %r", module.kind, len(claimed), error)
-        half = len(claimed) // 2
-        return _work_in_the_database(
-            module, as_of=as_of, only=claimed[:half]
-        ) + _work_in_the_database(module, as_of=as_of, only=claimed[half:])
+        elif claimed:
+            markers.erase(claimed)
+        raise
 
 
 @transaction.atomic(durable=True)
@@ -205,7 +217,7 @@ def _check_complete(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
 # --- steps that touch the world
 
 
-@_told_in_the_log
+@_with_log_context
 def _work_on_a_flow(
     module: FlowModule,
     *,
@@ -225,7 +237,7 @@ def _work_on_a_flow(
     return stint.work(until=until, stopping=stopping)
 
 
-@_told_in_the_log
+@_with_log_context
 def _work_in_the_world(module: ChunkModule, *, as_of: datetime) -> int:
     leased = claiming.lease(module, limit=module.batch)
     if not leased.steps:
@@ -237,33 +249,26 @@ def _work_in_the_world(module: ChunkModule, *, as_of: datetime) -> int:
         if is_the_databases_fault(error):
             leases.give_back(leased.steps)
         raise
-    claiming.settle(leased)
+    claiming.report_to_lane(leased)
     return len(leased.steps)
 
 
 def _perform_leased(module: ChunkModule, steps: Sequence[Step], *, as_of: datetime) -> None:
     """
-    Work on the leased steps; after an error on each by itself, so that only the poison is charged.
+    Work on the leased steps; after an error in halves, so that only the poison is charged an attempt.
 
     What the first round did in the world stands in the attempts and messages it wrote, and is found
     there by the second: a step asks before it acts.
     """
-    try:
-        accounts = Account.objects.in_bulk(
-            [s.account_id for s in steps if s.account_id is not None]
-        )
-        outcomes = list(module.perform(Chunk(steps[0].run, list(steps), accounts, as_of)))
-        _check_complete(steps, outcomes)
+
+    def work(some: Sequence[Step]) -> None:
+        accounts = Account.objects.in_bulk([s.account_id for s in some if s.account_id is not None])
+        outcomes = list(module.perform(Chunk(some[0].run, list(some), accounts, as_of)))
+        _check_complete(some, outcomes)
         _finish_leased(module, outcomes, as_of=as_of)
-    except Exception as error:
-        if is_the_databases_fault(error):
-            raise
-        if len(steps) == 1:
-            _charge_an_attempt(steps[0].pk, error, as_of=as_of, lease_token=steps[0].lease_token)
-            return
-        logger.warning("%s: %s steps one by one: %r", module.kind, len(steps), error)
-        for step in steps:
-            _perform_leased(module, [step], as_of=as_of)
+
+    for step, error in bisect.failures(work, steps, what="steps"):
+        _charge_an_attempt(step.pk, error, as_of=as_of, lease_token=step.lease_token)
 
 
 @transaction.atomic(durable=True)
@@ -287,7 +292,7 @@ def _finish_leased(module: StepModule, outcomes: Sequence[Outcome], *, as_of: da
 
 
 def write_down(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
-    """This will end or postpone steps, record the decisions and ready what follows, in the caller's transaction."""
+    """End or postpone steps, record the decisions and ready what follows, in the caller's transaction."""
     ended = [outcome for outcome in outcomes if outcome.is_end]
     _end(ended, as_of=as_of)
     _postpone(module, [outcome for outcome in outcomes if not outcome.is_end])
@@ -325,7 +330,7 @@ UPDATE billing_step s
 def _postpone(module: StepModule, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         assert outcome.run_at is not None, f"{outcome.step} is postponed, but not until when"
-        doorbell.ring_at(module.lane, outcome.run_at)
+        doorbell.ring_at(module.queue, outcome.run_at)
         Step.objects.filter(pk=outcome.step.pk).update(
             state=outcome.state,
             run_at=outcome.run_at,
@@ -367,11 +372,11 @@ def _ready_followers(module: StepModule, outcomes: Sequence[Outcome]) -> None:
                 "expects": [json.dumps(outcome.expect) for outcome in outcomes],
             },
         )
-    lanes = dict.fromkeys(step.lane for step in following)
-    # Turn about, so that workers spread over the lanes instead of all starting with the first.
+    queues = dict.fromkeys(step.queue for step in following)
+    # Turn about, so that workers spread over the queues instead of all starting with the first.
     for times in range(1, settings.WORKERS + 1):
-        for lane in lanes:
-            doorbell.ring(lane, times=times)
+        for queue in queues:
+            doorbell.ring(queue, times=times)
 
 
 # A person may have cancelled one meanwhile: then it stays so.
@@ -428,7 +433,7 @@ def _charge_an_attempt(
             lease_token=None,
             lease_until=None,
         )
-        doorbell.ring_at(module.lane, retry_at)
+        doorbell.ring_at(module.queue, retry_at)
 
 
 def retry_delay(attempts: int) -> timedelta:

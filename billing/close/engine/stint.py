@@ -15,6 +15,7 @@ from billing.close.engine import claiming, leases
 from billing.close.engine.claiming import Leased
 from billing.close.step import Chunk, Flow, Outcome
 from billing.models import Step
+from billing.workers import bisect
 from billing.workers.faults import is_the_databases_fault
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Stint:
 
     def work(self, *, until: Callable[[int], bool], stopping: Callable[[], bool]) -> int:
         """
-        This will work until nothing is ready or on its way. Returns how many steps it took.
+        Work until nothing is ready or on its way. Returns how many steps it took.
 
         Once `until` says so, told how many that are, no more are claimed, and what is on its way comes to
         its end. Once `stopping` does, nothing more is sent either: the rest is given back as it stands.
@@ -102,24 +103,17 @@ class Stint:
         self._claimed += len(leased.steps)
         self._begin(leased.steps)
         # Where none of them could be begun, there is no turn.
-        self._settle()
+        self._report_to_lanes()
 
     def _begin(self, steps: Sequence[Step]) -> None:
-        """All at once; after an error in halves, so that only the poison is charged an attempt."""
-        try:
-            ids = [step.account_id for step in steps if step.account_id is not None]
-            accounts = Account.objects.in_bulk(ids)
-            self._flow.begin(Chunk(steps[0].run, list(steps), accounts, self._clock()))
-        except Exception as error:
-            if is_the_databases_fault(error):
-                raise
-            if len(steps) == 1:
-                self._give_up(steps[0], error)
-                return
-            logger.warning("%s steps in halves: %r", len(steps), error)
-            half = len(steps) // 2
-            self._begin(steps[:half])
-            self._begin(steps[half:])
+        """Begin them; one that cannot be begun is charged an attempt, and no other."""
+        for step, error in bisect.failures(self._begin_together, steps, what="steps"):
+            self._give_up(step, error)
+
+    def _begin_together(self, steps: Sequence[Step]) -> None:
+        ids = [step.account_id for step in steps if step.account_id is not None]
+        accounts = Account.objects.in_bulk(ids)
+        self._flow.begin(Chunk(steps[0].run, list(steps), accounts, self._clock()))
 
     def _beat(self) -> None:
         """Extend the leases, and let go of what has become somebody else's."""
@@ -138,33 +132,21 @@ class Stint:
         for pk, error in self._flow.failed().items():
             self._give_up(self._held[pk], error)
         self._end(outcomes)
-        self._settle()
+        self._report_to_lanes()
 
-    def _settle(self) -> None:
+    def _report_to_lanes(self) -> None:
         """Tell the lanes of what was leased together and is all through."""
         through = [leased for leased in self._open if not self._holds_any(leased)]
         for leased in through:
-            claiming.settle(leased)
+            claiming.report_to_lane(leased)
             self._open.remove(leased)
 
     def _holds_any(self, leased: Leased) -> bool:
         return any(step.pk in self._held for step in leased.steps)
 
     def _end(self, outcomes: Sequence[Outcome]) -> None:
-        if not outcomes:
-            return
-        try:
-            self._finish(outcomes)
-        except Exception as error:
-            if is_the_databases_fault(error):
-                raise
-            if len(outcomes) == 1:
-                self._give_up(outcomes[0].step, error)
-                return
-            logger.warning("%s outcomes in halves: %r", len(outcomes), error)
-            half = len(outcomes) // 2
-            self._end(outcomes[:half])
-            self._end(outcomes[half:])
+        for outcome, error in bisect.failures(self._finish, outcomes, what="outcomes"):
+            self._give_up(outcome.step, error)
         for outcome in outcomes:
             self._held.pop(outcome.step.pk, None)
 

@@ -28,7 +28,7 @@ FINISHED_AT_MOST = timedelta(minutes=15)
 
 
 def text(*, as_of: datetime) -> bytes:
-    """This will write all of it in Prometheus' text format."""
+    """Write all of it in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Collector(as_of))
     return generate_latest(registry)
@@ -134,9 +134,9 @@ def _of_health() -> Iterator[GaugeMetricFamily]:
     ready = readiness.look()
     oldest = _gauge("oldest_due_seconds", "How long the oldest step is due", "lane")
     clusters = _gauge("clusters", "Clusters that have given a sign of life", "lane")
-    for name, lane in ready.lanes.items():
-        oldest.add_metric([name], lane.oldest_due_seconds or 0)
-        clusters.add_metric([name], lane.clusters)
+    for name, queue in ready.queues.items():
+        oldest.add_metric([name], queue.oldest_due_seconds or 0)
+        clusters.add_metric([name], queue.clusters)
     workers = _gauge("workers", "Worker processes of living clusters", "host")
     by_host: dict[str, int] = {}
     for cluster in heartbeats.seen():

@@ -21,14 +21,14 @@ from billing.close.engine import claiming
 from billing.models import CloseRun, Step
 from billing.payments import guard
 from billing.workers import halting, heartbeats
-from billing.workers.doorbell import LANES
+from billing.workers.doorbell import QUEUES
 from notifications import lanes
 
 State = Step.State
 
 # Two sweeps may fail to come; the third is missed. They are a minute apart.
 SWEEP_IS_LATE_SECONDS = 180
-# A lane whose oldest step is due for this long, while none of its steps has ended for as long, stands
+# A queue whose oldest step is due for this long, while none of its steps has ended for as long, stands
 # still. A long queue alone is only work: a provider that takes 100 a second needs hours for a million.
 STANDS_STILL_SECONDS = 300
 
@@ -73,8 +73,8 @@ class NotReady(Exception):
 
 
 @dataclass(frozen=True)
-class Lane:
-    """How a lane stands. Seconds are since then; None: nothing is due, nothing has ended."""
+class Queue:
+    """How a queue stands. Seconds are since then; None: nothing is due, nothing has ended."""
 
     oldest_due_seconds: int | None
     last_ended_seconds: int | None
@@ -94,7 +94,7 @@ class Lane:
 class Readiness:
     """What an operator should know; `degraded` in words, the rest as facts."""
 
-    lanes: dict[str, Lane]
+    queues: dict[str, Queue]
     overdue_lease_seconds: int | None
     last_sweep_seconds: int | None
     last_sweep_failed: str
@@ -109,7 +109,7 @@ class Readiness:
 
 def look() -> Readiness:
     """
-    This will say how the installation stands, by the database's clock.
+    Say how the installation stands, by the database's clock.
 
     :raises NotReady: if the database does not answer, or lacks a migration.
     """
@@ -117,7 +117,7 @@ def look() -> Readiness:
         _require_migrations()
         return _with_words(
             Readiness(
-                lanes=_lanes(),
+                queues=_queues(),
                 overdue_lease_seconds=_seconds(OVERDUE_LEASE),
                 last_sweep_seconds=None
                 if (last := heartbeats.last_sweep()) is None
@@ -157,25 +157,25 @@ def _on_disk() -> frozenset[tuple[str, str]]:
     return frozenset(MigrationLoader(None).disk_migrations)
 
 
-def _lanes() -> dict[str, Lane]:
-    oldest = _by_lane(_seconds_by_kind(OLDEST, [list(pipeline.KINDS)]), worst=max)
-    ended = _by_lane(_seconds_by_kind(LAST_ENDED, []), worst=min)
+def _queues() -> dict[str, Queue]:
+    oldest = _by_queue(_seconds_by_kind(OLDEST, [list(pipeline.KINDS)]), worst=max)
+    ended = _by_queue(_seconds_by_kind(LAST_ENDED, []), worst=min)
     alive = [each for each in heartbeats.seen() if each.is_alive]
     return {
-        lane: Lane(
-            oldest_due_seconds=oldest.get(lane),
-            last_ended_seconds=ended.get(lane),
-            clusters=sum(lane in each.lanes for each in alive),
+        queue: Queue(
+            oldest_due_seconds=oldest.get(queue),
+            last_ended_seconds=ended.get(queue),
+            clusters=sum(queue in each.queues for each in alive),
         )
-        for lane in LANES
+        for queue in QUEUES
     }
 
 
-def _by_lane(by_kind: Mapping[str, int], *, worst: Any) -> dict[str, int]:
+def _by_queue(by_kind: Mapping[str, int], *, worst: Any) -> dict[str, int]:
     found: dict[str, list[int]] = {}
     for kind, seconds in by_kind.items():
-        found.setdefault(pipeline.BY_KIND[kind].lane, []).append(seconds)
-    return {lane: worst(all_of_them) for lane, all_of_them in found.items()}
+        found.setdefault(pipeline.BY_KIND[kind].queue, []).append(seconds)
+    return {queue: worst(all_of_them) for queue, all_of_them in found.items()}
 
 
 def _seconds_by_kind(query: str, parameters: list[Any]) -> dict[str, int]:
@@ -216,20 +216,20 @@ def _last_close() -> dict[str, Any] | None:
 
 def _with_words(ready: Readiness) -> Readiness:
     words = ready.degraded
-    for name, lane in ready.lanes.items():
-        if not lane.clusters:
+    for name, queue in ready.queues.items():
+        if not queue.clusters:
             words.append(
-                f"lane {name}: no cluster serves it, none has given a sign of life for"
+                f"queue {name}: no cluster serves it, none has given a sign of life for"
                 f" {heartbeats.SILENT_SECONDS} s"
             )
-        elif lane.stands_still and not ready.halted:
+        elif queue.stands_still and not ready.halted:
             since = (
                 "none has ended in this run"
-                if lane.last_ended_seconds is None
-                else f"none has ended for {lane.last_ended_seconds} s"
+                if queue.last_ended_seconds is None
+                else f"none has ended for {queue.last_ended_seconds} s"
             )
             words.append(
-                f"lane {name}: its oldest step is due for {lane.oldest_due_seconds} s, and {since}"
+                f"queue {name}: its oldest step is due for {queue.oldest_due_seconds} s, and {since}"
             )
     if ready.last_sweep_seconds is None:
         words.append("nobody has ever swept")

@@ -37,14 +37,14 @@ CALL_WITHIN_SECONDS = 45
 
 def sweep(*, as_of: datetime) -> dict[str, int]:
     """
-    This will heal, and say how much of each part it healed: of those that a halt holds, nothing.
+    Heal, and say how much of each part it healed: of those that a halt holds, nothing.
 
     Providers are called last, and only while there is time: what that is too short for is the next sweep's.
     Raises the first error after all parts ran.
     """
     ours: dict[str, Callable[[], int]] = {
         "leases": lambda: free_expired_leases(as_of=as_of),
-        "claims": lambda: markers.count_deaths(lambda dead: _bury(dead, as_of=as_of)),
+        "claims": lambda: markers.count_deaths(lambda dead: _mark_dead(dead, as_of=as_of)),
         "tallied": lambda: tallying.tally(as_of=as_of),
         "credits": lambda: credits.expire_due_credits(as_of=as_of),
         "reports": release_reports,
@@ -82,7 +82,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
 
 @transaction.atomic(durable=True)
 def free_expired_leases(*, as_of: datetime) -> int:
-    """This will make steps whose worker died UNKNOWN: the next one asks the world before acting."""
+    """Make steps whose worker died UNKNOWN: the next one asks the world before acting."""
     expired = list(
         Step.objects.select_for_update(skip_locked=True, of=("self",))
         .filter(state=State.RUNNING, lease_until__lt=Now())
@@ -100,11 +100,11 @@ def free_expired_leases(*, as_of: datetime) -> int:
         deaths=F("deaths") + 1,
         attempts=F("attempts") - 1,
     )
-    _bury([step for step in expired if step.deaths >= claiming.DEATHS_MAX], as_of=as_of)
+    _mark_dead([step for step in expired if step.deaths >= claiming.DEATHS_MAX], as_of=as_of)
     return len(expired)
 
 
-def _bury(killers: Sequence[Step], *, as_of: datetime) -> None:
+def _mark_dead(killers: Sequence[Step], *, as_of: datetime) -> None:
     for step in killers:
         outcome = Outcome(step, State.DEAD, f"its worker died {step.deaths} times")
         runner.write_down(pipeline.BY_KIND[step.kind], [outcome], as_of=as_of)
@@ -126,21 +126,21 @@ def _reopen_gateways(*, as_of: datetime) -> int:
 
 
 def release_reports() -> int:
-    """This will release the report of every run that has no other step open."""
+    """Release the report of every run that has no other step open."""
     running = CloseRun.objects.filter(state=CloseRun.State.RUNNING).values_list("pk", flat=True)
     return sum(runs.release_report(run_id) for run_id in running)
 
 
 def ring_for_ready_steps() -> int:
-    """This will ring every lane that has something ready, in case its doorbell was lost."""
-    bells = {module.lane for module in pipeline.STEPS if claiming.turns(module.kind)}
+    """Ring every queue that has something ready, in case its doorbell was lost."""
+    bells = {module.queue for module in pipeline.STEPS if claiming.turns(module.kind)}
     for bell in bells:
         doorbell.ring(bell, times=settings.WORKERS)
     return len(bells)
 
 
 def ring_for_reconciliations() -> int:
-    """This will ring the lane that works on reconciliations, if one waits."""
+    """Ring the queue that works on reconciliations, if one waits."""
     waiting = reconciliation.waiting()
     if waiting:
         doorbell.ring("default")

@@ -24,7 +24,7 @@ from billing.payments.charges import CannotCollect
 
 kind = Step.Kind.CHARGE
 follows = Step.Kind.INVOICE
-lane = "charge"
+queue = "charge"
 touches_the_world = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
@@ -34,7 +34,7 @@ State = PaymentAttempt.State
 
 
 def open_flow(*, clock: Callable[[], datetime]) -> "Charging":
-    """This will open a flow of charges, to which more are added while others are on their way."""
+    """Open a flow of charges, to which more are added while others are on their way."""
     return Charging(clock=clock)
 
 
@@ -60,7 +60,7 @@ class Charging:
 
     def begin(self, chunk: Chunk) -> None:
         """
-        This will reserve what is due of each account, and take it on.
+        Reserve what is due of each account, and take it on.
 
         :raises Exception: whatever goes wrong with one of them. Then none is on its way.
         """
@@ -98,7 +98,7 @@ class Charging:
         self._collector.enter(driven.values(), fresh=False)
 
     def turn(self) -> list[Outcome]:
-        """This will take them a little further; returns how those end that have come as far as they do."""
+        """Take them a little further; returns how those end that have come as far as they do."""
         at_rest = self._collector.turn()
         ended, self._ended = self._ended, []
         standings = ledger.standings([a.account_id for a in at_rest], as_of=self._clock())
@@ -118,7 +118,7 @@ class Charging:
         return failed
 
     def leave(self, steps: Collection[int]) -> None:
-        """This will send nothing more for these: they are somebody else's."""
+        """Send nothing more for these: they are somebody else's."""
         self._collector.leave(
             [attempt for attempt, (_, step) in self._steps.items() if step.pk in steps]
         )
@@ -163,7 +163,7 @@ def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
             return _in_flight(chunk, step, attempt, saw=saw)
         case charges.NothingDue() if expected_minor > 0 and refusal.standing.due_minor <= 0:
             return skipped(step, "settled meanwhile", saw=saw, expect=saw, world_changed=True)
-        case charges.ChargingStopped():
+        case charges.GatewayClosed():
             return later(step, refusal.because, run_at=chunk.as_of + LOOK_AGAIN_AFTER, saw=saw)
         case charges.BalanceChanged() if (
             chunk.run.when_balance_changed == CloseRun.ChangedBalance.HOLD_FOR_PERSON

@@ -13,7 +13,7 @@ from billing.payments import charges, guard, throttle
 
 kind = Step.Kind.HOLD
 follows = Step.Kind.CHARGE
-lane = "default"
+queue = "default"
 batch = 200
 touches_the_world = False
 

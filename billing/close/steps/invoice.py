@@ -10,7 +10,7 @@ from billing.models import Step
 
 kind = Step.Kind.INVOICE
 follows = None
-lane = "default"
+queue = "default"
 batch = 200
 touches_the_world = False
 

@@ -78,7 +78,7 @@ class DebitGateway:
 
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
         """
-        This will make a payment that waits; one that this key has made already is taken over.
+        Make a payment that waits; one that this key has made already is taken over.
 
         :raises Misconfigured: if there is no such mandate, or the key has made another payment.
         """
@@ -106,7 +106,7 @@ class DebitGateway:
 
     def submit(self, ref: str, *, key: str) -> Observation:
         """
-        This will hand the payment to the bank, which decides in days. A second submit changes nothing.
+        Hand the payment to the bank, which decides in days. A second submit changes nothing.
 
         :raises OutcomeUnknown: after it was handed over, where the mandate loses replies.
         """
@@ -125,14 +125,14 @@ class DebitGateway:
         ]
 
     def cancel(self, ref: str, *, key: str) -> Observation:
-        """This will cancel a payment that the bank does not have yet; else say where it stands."""
+        """Cancel a payment that the bank does not have yet; else say where it stands."""
         with _in_our_words(), suppress(fakedebit.NotCancellable):
             return _observation(self._provider.cancel_payment(ref))
         return self.read(ref)
 
     def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
         """
-        This will refuse: a debit is paid back by bank transfer, by hand.
+        Refuse: a debit is paid back by bank transfer, by hand.
 
         :raises RefundRefused: always.
         """
@@ -217,13 +217,13 @@ class DebitGateway:
             return _method(self._provider.mandate(token))
 
     def detach(self, token: str) -> Method:
-        """This will cancel the mandate, and what waits for it."""
+        """Cancel the mandate, and what waits for it."""
         with _in_our_words():
             return _method(self._provider.end_mandate(token))
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
         """
-        This will read one delivery, which tells of many events.
+        Read one delivery, which tells of many events.
 
         :raises NotAuthentic: if none of our secrets signed it.
         """

@@ -131,7 +131,7 @@ class DirectDebit:
 
     def end_mandate(self, mandate_id: str, *, status: str = "cancelled") -> Object:
         """
-        This will cancel a mandate, or let it be "expired"; payments that wait for it are cancelled.
+        Cancel a mandate, or let it be "expired"; payments that wait for it are cancelled.
 
         :raises NotFound: if there is no such behaviour.
         """
@@ -154,7 +154,7 @@ class DirectDebit:
         charge_date: str,
     ) -> Object:
         """
-        This will make a payment that waits to be submitted, in minor units.
+        Make a payment that waits to be submitted, in minor units.
 
         :raises Conflict: if the key has made one in the last 30 days.
         :raises NotFound: if there is no such mandate.
@@ -188,7 +188,7 @@ class DirectDebit:
 
     def submit_payment(self, payment_id: str) -> Object:
         """
-        This will hand a payment to the bank; from here on nobody can stop it. A second time changes nothing.
+        Hand a payment to the bank; from here on nobody can stop it. A second time changes nothing.
 
         :raises NotFound: if there is none of this id.
         :raises ReplyLost: after it was handed over, where the mandate loses replies.
@@ -209,7 +209,7 @@ class DirectDebit:
 
     def cancel_payment(self, payment_id: str) -> Object:
         """
-        This will make sure that a payment which waits, or has failed, never moves money. Twice is once.
+        Make sure that a payment which waits, or has failed, never moves money. Twice is once.
 
         :raises NotCancellable: if it is at the bank, or has succeeded.
         :raises NotFound: if there is none of this id.
@@ -243,7 +243,7 @@ class DirectDebit:
     # --- time
 
     def advance(self, days: int) -> list[Object]:
-        """This will let days pass: banks decide, mandates become active. Returns what happened, as events."""
+        """Let days pass: banks decide, mandates become active. Returns what happened, as events."""
         with self._open() as book:
             (before,) = book.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
             for _ in range(days):

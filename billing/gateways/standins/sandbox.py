@@ -135,7 +135,7 @@ class SandboxGateway:
 
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
         """
-        This will note a charge that is not submitted yet.
+        Note a charge that is not submitted yet.
 
         :raises Misconfigured: if the token is no sandbox card.
         """
@@ -166,7 +166,7 @@ class SandboxGateway:
 
     def submit(self, ref: str, *, key: str) -> Observation:
         """
-        This will move the (pretended) money, or decline. A second submit changes nothing.
+        Move the (pretended) money, or decline. A second submit changes nothing.
 
         :raises OutcomeUnknown: after it moved, where the card loses replies.
         """
@@ -206,7 +206,7 @@ class SandboxGateway:
         return [_observation(row) for row in rows]
 
     def cancel(self, ref: str, *, key: str) -> Observation:
-        """This will close a charge for ever, unless it has succeeded."""
+        """Close a charge for ever, unless it has succeeded."""
         with self._open() as book:
             book.execute(
                 "UPDATE charge SET status = ? WHERE ref = ? AND status <> ?",
@@ -216,7 +216,7 @@ class SandboxGateway:
 
     def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
         """
-        This will note money that went back, at once.
+        Note money that went back, at once.
 
         :raises RefundRefused: if less is left of the charge.
         """
@@ -338,7 +338,7 @@ class SandboxGateway:
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
         """
-        This will refuse: the sandbox tells nothing unasked.
+        Refuse: the sandbox tells nothing unasked.
 
         :raises NotAuthentic: always.
         """

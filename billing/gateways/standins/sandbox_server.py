@@ -67,7 +67,7 @@ CALLS: dict[str, Call] = {
 
 
 def answer(book: SandboxGateway, name: str, said: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """This will make one call, and say its result or its error as HTTP and JSON can carry it."""
+    """Make one call, and say its result or its error as HTTP and JSON can carry it."""
     try:
         return "200 OK", {"result": _told(CALLS[name](book, said))}
     except tuple(ERRORS.values()) as error:
@@ -99,7 +99,7 @@ class Limit:
         self.filled_at = clock()
 
     def wait_seconds(self) -> float:
-        """This will take one token: 0, or how long it is until there is one."""
+        """Take one token: 0, or how long it is until there is one."""
         if self.rate is None:
             return 0.0
         now = self.clock()
@@ -164,7 +164,7 @@ def _json(value: Any) -> str:
 
 
 async def serve(book: SandboxGateway, *, port: int, latency_ms: float, rate: float | None) -> Any:
-    """This will listen, and return the server with its port; the caller keeps it alive."""
+    """Listen, and return the server with its port; the caller keeps it alive."""
     limit = Limit(rate)
     return await asyncio.get_running_loop().create_server(
         lambda: Exchange(book, limit, latency_ms / 1000), ADDRESS, port, backlog=1024

@@ -58,7 +58,7 @@ class Command(BaseCommand):
                 f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
             ) as bar,
         ):
-            self._attend(run, bar, stop, work=not options["watch"])
+            self._work_on(run, bar, stop, work=not options["watch"])
         self._tell(
             run, is_new=is_new, seconds=time.monotonic() - started_at, as_json=options["json"]
         )
@@ -90,10 +90,10 @@ class Command(BaseCommand):
             )
         return run, is_new
 
-    def _attend(self, run: CloseRun, bar: progress_bar.Bar, stop: "_Stop", *, work: bool) -> None:
+    def _work_on(self, run: CloseRun, bar: progress_bar.Bar, stop: "_Stop", *, work: bool) -> None:
         shown = _Shown(bar)
         try:
-            foreground.attend(
+            foreground.work_on(
                 run,
                 clock=clock.now,
                 on_sight=shown.sight,

@@ -125,7 +125,7 @@ class Command(BaseCommand):
                 shown = sight.ended
                 meddling.meddle(run, deeds, as_of=clock.now())
 
-            foreground.attend(
+            foreground.work_on(
                 run, clock=clock.now, on_sight=on_sight, stopped=lambda: False, work=False
             )
         return run

@@ -1,4 +1,4 @@
-"""Which clusters run, where, for which lanes, and when each last gave a sign of life."""
+"""Which clusters run, where, for which queues, and when each last gave a sign of life."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ class Command(BaseCommand):
             {
                 "host": each.host,
                 "pid": each.pid,
-                "lanes": ",".join(each.lanes),
+                "lanes": ",".join(each.queues),
                 "workers": each.workers,
                 "started_at": each.started_at.isoformat(timespec="seconds"),
                 "silent_seconds": round(each.silent_seconds),

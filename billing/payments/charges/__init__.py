@@ -31,11 +31,11 @@ from billing.payments.charges.collecting import (
 from billing.payments.charges.debits import on_its_way, waits_for_its_day
 from billing.payments.charges.rechecking import give_up
 from billing.payments.charges.refusals import (
+    AccountPaused,
     AttemptInFlight,
     BalanceChanged,
     CannotCollect,
-    ChargingPaused,
-    ChargingStopped,
+    GatewayClosed,
     NoPaymentMethod,
     NothingDue,
 )
@@ -44,13 +44,13 @@ from billing.payments.charges.reviewing import NotInReview, resolve_review, take
 from billing.payments.charges.settling import apply_provider_state
 
 __all__ = [
+    "AccountPaused",
     "AttemptInFlight",
     "BalanceChanged",
     "CannotCollect",
-    "ChargingPaused",
-    "ChargingStopped",
     "Collected",
     "Collector",
+    "GatewayClosed",
     "NoPaymentMethod",
     "NotInReview",
     "NothingDue",

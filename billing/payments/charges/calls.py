@@ -46,7 +46,7 @@ class Window:
 
     def begin(self, attempt: PaymentAttempt, ask: Ask, *, before: float) -> None:
         """
-        This will send a call on its way, unless `before` is over by then (time.monotonic()).
+        Send a call on its way, unless `before` is over by then (time.monotonic()).
 
         Never with a transaction open: it may take half a minute.
         """
@@ -76,7 +76,7 @@ class Window:
         return gathered
 
     def close(self) -> None:
-        """This will wait for the calls that are out, and begin no others."""
+        """Wait for the calls that are out, and begin no others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -9,22 +9,22 @@ from billing.charge_protocol import State
 from billing.models import PaymentAttempt
 from billing.payments import guard, throttle
 from billing.payments.charges import calls, drivers, reserving
-from billing.payments.charges.driving import Flow, each_if_not_all
-from billing.payments.charges.refusals import ChargingStopped
+from billing.payments.charges.driving import Phases
+from billing.payments.charges.refusals import GatewayClosed
 from billing.payments.charges.reserving import Collected, Request
-from billing.workers import log_context
+from billing.workers import bisect, log_context
 
 logger = logging.getLogger(__name__)
 
 
 def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
     """
-    This will collect what one account owes now with its default payment method.
+    Collect what one account owes now with its default payment method.
 
     :raises NothingDue: if the balance was settled meanwhile.
     :raises NoPaymentMethod: if the card was removed meanwhile.
-    :raises ChargingStopped: while nothing may be charged through the card's gateway.
-    :raises ChargingPaused: while the account is not charged by itself, and this would.
+    :raises GatewayClosed: while nothing may be charged through the card's gateway.
+    :raises AccountPaused: while the account is not charged by itself, and this would.
     :raises AttemptInFlight: if another attempt of this account is unresolved.
     """
     collected = collect_all([Request(account_id, kind)], as_of=as_of)
@@ -34,7 +34,7 @@ def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
 
 
 def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
-    """This will collect what several accounts owe now. One account's trouble does not touch another's."""
+    """Collect what several accounts owe now. One account's trouble does not touch another's."""
     with Collector(clock=lambda: as_of) as collector:
         collected = collector.reserve(requests)
         collector.enter(collected.attempts.values(), fresh=True)
@@ -42,12 +42,12 @@ def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
     return collected
 
 
-class Collector(Flow):
+class Collector(Phases):
     """Collects what accounts owe, any number at once; more are begun while others are on their way."""
 
     def reserve(self, requests: Sequence[Request]) -> Collected:
         """
-        This will reserve what is due of each account, or say why not. `enter` takes the attempts on.
+        Reserve what is due of each account, or say why not. `enter` takes the attempts on.
 
         :raises Exception: whatever goes wrong with one of them. Then nothing is reserved.
         """
@@ -56,7 +56,7 @@ class Collector(Flow):
         return reserving.reserve(requests, stopped, as_of=self.clock())
 
     def claim(self, attempts: Sequence[PaymentAttempt]) -> list[PaymentAttempt]:
-        """This will claim unfinished attempts that nobody drives now, to be entered; returns these."""
+        """Claim unfinished attempts that nobody drives now, to be entered; returns these."""
         if not attempts:
             return []
         stopped = guard.watch(attempt.gateway for attempt in attempts)
@@ -64,7 +64,7 @@ class Collector(Flow):
         return drivers.claim(free, as_of=self.clock())
 
 
-def _all_the_way(flow: Flow, attempts: dict[int, PaymentAttempt]) -> None:
+def _all_the_way(flow: Phases, attempts: dict[int, PaymentAttempt]) -> None:
     """
     Turn until all have come as far as they do; then read `attempts`, by account, anew.
 
@@ -79,7 +79,7 @@ def _all_the_way(flow: Flow, attempts: dict[int, PaymentAttempt]) -> None:
 
 
 def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
-    """This will take unfinished attempts on from where they stand, asking the provider first."""
+    """Take unfinished attempts on from where they stand, asking the provider first."""
     with Collector(clock=lambda: as_of) as collector:
         claimed = collector.claim(attempts)
         collector.enter(claimed, fresh=False)
@@ -90,13 +90,13 @@ def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paymen
 
 def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     """
-    This will take unfinished attempts on at once, asking the provider first, for a person who waits.
+    Take unfinished attempts on at once, asking the provider first, for a person who waits.
 
     `drive` waits for their time, this does not; another driver may be at work on the same, which does
     no harm (the object moves money once). Of one that got no answer, `unknown_since` and `because` say so.
     """
     taken = drivers.take_on(attempts, as_of=as_of)
-    with Flow(clock=lambda: as_of) as flow:
+    with Phases(clock=lambda: as_of) as flow:
         flow.enter(taken, fresh=False)
         _all_the_way(flow, {})
     return list(PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in taken]))
@@ -127,7 +127,7 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
 
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """
-    This will drive the attempts whose time has come: crashed, unknown, or waiting for a bank.
+    Drive the attempts whose time has come: crashed, unknown, or waiting for a bank.
 
     Of those that are given up though their close has gone on, it collects what is due now.
     """
@@ -161,12 +161,13 @@ def _collect_the_rest(given_up: Sequence[PaymentAttempt], *, as_of: datetime) ->
         asked_for = [
             attempt.pk
             for attempt in attempts
-            if not isinstance(collected.refused.get(attempt.account_id), ChargingStopped)
+            if not isinstance(collected.refused.get(attempt.account_id), GatewayClosed)
         ]
         PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
             next_action_at=None
         )
 
     claimed = drivers.claim(given_up, as_of=as_of)
-    if failed := each_if_not_all(collect_the_rest, claimed):
-        raise next(iter(failed.values()))
+    failed = list(bisect.failures(collect_the_rest, claimed, what="attempts"))
+    if failed:
+        raise failed[0][1]

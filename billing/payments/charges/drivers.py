@@ -42,7 +42,7 @@ def _moved_ahead(claimed: list[PaymentAttempt], *, as_of: datetime) -> list[Paym
 
 
 def let_go(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
-    """This will leave attempts that nobody has sent anything of to the next driver, at once."""
+    """Leave attempts that nobody has sent anything of to the next driver, at once."""
     PaymentAttempt.objects.filter(
         pk__in=[attempt.pk for attempt in attempts], state__in=PaymentAttempt.IN_FLIGHT
     ).update(next_action_at=as_of)

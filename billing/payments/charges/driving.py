@@ -25,7 +25,7 @@ from billing.models import PaymentAttempt
 from billing.payments import throttle
 from billing.payments.charges import calls, drivers, rechecking, settling, windows, writing
 from billing.payments.charges.calls import Answer, Ask, TooLate
-from billing.workers.faults import is_the_databases_fault
+from billing.workers import bisect
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Call(Enum):
     PREPARE = "prepare"
 
 
-class Flow:
+class Phases:
     """
     Attempts on their way through the phases. `turn` takes them a little further.
 
@@ -73,7 +73,7 @@ class Flow:
         self.close()
 
     def close(self) -> None:
-        """This will wait for the calls that are out, and begin no others."""
+        """Wait for the calls that are out, and begin no others."""
         self._window.close()
 
     @property
@@ -87,7 +87,7 @@ class Flow:
 
     def enter(self, attempts: Iterable[PaymentAttempt], *, fresh: bool) -> None:
         """
-        This will take attempts on from where they stand. Their account and card must be loaded.
+        Take attempts on from where they stand. Their account and card must be loaded.
 
         `fresh`: nobody has driven them before, so there is nothing to ask the provider first.
         """
@@ -109,7 +109,7 @@ class Flow:
         self._is_stopping = True
 
     def leave(self, attempt_ids: Iterable[uuid.UUID]) -> None:
-        """This will send nothing more of these: somebody else may be at work on them."""
+        """Send nothing more of these: somebody else may be at work on them."""
         gone = set(attempt_ids)
         for attempt in self._send_before:
             if attempt.pk in gone:
@@ -117,7 +117,7 @@ class Flow:
 
     def turn(self) -> list[PaymentAttempt]:
         """
-        This will send what there is room for, wait for answers, and write them down.
+        Send what there is room for, wait for answers, and write them down.
 
         Returns, as they are now, the attempts that have come as far as they will; empty once all have.
         """
@@ -146,7 +146,7 @@ class Flow:
         def recheck(attempts: Sequence[PaymentAttempt]) -> None:
             looked_at.extend(rechecking.recheck(attempts, as_of=self.clock()))
 
-        failed = each_if_not_all(recheck, batch)
+        failed = dict(bisect.failures(recheck, batch, what="attempts"))
         self._fail(failed)
         for attempt in looked_at:
             if attempt.state in charge_protocol.TO_SUBMIT:
@@ -195,9 +195,10 @@ class Flow:
         self._settle(settled)
 
     def _store(self, prepared: Mapping[PaymentAttempt, Observation]) -> None:
-        failed = each_if_not_all(
-            lambda attempts: _store({a: prepared[a] for a in attempts}), list(prepared)
-        )
+        def store(attempts: Sequence[PaymentAttempt]) -> None:
+            _store({attempt: prepared[attempt] for attempt in attempts})
+
+        failed = dict(bisect.failures(store, list(prepared), what="attempts"))
         self._fail(failed)
         for attempt in (each for each in prepared if each not in failed):
             del self._out[attempt]
@@ -216,7 +217,7 @@ class Flow:
             for attempt in attempts:
                 _bring_up_to(attempt, now[attempt.pk])
 
-        failed = each_if_not_all(settle, list(said))
+        failed = dict(bisect.failures(settle, list(said), what="attempts"))
         for attempt, error in failed.items():
             logger.error("what the provider says cannot be written down", exc_info=error)
             self._note_unknown(attempt, error)
@@ -304,7 +305,7 @@ def _cancel(attempt: PaymentAttempt) -> Observation:
 
 @transaction.atomic(durable=True)
 def _store(made: Mapping[PaymentAttempt, Observation]) -> None:
-    """This will keep the ids of the providers' objects, unless another driver has taken it on meanwhile."""
+    """Keep the ids of the providers' objects, unless another driver has taken it on meanwhile."""
     current = {a.pk: a for a in locks.attempts_for_update([attempt.pk for attempt in made])}
     stored = []
     for attempt, seen in made.items():
@@ -332,26 +333,3 @@ def _bring_up_to(attempt: PaymentAttempt, now: PaymentAttempt) -> None:
 
 def _taken_from(waiting: deque[PaymentAttempt], at_most: int) -> list[PaymentAttempt]:
     return [waiting.popleft() for _ in range(min(len(waiting), max(0, at_most)))]
-
-
-def each_if_not_all(
-    act: Callable[[Sequence[PaymentAttempt]], None], attempts: Sequence[PaymentAttempt]
-) -> dict[PaymentAttempt, Exception]:
-    """
-    This will do it with all at once; after an error in halves, so that one that fails stops no other.
-
-    Returns those that fail by themselves, and why.
-    """
-    if not attempts:
-        return {}
-    try:
-        act(attempts)
-    except Exception as error:
-        if is_the_databases_fault(error):
-            raise
-        if len(attempts) == 1:
-            return {attempts[0]: error}
-        logger.warning("%s attempts in halves: %r", len(attempts), error)
-        half = len(attempts) // 2
-        return each_if_not_all(act, attempts[:half]) | each_if_not_all(act, attempts[half:])
-    return {}

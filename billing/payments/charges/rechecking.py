@@ -44,7 +44,9 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
         pausing = reserving.pausing(attempt.kind, paused.get(attempt.account_id))
         because = _no_longer(attempt, standing, blocked, pausing)
         if because is not None:
-            if because != pausing and (code := _as_good_as_a_no(attempt, because, as_of=as_of)):
+            if because != pausing and (
+                code := _implied_decline_code(attempt, because, as_of=as_of)
+            ):
                 attempt.decline_code = code
                 attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
             attempt.state = charge_protocol.moved(attempt.state, Move.NO_LONGER_DUE)
@@ -63,7 +65,7 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
 @transaction.atomic(durable=True)
 def give_up(attempt: PaymentAttempt, *, because: str, as_of: datetime) -> None:
     """
-    This will send nothing more of an attempt: it is cancelled at its provider next. What is further stays as it is.
+    Send nothing more of an attempt: it is cancelled at its provider next. What is further stays as it is.
 
     One that has no object is released at once: only for who has seen that the provider has none of it that
     could still move money.
@@ -108,7 +110,7 @@ def _no_longer(
     return None
 
 
-def _as_good_as_a_no(attempt: PaymentAttempt, because: str, *, as_of: datetime) -> str:
+def _implied_decline_code(attempt: PaymentAttempt, because: str, *, as_of: datetime) -> str:
     """The decline code where dunning waits for the customer now, since no close asks again; else empty."""
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
         return ""

@@ -25,11 +25,11 @@ class BalanceChanged(CannotCollect):
     """What is due is not what was expected, and the run's policy is not to charge then."""
 
 
-class ChargingStopped(CannotCollect):
+class GatewayClosed(CannotCollect):
     """Nothing is charged through this gateway now: our database may have lost charges. See guard.py."""
 
 
-class ChargingPaused(CannotCollect):
+class AccountPaused(CannotCollect):
     """Nothing is charged to this account by itself now, as after a dispute; its customer may pay."""
 
 

@@ -15,11 +15,11 @@ from billing.money import money
 from billing.payments import guard, methods
 from billing.payments.charges import amounts, debits, windows
 from billing.payments.charges.refusals import (
+    AccountPaused,
     AttemptInFlight,
     BalanceChanged,
     CannotCollect,
-    ChargingPaused,
-    ChargingStopped,
+    GatewayClosed,
     NoPaymentMethod,
     NothingDue,
 )
@@ -122,7 +122,7 @@ def _refusal(
     if standing.due_minor <= 0:
         return NothingDue("nothing is due", standing=standing)
     if paused is not None:
-        return ChargingPaused(paused, standing=standing)
+        return AccountPaused(paused, standing=standing)
     if request.only_if_due_minor not in {None, standing.due_minor}:
         return BalanceChanged("the balance has changed", standing=standing)
     if method is None:
@@ -144,11 +144,11 @@ def pausing(kind: str, paused: str | None) -> str | None:
 
 def _stopped(
     stopped: Mapping[str, str], standing: Standing, method: PaymentMethod
-) -> ChargingStopped | None:
+) -> GatewayClosed | None:
     if method.gateway not in stopped:
         return None
     because = f"charging through {method.gateway} is paused: {stopped[method.gateway]}"
-    return ChargingStopped(because, standing=standing)
+    return GatewayClosed(because, standing=standing)
 
 
 def _reserved(

@@ -19,7 +19,7 @@ class NotInReview(Exception):
 @transaction.atomic(durable=True)
 def take_review(*, attempt_id: uuid.UUID, owner: str) -> PaymentAttempt:
     """
-    This will put a person's name on an attempt in review: theirs to look after, until a colleague takes it.
+    Put a person's name on an attempt in review: theirs to look after, until a colleague takes it.
 
     :raises NotInReview: if it is in review no longer.
     """
@@ -38,7 +38,7 @@ def resolve_review(
     *, attempt_id: uuid.UUID, reason: str, actor: str, as_of: datetime
 ) -> PaymentAttempt:
     """
-    This will end an attempt in review: by what the provider says now, or else by what a person saw there.
+    End an attempt in review: by what the provider says now, or else by what a person saw there.
 
     The provider is asked first, and what it says goes. What stays in review after that has no answer, or
     took money in a currency that cannot be booked: it is released, since a person says, with a reason,

@@ -29,7 +29,7 @@ def apply_provider_state(
     observations: Mapping[uuid.UUID, Observation], *, as_of: datetime
 ) -> dict[uuid.UUID, PaymentAttempt]:
     """
-    This will write down what the provider says of attempts, by attempt id. The only place that ends one.
+    Write down what the provider says of attempts, by attempt id. The only place that ends one.
 
     Whoever learns something (a reply, the sweeper, support) comes here with what the provider says
     now. Applying the same twice changes nothing; money that moved is booked from any state. Returns

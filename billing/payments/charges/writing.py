@@ -29,7 +29,7 @@ UPDATE billing_paymentattempt a
 
 
 def save_all(attempts: Sequence[PaymentAttempt]) -> None:
-    """This will write the (locked) attempts back, in the caller's transaction."""
+    """Write the (locked) attempts back, in the caller's transaction."""
     if not attempts:
         return
     values = {name: [getattr(attempt, name) for attempt in attempts] for name in ("id", *COLUMNS)}

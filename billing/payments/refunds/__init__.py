@@ -109,7 +109,7 @@ def refund(
     as_of: datetime,
 ) -> Refund:
     """
-    This will pay back so much of a payment, in minor units of its currency; of what it left as credit first.
+    Pay back so much of a payment, in minor units of its currency; of what it left as credit first.
 
     Where its gateway takes no refunds, it is booked as paid back by hand.
 
@@ -168,7 +168,7 @@ def refundable_minor(payment: Payment) -> int:
 
 def learn(gateway: str, seen: RefundSeen, *, as_of: datetime) -> bool:
     """
-    This will write down what a provider says of one of its refunds, whoever made it. Whether it is of ours.
+    Write down what a provider says of one of its refunds, whoever made it. Whether it is of ours.
 
     One that was made on the provider's own pages, or that our database has lost, is booked once.
     """
@@ -186,7 +186,7 @@ def learn(gateway: str, seen: RefundSeen, *, as_of: datetime) -> bool:
 
 def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     """
-    This will take on the refunds whose time has come: crashed, unknown, on their way, or just sent.
+    Take on the refunds whose time has come: crashed, unknown, on their way, or just sent.
 
     Those that there is no time for, or whose provider falls silent meanwhile, are left as they are.
     """
@@ -217,7 +217,7 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
 
 def resolve_review(*, refund_id: uuid.UUID, reason: str, actor: str, as_of: datetime) -> Refund:
     """
-    This will end a refund in review: by what the provider says now, or else by what a person saw there.
+    End a refund in review: by what the provider says now, or else by what a person saw there.
 
     Where the provider still has none, it is undone, since a person says that it never left. Should the
     provider have it after all, that is booked as made there.
@@ -445,7 +445,7 @@ def _note_unknown(refund_id: uuid.UUID, error: Exception, *, as_of: datetime) ->
 @transaction.atomic(durable=True)
 def apply_provider_state(refund_id: uuid.UUID, seen: RefundSeen, *, as_of: datetime) -> None:
     """
-    This will write down what the provider says of a refund. Twice changes nothing.
+    Write down what the provider says of a refund. Twice changes nothing.
     """
     current, account = _locked(refund_id)
     _apply(current, seen, account=account, as_of=as_of)

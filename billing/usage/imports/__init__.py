@@ -67,7 +67,7 @@ def import_usage(
     watch: Watch | None = None,
 ) -> Imported:
     """
-    This will import a usage file, with a price book where there is one, and tally it.
+    Import a usage file, with a price book where there is one, and tally it.
 
     Rows that cannot be billed are listed at `rejects_path` and the others imported; if `strict`,
     one such row keeps the whole file out.
@@ -135,7 +135,7 @@ def _store(
     rejects: Rejects,
     strict: bool,
 ) -> Imported:
-    """This will store the staged rows of a file as one batch: all of it or, if it raises, nothing."""
+    """Store the staged rows of a file as one batch: all of it or, if it raises, nothing."""
     storing.lock()
     prices = None if book is None else price_book.store(book)
     accounts_added = storing.add_accounts()

@@ -56,7 +56,7 @@ def item(usage_type: str, operation: str, region: str) -> str:
 
 
 def reader(columns: Columns) -> RowReader:
-    """This will make the function that reads rows of a file with these columns."""
+    """Make the function that reads rows of a file with these columns."""
     pick = columns.picker(
         *REQUIRED, "unit_rate", "billed_cost", "billing_month", "description", "resource_id"
     )

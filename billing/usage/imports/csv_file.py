@@ -22,7 +22,7 @@ OPTIONAL = (
 
 
 def reader(columns: Columns) -> RowReader:
-    """This will make the function that reads rows of a file with these columns."""
+    """Make the function that reads rows of a file with these columns."""
     pick = columns.picker(*REQUIRED, *OPTIONAL)
     instant = fields.instant
 

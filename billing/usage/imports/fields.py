@@ -41,21 +41,21 @@ CACHED = 1 << 16
 
 
 def quantity(text: str, field: str, *, rounded: bool = False) -> str:
-    """This will check a quantity. Raises RowRejected."""
+    """Check a quantity. Raises RowRejected."""
     if PLAIN_QUANTITY(text):
         return text
     return number(text, field, whole=WHOLE_QUANTITY_DIGITS, decimals=DECIMALS, rounded=rounded)
 
 
 def unit_price(text: str, field: str) -> str:
-    """This will check a price per unit, in major units. Raises RowRejected."""
+    """Check a price per unit, in major units. Raises RowRejected."""
     if PLAIN_PRICE(text):
         return text
     return number(text, field, whole=WHOLE_MONEY_DIGITS, decimals=PRICE_DECIMALS)
 
 
 def amount(text: str, field: str, *, rounded: bool = False) -> str:
-    """This will check an amount, in major units. Raises RowRejected."""
+    """Check an amount, in major units. Raises RowRejected."""
     if PLAIN_AMOUNT(text):
         return text
     return number(text, field, whole=WHOLE_MONEY_DIGITS, decimals=DECIMALS, rounded=rounded)
@@ -63,7 +63,7 @@ def amount(text: str, field: str, *, rounded: bool = False) -> str:
 
 def number(text: str, field: str, *, whole: int, decimals: int, rounded: bool = False) -> str:
     """
-    This will check a number that is not written plainly, such as "1E-7" or "0.10000…0".
+    Check a number that is not written plainly, such as "1E-7" or "0.10000…0".
 
     `rounded`: a number with no more digits than a double carries is rounded half-up to the last
     decimal we keep; else every digit must fit.
@@ -103,19 +103,19 @@ def number(text: str, field: str, *, whole: int, decimals: int, rounded: bool = 
 
 
 def is_negative(checked: str) -> bool:
-    """This will say whether a checked number is below zero; "-0.0" is not."""
+    """Say whether a checked number is below zero; "-0.0" is not."""
     return checked.startswith("-") and checked.strip("-0.") != ""
 
 
 def is_zero(checked: str) -> bool:
-    """This will say whether a checked number is zero."""
+    """Say whether a checked number is zero."""
     return checked.strip("-0.") == ""
 
 
 @lru_cache(maxsize=CACHED)
 def instant(text: str, field: str) -> str:
     """
-    This will read an ISO 8601 instant and write it in UTC; where no zone is written, it is UTC.
+    Read an ISO 8601 instant and write it in UTC; where no zone is written, it is UTC.
 
     All results are written alike, so that they compare as text. Raises RowRejected.
     """
@@ -142,7 +142,7 @@ def instant(text: str, field: str) -> str:
 
 @lru_cache(maxsize=CACHED)
 def utc_month(text: str, field: str) -> tuple[str, str]:
-    """This will read a month such as "2018-10" into its first instant and that of the next month."""
+    """Read a month such as "2018-10" into its first instant and that of the next month."""
     try:
         month = date.fromisoformat(f"{text.strip()}-01")
     except ValueError:
@@ -157,7 +157,7 @@ def utc_month(text: str, field: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=CACHED)
 def currency(text: str, field: str) -> str:
-    """This will check an ISO 4217 code. Raises RowRejected."""
+    """Check an ISO 4217 code. Raises RowRejected."""
     try:
         return money.check_currency(text)
     except money.UnknownCurrency as problem:
@@ -170,7 +170,7 @@ def currency(text: str, field: str) -> str:
 
 
 def json_text(value: dict[str, Any]) -> str:
-    """This will write an object as COPY reads it."""
+    """Write an object as COPY reads it."""
     return escaped(json.dumps(value, ensure_ascii=False)) if value else "{}"
 
 
@@ -180,7 +180,7 @@ def told(**entries: Any) -> dict[str, Any]:
 
 
 def json_object(text: str) -> dict[str, Any] | str:
-    """This will read a JSON object; anything PostgreSQL would not take as one stays the text it is."""
+    """Read a JSON object; anything PostgreSQL would not take as one stays the text it is."""
     try:
         value = json.loads(text)
         written = json.dumps(value, allow_nan=False, ensure_ascii=False)
@@ -191,5 +191,5 @@ def json_object(text: str) -> dict[str, Any] | str:
 
 
 def escaped(text: str) -> str:
-    """This will write text as COPY reads it."""
+    """Write text as COPY reads it."""
     return text.translate(ESCAPES)

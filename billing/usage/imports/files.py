@@ -68,7 +68,7 @@ class Table:
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """
-        This will read every row with its number, the header being row 1. Blank lines don't count.
+        Read every row with its number, the header being row 1. Blank lines don't count.
 
         :raises FileRefused: where the file cannot be read on.
         """
@@ -101,7 +101,7 @@ class Table:
 @contextmanager
 def open_table(path: Path, *, on_bytes: Callable[[int], None] | None = None) -> Iterator[Table]:
     """
-    This will open a CSV file, gzip or plain by its first bytes, and read its header.
+    Open a CSV file, gzip or plain by its first bytes, and read its header.
 
     `on_bytes` is told how many bytes were read from the disk, as they are.
 

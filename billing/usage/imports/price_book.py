@@ -102,7 +102,7 @@ class StoredPrices:
 
 def read(*, path: Path, currency: str) -> PriceBook:
     """
-    This will read a price book; `currency` is for rows that name none.
+    Read a price book; `currency` is for rows that name none.
 
     :raises FileRefused: if any of it cannot be read: half a price book prices wrongly.
     """
@@ -133,7 +133,7 @@ def read(*, path: Path, currency: str) -> PriceBook:
 
 
 def store(book: PriceBook) -> StoredPrices:
-    """This will store the prices that are not stored yet; a stored price is never changed."""
+    """Store the prices that are not stored yet; a stored price is never changed."""
     parameters = {
         "products": [price.priced.product for price in book.prices],
         "items": [price.priced.item for price in book.prices],
@@ -154,7 +154,7 @@ def store(book: PriceBook) -> StoredPrices:
 
 
 def _note(row: Sequence[str], *, seen: dict[Priced, Seen], currency: str) -> str:
-    """This will take note of the rate of one row, or return why the row says nothing of prices."""
+    """Take note of the rate of one row, or return why the row says nothing of prices."""
     (
         product,
         usage_type,

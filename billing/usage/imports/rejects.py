@@ -35,7 +35,7 @@ class Rejects:
             self.file.close()
 
     def add(self, *, number: int, rejection: RowRejected, row: Sequence[str]) -> None:
-        """This will write down one rejected row."""
+        """Write down one rejected row."""
         if self.writer is None:
             self._open()
             self.first = f"row {number}, {rejection}"

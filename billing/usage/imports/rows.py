@@ -64,7 +64,7 @@ class Columns:
 
     def picker(self, *names: str) -> Callable[[RawRow], tuple[str, ...]]:
         """
-        This will make a function that picks these columns from a row; those not there are empty.
+        Make a function that picks these columns from a row; those not there are empty.
 
         :raises FileRefused: if one stands in the file twice.
         """
@@ -107,7 +107,7 @@ class Format:
 
 def check_shape(row: RawRow, columns: Columns) -> None:
     """
-    This will check that a row has a field per column.
+    Check that a row has a field per column.
 
     :raises RowRejected: if not.
     """
@@ -133,7 +133,7 @@ def holds_nul(row: RawRow, columns: Columns) -> RowRejected:
 
 def check(row: StagedRow, called: dict[str, str]) -> None:
     """
-    This will check what holds for rows of every format.
+    Check what holds for rows of every format.
 
     :raises RowRejected: under the name that the file has for the field.
     """

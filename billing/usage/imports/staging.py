@@ -77,7 +77,7 @@ class Feed(io.RawIOBase):
 
 def stage(*, table: Table, form: Format, rejects: Rejects) -> int:
     """
-    This will copy the good rows of a file into a new staging table and return how many it read.
+    Copy the good rows of a file into a new staging table and return how many it read.
 
     :raises FileRefused: if the file cannot be read to its end.
     """
@@ -98,7 +98,7 @@ def stage(*, table: Table, form: Format, rejects: Rejects) -> int:
 
 
 def drop() -> None:
-    """This will drop the staging table, if there is one."""
+    """Drop the staging table, if there is one."""
     with connection.cursor() as cursor:
         cursor.execute(DROP)
 

@@ -157,7 +157,7 @@ SELECT row_number, field, value, problem, fix FROM usage_rejects
 
 
 def lock() -> None:
-    """This will wait until no other import is storing, and keep others waiting until we commit."""
+    """Wait until no other import is storing, and keep others waiting until we commit."""
     with connection.cursor() as cursor:
         cursor.execute(LOCK)
         cursor.execute(SORT_IN_MEMORY)
@@ -165,7 +165,7 @@ def lock() -> None:
 
 def add_accounts() -> int:
     """
-    This will create the accounts that are named for the first time and return how many.
+    Create the accounts that are named for the first time and return how many.
 
     :raises FileRefused: if there is no billing entity to bill them.
     """
@@ -178,12 +178,12 @@ def add_accounts() -> int:
 
 
 def add_products() -> int:
-    """This will create the products that are named for the first time and return how many."""
+    """Create the products that are named for the first time and return how many."""
     return _execute(ADD_PRODUCTS, {})
 
 
 def reject_other_currencies(form: Format) -> int:
-    """This will move rows in another currency than their account's out of the staging table; returns how many."""
+    """Move rows in another currency than their account's out of the staging table; returns how many."""
     return _reject(REJECT_OTHER_CURRENCIES, {"field": form.called["currency"]})
 
 
@@ -195,7 +195,7 @@ def all_are_new(form: Format) -> bool:
 
 
 def reject_other_content(form: Format) -> int:
-    """This will move rows whose event id is known with other content out of the staging table; returns how many."""
+    """Move rows whose event id is known with other content out of the staging table; returns how many."""
     rejected = _reject(REJECT_CONFLICTS_WITH_STORED, {"source": form.name})
     # To compare each with the first of its id sorts all of them.
     if _execute(TWICE_IN_THE_FILE, {}):
@@ -226,7 +226,7 @@ def _page_after(number: int) -> list[tuple[int, str, str, str, str]]:
 
 def add_events(*, batch: UsageBatch, form: Format, all_are_new: bool) -> int:
     """
-    This will store the staged rows that are not stored yet and return how many those were.
+    Store the staged rows that are not stored yet and return how many those were.
 
     `all_are_new`: none is, so PostgreSQL need not look before it stores each.
     """

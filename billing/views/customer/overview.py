@@ -24,7 +24,7 @@ NEWEST = 5
 @login_required
 @require_safe
 def start(request: HttpRequest) -> HttpResponse:
-    """This will go to the account looked at last, or the first; staff without one to the close runs."""
+    """Go to the account looked at last, or the first; staff without one to the close runs."""
     accounts = list(
         Member.objects.filter(user=request.user.pk)
         .order_by("account__name", "account")

@@ -80,7 +80,7 @@ def _refused(request: HttpRequest, seat: Seat, refused: charges.CannotCollect) -
             return _confirm(
                 request, seat, notice=_("The amount has changed. Please look at it again.")
             )
-        case charges.ChargingStopped():
+        case charges.GatewayClosed():
             return _confirm(
                 request,
                 seat,

@@ -37,7 +37,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
             status=HTTPStatus.SERVICE_UNAVAILABLE,
         )
     status = "degraded" if ready.degraded else "ok"
-    return _answer(request, {"status": status, **asdict(ready)}, [status, *_lines(ready)])
+    facts = asdict(ready)
+    # The key has kept the name that monitoring knows.
+    document = {"status": status, "lanes": facts.pop("queues"), **facts}
+    return _answer(request, document, [status, *_lines(ready)])
 
 
 def _answer(
@@ -54,10 +57,10 @@ def _answer(
 
 def _lines(ready: Readiness) -> Iterator[str]:
     yield from ready.degraded
-    for name, lane in ready.lanes.items():
-        due = lane.oldest_due_seconds
+    for name, queue in ready.queues.items():
+        due = queue.oldest_due_seconds
         waits = "nothing is due" if due is None else f"the oldest step is due for {due} s"
-        yield f"lane {name}: {lane.clusters} clusters, {waits}"
+        yield f"queue {name}: {queue.clusters} clusters, {waits}"
     if ready.last_sweep_seconds is not None:
         yield f"last sweep: {ready.last_sweep_seconds} s ago"
     if (run := ready.last_close) is not None:

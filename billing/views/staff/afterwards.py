@@ -15,7 +15,7 @@ AnyResponse = TypeVar("AnyResponse", bound=HttpResponse)
 
 
 def counted_afterwards(response: AnyResponse, run: CloseRun) -> AnyResponse:
-    """This will count the run's numbers anew once the response is out, for whoever asks next."""
+    """Count the run's numbers anew once the response is out, for whoever asks next."""
     close = response.close
 
     def close_and_count() -> None:

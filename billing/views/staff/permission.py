@@ -17,7 +17,7 @@ def staff_only(
 ) -> Callable[
     [Callable[Concatenate[HttpRequest, P], HttpResponseBase]], Callable[..., HttpResponseBase]
 ]:
-    """This will show the page to staff who have the permission; 403 to others, sign-in to strangers."""
+    """Show the page to staff who have the permission; 403 to others, sign-in to strangers."""
 
     def guard(
         page: Callable[Concatenate[HttpRequest, P], HttpResponseBase],

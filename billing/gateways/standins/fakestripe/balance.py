@@ -49,7 +49,7 @@ def fee(amount: int) -> int:
 def enter(
     book: Book, kind: str, source: Object, amount: int, *, fee: int = 0, at_once: bool = False
 ) -> Object:
-    """This will move the balance."""
+    """Move the balance."""
     details = [{"amount": fee, "currency": source["currency"], "type": "stripe_fee"}] if fee else []
     return book.add(
         "txn",
@@ -72,7 +72,7 @@ def enter(
 
 def pay_out(book: Book, currency: str) -> Object:
     """
-    This will pay out what is available in a currency.
+    Pay out what is available in a currency.
 
     :raises ApiError: if that is nothing.
     """

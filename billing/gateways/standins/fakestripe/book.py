@@ -69,7 +69,7 @@ class Book:
         self.request: Object = {"id": None, "idempotency_key": None}
 
     def close(self) -> None:
-        """This will close the file."""
+        """Close the file."""
         with self._lock:
             self._db.close()
 
@@ -106,7 +106,7 @@ class Book:
         return json.loads(found[0][0]) if found else default
 
     def set(self, name: str, value: Any) -> None:
-        """This will keep a setting."""
+        """Keep a setting."""
         self.rows("INSERT OR REPLACE INTO setting VALUES (?, ?)", name, json.dumps(value))
 
     @property
@@ -120,7 +120,7 @@ class Book:
         return int(self.clock)
 
     def add(self, prefix: str, kind: str, **fields: Any) -> Object:
-        """This will store a new object."""
+        """Store a new object."""
         ref = f"{prefix}_{secrets.token_hex(12)}"
         entry: Object = {
             "id": ref,
@@ -136,7 +136,7 @@ class Book:
         return entry
 
     def save(self, entry: Object) -> Object:
-        """This will store an object as it is now."""
+        """Store an object as it is now."""
         self.rows(
             "UPDATE object SET body = ?, changed_at = ? WHERE id = ?",
             *(json.dumps(entry), self.now, entry["id"]),
@@ -201,5 +201,5 @@ class Book:
         return shown
 
     def log(self, sequence: int, entry: Object) -> None:
-        """This will add a request to the log, which nothing changes any more."""
+        """Add a request to the log, which nothing changes any more."""
         self.rows("INSERT INTO request VALUES (?, ?)", sequence, json.dumps(entry))

@@ -21,7 +21,7 @@ def listed(book: Book, params: Object) -> Object:
 
 
 def succeed(book: Book, intent: Object, method: Object) -> Object:
-    """This will take an intent's money, and dispute it at once where the card does that."""
+    """Take an intent's money, and dispute it at once where the card does that."""
     card = payment_methods.card_of(method)
     charge = _new(book, intent, method, status="succeeded", amount_captured=intent["amount"])
     entry = balance.enter(
@@ -40,7 +40,7 @@ def succeed(book: Book, intent: Object, method: Object) -> Object:
 
 
 def fail(book: Book, intent: Object, method: Object, error: Object) -> Object:
-    """This will note a charge that the bank refused."""
+    """Note a charge that the bank refused."""
     charge = _new(
         book,
         intent,

@@ -33,7 +33,7 @@ OPENS_FOR_SECONDS = 24 * 60 * 60
     needs=("mode", "success_url"),
 )
 def create(book: Book, params: Object) -> Object:
-    """This will open a session, with the SetupIntent that its page completes."""
+    """Open a session, with the SetupIntent that its page completes."""
     if "currency" not in params and "allowed_payment_method_types" not in params:
         raise invalid("Missing required param: currency.", param="currency")
     if params.get("customer"):
@@ -79,7 +79,7 @@ def retrieve(book: Book, params: Object, ref: str) -> Object:
 
 def enter_card(book: Book, ref: str, token: str) -> Object:
     """
-    This will do what the customer does on the page: enter a card. Returns the SetupIntent, which may
+    Do what the customer does on the page: enter a card. Returns the SetupIntent, which may
     wait for the bank.
     """
     session = book.get("checkout.session", ref)
@@ -90,7 +90,7 @@ def enter_card(book: Book, ref: str, token: str) -> Object:
 
 
 def complete(book: Book, ref: str) -> str:
-    """This will close a session whose card is saved, and say where its customer goes next."""
+    """Close a session whose card is saved, and say where its customer goes next."""
     session = book.get("checkout.session", ref)
     session |= {"status": "complete", "url": None}
     events.record(book, "checkout.session.completed", book.save(session))

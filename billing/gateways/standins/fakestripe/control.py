@@ -156,7 +156,7 @@ ACTS: dict[tuple[str, str], Callable[[Book, Any], Object]] = {
 
 
 def answer(book: Book, method: str, path: str, body: bytes) -> tuple[int, Object]:
-    """This will do what a test asks: the status and the JSON of the answer."""
+    """Do what a test asks: the status and the JSON of the answer."""
     act = ACTS.get((method, path))
     if act is None:
         return 404, ApiError(404, f"No such control: {method} {path}").body

@@ -42,7 +42,7 @@ def check_currency(currency: str) -> str:
 
 def check_amount(amount: int, currency: str) -> None:
     """
-    This will let an amount pass that can be charged.
+    Let an amount pass that can be charged.
 
     :raises ApiError: if it is too small, too large, or finer than its currency allows.
     """
@@ -65,7 +65,7 @@ def check_amount(amount: int, currency: str) -> None:
 
 def check_decimals(amount: int, currency: str) -> None:
     """
-    This will let an amount pass that its currency can express, be it charged or refunded.
+    Let an amount pass that its currency can express, be it charged or refunded.
 
     :raises ApiError: if it is finer.
     """

@@ -19,7 +19,7 @@ FIELDS = {
 
 @route("POST", "/v1/customers", FIELDS)
 def create(book: Book, params: Object) -> Object:
-    """This will make a customer."""
+    """Make a customer."""
     blank = dict.fromkeys(("name", "email", "description", "phone", "address"))
     customer = book.add(
         "cus",
@@ -47,7 +47,7 @@ def retrieve(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/customers/{id}", FIELDS)
 def update(book: Book, params: Object, ref: str) -> Object:
-    """This will change what is said of a customer."""
+    """Change what is said of a customer."""
     customer = living(book, ref, status=404)
     customer["metadata"] |= params.pop("metadata", {})
     return book.save({**customer, **params})
@@ -55,7 +55,7 @@ def update(book: Book, params: Object, ref: str) -> Object:
 
 @route("DELETE", "/v1/customers/{id}")
 def delete(book: Book, params: Object, ref: str) -> Object:
-    """This will delete a customer, whose payment methods go too."""
+    """Delete a customer, whose payment methods go too."""
     customer = living(book, ref, status=404)
     for method in book.select("payment_method", "json_extract(body, '$.customer') = ?", ref):
         book.save({**method, "customer": None, "_used_up": True})

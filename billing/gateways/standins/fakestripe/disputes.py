@@ -26,14 +26,14 @@ def listed(book: Book, params: Object) -> Object:
 
 @route("POST", "/v1/disputes/{id}/close")
 def close(book: Book, params: Object, ref: str) -> Object:
-    """This will accept the dispute as lost."""
+    """Accept the dispute as lost."""
     return decide(book, ref, won=False)
 
 
 def open_dispute(
     book: Book, charge: Object, *, reason: str = "general", amount: int | None = None
 ) -> Object:
-    """This will take a charge's money back, and return the charge."""
+    """Take a charge's money back, and return the charge."""
     if charge["disputed"] or not charge["paid"]:
         raise refused(f"{charge['id']} cannot be disputed.")
     amount = amount or charge["amount_captured"] - charge["amount_refunded"]
@@ -59,7 +59,7 @@ def open_dispute(
 
 
 def decide(book: Book, ref: str, *, won: bool) -> Object:
-    """This will end a dispute; a won one brings the money back, though not the fee."""
+    """End a dispute; a won one brings the money back, though not the fee."""
     dispute = book.get("dispute", ref, param="dispute")
     if dispute["status"] != "needs_response":
         raise refused("This dispute is already closed.")

@@ -11,7 +11,7 @@ API_VERSION = "2026-10-28.endive"
 
 
 def record(book: Book, kind: str, entry: Object) -> None:
-    """This will note an event, and its deliveries, in the transaction that causes it."""
+    """Note an event, and its deliveries, in the transaction that causes it."""
     event = book.add(
         "evt",
         "event",

@@ -78,7 +78,7 @@ class Fault:
 
 def add(book: Book, rule: Object) -> None:
     """
-    This will plan a fault; see `docs/fakestripe.md` for a rule's fields.
+    Plan a fault; see `docs/fakestripe.md` for a rule's fields.
 
     :raises ApiError: if the rule cannot be understood.
     """
@@ -96,7 +96,7 @@ def add(book: Book, rule: Object) -> None:
 
 
 def clear(book: Book) -> None:
-    """This will end all faults, planned and by odds."""
+    """End all faults, planned and by odds."""
     book.rows("DELETE FROM fault")
     book.set("odds", {})
 
@@ -108,7 +108,7 @@ def rules(book: Book) -> list[Object]:
 
 def read_odds(said: str) -> Object:
     """
-    This will read `drop_before=0.08,500=0.05,slow=0.1:3`.
+    Read `drop_before=0.08,500=0.05,slow=0.1:3`.
 
     :raises ValueError: if it says anything else.
     """

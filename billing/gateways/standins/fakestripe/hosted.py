@@ -29,7 +29,7 @@ Answer = tuple[int, str, str]
 
 
 def answer(book: Book, method: str, path: str, body: bytes) -> Answer:
-    """This will show a page, or do what was chosen on it and send its customer on."""
+    """Show a page, or do what was chosen on it and send its customer on."""
     said = dict(parse_qsl(body.decode(errors="replace")))
     said |= dict(parse_qsl(urlsplit(path).query))
     _, _, page, ref = [*urlsplit(path).path.split("/"), "", ""][:4]

@@ -23,7 +23,7 @@ class KeysInUse:
     @contextmanager
     def held(self, key: str) -> Iterator[None]:
         """
-        This will keep others with the same key out. No key, no keeping out.
+        Keep others with the same key out. No key, no keeping out.
 
         :raises ApiError: 409 if one is in already, 400 if the key is too long.
         """
@@ -70,7 +70,7 @@ def store(
     body: Object,
     request_id: str,
 ) -> None:
-    """This will make a reply the reply to this key."""
+    """Make a reply the reply to this key."""
     book.rows(
         "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?, ?, ?)",
         *(key, _fingerprint(params), endpoint, status, json.dumps(body), request_id, book.now),

@@ -72,7 +72,7 @@ FINAL = ("succeeded", "canceled")
 
 @route("POST", "/v1/payment_intents", CREATION, needs=("amount", "currency"))
 def create(book: Book, params: Object) -> Object:
-    """This will make an intent, and confirm it where that is asked."""
+    """Make an intent, and confirm it where that is asked."""
     currency = currencies.check_currency(params["currency"])
     currencies.check_amount(params["amount"], currency)
     confirm_now = params.get("confirm", False)
@@ -114,7 +114,7 @@ def retrieve(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/payment_intents/{id}/confirm", CONFIRMATION)
 def confirm(book: Book, params: Object, ref: str) -> Object:
-    """This will let the intent move its money, once for ever."""
+    """Let the intent move its money, once for ever."""
     intent = book.get("payment_intent", ref, param="intent")
     _refuse_final(book, intent, "confirm")
     if "payment_method" in params:
@@ -125,7 +125,7 @@ def confirm(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/payment_intents/{id}/cancel", {"cancellation_reason": choice(*REASONS)})
 def cancel(book: Book, params: Object, ref: str) -> Object:
-    """This will make sure that the intent never moves money."""
+    """Make sure that the intent never moves money."""
     intent = book.get("payment_intent", ref, param="intent")
     _refuse_final(book, intent, "cancel")
     intent |= {
@@ -140,7 +140,7 @@ def cancel(book: Book, params: Object, ref: str) -> Object:
 
 def authenticate(book: Book, ref: str, *, succeeds: bool) -> Object:
     """
-    This will do what the customer does at the bank's page: pass 3-D Secure, or fail it. After an
+    Do what the customer does at the bank's page: pass 3-D Secure, or fail it. After an
     off-session refusal the customer comes back first, with the card that was refused.
     """
     intent = book.get("payment_intent", ref)

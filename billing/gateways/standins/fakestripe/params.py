@@ -19,7 +19,7 @@ PAGE_LIMIT = 100
 
 def decode(encoded: str) -> Object:
     """
-    This will read `a[b]=1&c[0]=2` as `{"a": {"b": "1"}, "c": ["2"]}`.
+    Read `a[b]=1&c[0]=2` as `{"a": {"b": "1"}, "c": ["2"]}`.
 
     :raises ApiError: if a name is used as a value and as a map at once.
     """
@@ -46,7 +46,7 @@ def _lists(tree: Any) -> Any:
 
 def check(params: Object, accepts: Accepts, needs: tuple[str, ...]) -> Object:
     """
-    This will return the parameters by their types.
+    Return the parameters by their types.
 
     :raises ApiError: for one that is unknown, missing or not of its type.
     """

@@ -36,7 +36,7 @@ MONTHS = range(1, 13)
     needs=("type", "card"),
 )
 def create(book: Book, params: Object) -> Object:
-    """This will make a payment method of a test card's number or token."""
+    """Make a payment method of a test card's number or token."""
     said = params.pop("card")
     if "token" in said:
         return make(book, _by_token(said["token"], "tok_", param="card[token]"), **params)
@@ -66,7 +66,7 @@ def retrieve(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/payment_methods/{id}/attach", {"customer": text}, needs=("customer",))
 def attach(book: Book, params: Object, ref: str) -> Object:
-    """This will save a card for a customer, if its bank lets it be saved."""
+    """Save a card for a customer, if its bank lets it be saved."""
     customers.living(book, params["customer"])
     method = found(book, ref, param="payment_method", status=404)
     if method["customer"] not in (None, params["customer"]):
@@ -81,7 +81,7 @@ def attach(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/payment_methods/{id}/detach")
 def detach(book: Book, params: Object, ref: str) -> Object:
-    """This will take a card from its customer: it can never be used again."""
+    """Take a card from its customer: it can never be used again."""
     method = book.get("payment_method", ref, param="payment_method")
     if method["customer"] is None:
         raise refused("The payment method you provided is not attached to a customer.")
@@ -91,7 +91,7 @@ def detach(book: Book, params: Object, ref: str) -> Object:
 
 
 def make(book: Book, card: Card, **fields: object) -> Object:
-    """This will make a payment method of a test card."""
+    """Make a payment method of a test card."""
     shown = {
         "brand": card.brand,
         "last4": card.number[-4:],
@@ -111,7 +111,7 @@ def make(book: Book, card: Card, **fields: object) -> Object:
 
 
 def keep(book: Book, method: Object, customer: str) -> Object:
-    """This will attach a payment method, unless it is attached already."""
+    """Attach a payment method, unless it is attached already."""
     is_new = method["customer"] is None
     method = book.save({**method, "customer": customer})
     if is_new:

@@ -71,7 +71,7 @@ class Provider:
         self._sequence = itertools.count(last + 1)
 
     def answer(self, request: Request) -> Reply | None:
-        """This will answer, or return nothing where the connection is to be cut."""
+        """Answer, or return nothing where the connection is to be cut."""
         request_id, sequence = f"req_{secrets.token_hex(7)}", next(self._sequence)
         said: Object = {}
         fault = Fault()

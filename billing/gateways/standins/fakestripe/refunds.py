@@ -23,7 +23,7 @@ REASONS = ("duplicate", "fraudulent", "requested_by_customer")
     },
 )
 def create(book: Book, params: Object) -> Object:
-    """This will give back a charge, or a part of it."""
+    """Give back a charge, or a part of it."""
     charge = _charge(book, params)
     rest = charge["amount_captured"] - charge["amount_refunded"]
     amount = params.get("amount", rest)
@@ -45,13 +45,13 @@ def listed(book: Book, params: Object) -> Object:
 
 
 def settle_due(book: Book) -> None:
-    """This will let the banks settle or send back what their time has come for."""
+    """Let the banks settle or send back what their time has come for."""
     for refund in book.select("refund", "json_extract(body, '$._settles_at') <= ?", book.now):
         settle(book, refund["id"], fails=refund["_fails"])
 
 
 def settle(book: Book, ref: str, *, fails: bool) -> Object:
-    """This will end a refund: the customer has it, or it comes back to our balance."""
+    """End a refund: the customer has it, or it comes back to our balance."""
     refund = book.get("refund", ref) | {"_settles_at": None}
     if refund["status"] == "failed":
         raise refused(f"{ref} has failed already.")

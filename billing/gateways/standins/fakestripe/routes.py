@@ -29,7 +29,7 @@ class Route:
         return found.groups() if found else None
 
     def answer(self, book: Book, said: Object, ids: tuple[str, ...]) -> Object:
-        """This will carry the request out."""
+        """Carry the request out."""
         checked = params.check(said, {**self.accepts, "expand": params.sequence}, self.needs)
         wanted = checked.pop("expand", [])
         body = self.handler(book, checked, *ids)
@@ -45,7 +45,7 @@ ROUTES: list[Route] = []
 def route(
     method: str, path: str, accepts: params.Accepts | None = None, needs: tuple[str, ...] = ()
 ) -> Callable[[Handler], Handler]:
-    """This will register the function below it as the one that answers."""
+    """Register the function below it as the one that answers."""
 
     def register(handler: Handler) -> Handler:
         ROUTES.append(Route(method, path, handler, accepts or {}, needs))

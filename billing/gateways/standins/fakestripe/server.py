@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{ADDRESS}:{self.server_address[1]}"
 
     def run(self) -> None:
-        """This will answer until it is stopped, and deliver what is due."""
+        """Answer until it is stopped, and deliver what is due."""
         self.courier.start()
         try:
             self.serve_forever(poll_interval=0.05)

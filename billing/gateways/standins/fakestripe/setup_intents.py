@@ -36,7 +36,7 @@ FINAL = ("succeeded", "canceled")
     },
 )
 def create(book: Book, params: Object) -> Object:
-    """This will begin to save a card, and confirm it where that is asked."""
+    """Begin to save a card, and confirm it where that is asked."""
     customer = params.get("customer")
     if customer:
         customers.living(book, customer)
@@ -78,7 +78,7 @@ def retrieve(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/setup_intents/{id}/confirm", CONFIRMATION)
 def confirm(book: Book, params: Object, ref: str) -> Object:
-    """This will save the card, if its bank agrees."""
+    """Save the card, if its bank agrees."""
     intent = book.get("setup_intent", ref, param="intent")
     _refuse_final(book, intent, "confirm")
     if "payment_method" in params:
@@ -89,7 +89,7 @@ def confirm(book: Book, params: Object, ref: str) -> Object:
 
 @route("POST", "/v1/setup_intents/{id}/cancel", {"cancellation_reason": text})
 def cancel(book: Book, params: Object, ref: str) -> Object:
-    """This will end it without a saved card."""
+    """End it without a saved card."""
     intent = book.get("setup_intent", ref, param="intent")
     _refuse_final(book, intent, "cancel")
     intent |= {"status": "canceled", "next_action": None, **params}
@@ -98,7 +98,7 @@ def cancel(book: Book, params: Object, ref: str) -> Object:
 
 
 def authenticate(book: Book, ref: str, *, succeeds: bool) -> Object:
-    """This will do what the customer does at the bank's page."""
+    """Do what the customer does at the bank's page."""
     intent = book.get("setup_intent", ref)
     if intent["status"] != "requires_action":
         raise refused(f"{ref} waits for no authentication: it is {intent['status']}.")

@@ -62,7 +62,7 @@ def access(folder: Path) -> Access | None:
 
 
 def renew(folder: Path) -> Access:
-    """This will set up a provider with an empty book, on a port that is free now. The old book is gone."""
+    """Set up a provider with an empty book, on a port that is free now. The old book is gone."""
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "provider.lock"):
         _await_end(folder)
@@ -81,7 +81,7 @@ def renew(folder: Path) -> Access:
 
 def use(folder: Path) -> None:
     """
-    This will make this process a user of the folder's provider until it exits, and start it if it is not there.
+    Make this process a user of the folder's provider until it exits, and start it if it is not there.
 
     :raises DoesNotStart: if it does not answer in time.
     """
@@ -100,7 +100,7 @@ def use(folder: Path) -> None:
 def leave_when_unused(  # pragma: no cover - in the provider's own process: see test_shared.py
     users: Path, leave: Callable[[], object]
 ) -> None:
-    """This will call `leave` once nobody uses the provider any more, from a thread of its own."""
+    """Call `leave` once nobody uses the provider any more, from a thread of its own."""
 
     def watch() -> None:
         lock = os.open(users, os.O_RDWR | os.O_CREAT, 0o600)

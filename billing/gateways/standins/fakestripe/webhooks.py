@@ -44,7 +44,7 @@ def settings(book: Book) -> Object:
 
 def configure(book: Book, changes: Object) -> Object:
     """
-    This will change where events go, and how badly.
+    Change where events go, and how badly.
 
     :raises ApiError: for a setting that there is not, or an address that is not this machine's.
     """
@@ -59,7 +59,7 @@ def configure(book: Book, changes: Object) -> Object:
 
 
 def schedule(book: Book, event: Object) -> None:
-    """This will plan the deliveries of an event: none, one or two, sooner or later."""
+    """Plan the deliveries of an event: none, one or two, sooner or later."""
     how = settings(book)
     if not how["url"]:
         return
@@ -73,7 +73,7 @@ def schedule(book: Book, event: Object) -> None:
 
 
 def deliver(book: Book, event: Object, *, wait_seconds: float = 0, **forgery: Any) -> None:
-    """This will plan one delivery. A forgery may name `secret`, `age_seconds` and `tamper`."""
+    """Plan one delivery. A forgery may name `secret`, `age_seconds` and `tamper`."""
     book.rows(
         "INSERT INTO delivery (event, payload, due_at, forgery) VALUES (?, ?, ?, ?)",
         *(event["id"], json.dumps(book.shown(event)), book.clock + wait_seconds),
@@ -96,11 +96,11 @@ class Courier:
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
-        """This will begin to deliver."""
+        """Begin to deliver."""
         self._thread.start()
 
     def stop(self) -> None:
-        """This will end it, after what is on its way."""
+        """End it, after what is on its way."""
         self._stopped.set()
         self._thread.join()
 

@@ -27,7 +27,7 @@ def _impatient(monkeypatch):
 def attend(run: CloseRun, *, looks: int = 200, **facts: object) -> list[Sight]:
     """What was seen until it ended; it is stopped after so many looks, should it not end."""
     seen: list[Sight] = []
-    foreground.attend(
+    foreground.work_on(
         run,
         clock=timezone.now,
         on_sight=seen.append,
@@ -99,7 +99,7 @@ class TestAttend:
         run = start_close()
         seen: list[Sight] = []
 
-        foreground.attend(
+        foreground.work_on(
             run,
             clock=timezone.now,
             on_sight=seen.append,
@@ -130,7 +130,7 @@ class TestAttend:
         run = start_close()
         seen: list[Sight] = []
 
-        foreground.attend(
+        foreground.work_on(
             run, clock=timezone.now, on_sight=seen.append, stopped=lambda: len(seen) == 1
         )
 
