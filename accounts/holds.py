@@ -12,7 +12,7 @@ class AlreadyHeld(Exception):
 
 def place_hold(*, account_id: int, reason: str, as_of: datetime, actor: str = "system") -> Hold:
     """
-    This will place a hold on an account.
+    Place a hold on an account.
 
     :raises AlreadyHeld: if one for this reason is open.
     """
@@ -32,7 +32,7 @@ def place_hold(*, account_id: int, reason: str, as_of: datetime, actor: str = "s
 
 
 def lift_hold(*, hold: Hold, as_of: datetime, because: str, actor: str = "system") -> Hold:
-    """This will lift an open hold. Lifting a lifted one is a defect of the caller."""
+    """Lift an open hold. Lifting a lifted one is a defect of the caller."""
     assert hold.lifted_at is None, f"{hold} was lifted already: the caller read it without the lock"
     hold.lifted_at = as_of
     hold.save(update_fields=["lifted_at"])

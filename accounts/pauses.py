@@ -23,7 +23,7 @@ def pause(
     *, account_id: int, reason: str, because: str, as_of: datetime, actor: str = "system"
 ) -> ChargingPause:
     """
-    This will pause charging an account.
+    Pause charging an account.
 
     :raises AlreadyPaused: if it is paused for this reason.
     """
@@ -51,7 +51,7 @@ def pause(
 def resume(
     *, paused: ChargingPause, as_of: datetime, because: str, actor: str = "system"
 ) -> ChargingPause:
-    """This will resume charging, unless it is paused for another reason as well."""
+    """Resume charging, unless it is paused for another reason as well."""
     assert paused.resumed_at is None, f"{paused} was ended already: the caller read it unlocked"
     paused.resumed_at, paused.resumed_by = as_of, actor
     paused.save(update_fields=["resumed_at", "resumed_by"])

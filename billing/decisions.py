@@ -9,7 +9,7 @@ from billing.models import Decision
 
 
 def record(*decisions: Decision) -> None:
-    """This will append the decisions in the caller's transaction."""
+    """Append the decisions in the caller's transaction."""
     if not decisions:
         return
     with connection.cursor() as cursor:
@@ -52,7 +52,7 @@ def decision(
     world_changed: bool = False,
     **links: Any,
 ) -> Decision:
-    """This will make, not yet save, one decision. `links`: run_id, attempt, hold, actor."""
+    """Make, not yet save, one decision. `links`: run_id, attempt, hold, actor."""
     return Decision(
         act=act,
         did=did,

@@ -12,8 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account, BillingEntity, PaymentMethod
 from billing import gateways, periods
-from billing.fakedebit import BEHAVIOURS
-from billing.gateways.sandbox import CARDS
+from billing.gateways.standins.fakedebit import BEHAVIOURS
+from billing.gateways.standins.sandbox import CARDS
 from billing.models import CloseRun, CreditGrant, IncomingTransfer
 from billing.money import NotWhole, exponent, to_major, to_minor
 

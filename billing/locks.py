@@ -28,7 +28,7 @@ from billing.models import (
 
 def account_for_update(account_id: int) -> Account:
     """
-    This will lock the money of one account.
+    Lock the money of one account.
 
     :raises Account.DoesNotExist: if there is none.
     """
@@ -36,7 +36,7 @@ def account_for_update(account_id: int) -> Account:
 
 
 def accounts_for_update(account_ids: Iterable[int]) -> dict[int, Account]:
-    """This will lock the money of several accounts, in id order, and return them by id."""
+    """Lock the money of several accounts, in id order, and return them by id."""
     locked = (
         Account.objects.select_for_update(no_key=True).filter(pk__in=account_ids).order_by("pk")
     )
@@ -44,7 +44,7 @@ def accounts_for_update(account_ids: Iterable[int]) -> dict[int, Account]:
 
 
 def open_invoices_for_update(account_ids: Iterable[int]) -> list[Invoice]:
-    """This will lock what the (locked) accounts have not settled, oldest due first within an account."""
+    """Lock what the (locked) accounts have not settled, oldest due first within an account."""
     invoices = list(
         Invoice.objects.select_for_update()
         .filter(account__in=account_ids, state=Invoice.State.ISSUED, settled_at=None)
@@ -54,17 +54,17 @@ def open_invoices_for_update(account_ids: Iterable[int]) -> list[Invoice]:
 
 
 def invoices_for_update(invoice_ids: Iterable[int]) -> list[Invoice]:
-    """This will lock some invoices of one (locked) account, settled or not, in id order."""
+    """Lock some invoices of one (locked) account, settled or not, in id order."""
     return list(Invoice.objects.select_for_update().filter(pk__in=list(invoice_ids)).order_by("pk"))
 
 
 def attempt_for_update(attempt_id: uuid.UUID) -> PaymentAttempt:
-    """This will lock one attempt; its account must be locked already."""
+    """Lock one attempt; its account must be locked already."""
     return PaymentAttempt.objects.select_for_update().get(pk=attempt_id)
 
 
 def attempts_for_update(attempt_ids: Iterable[uuid.UUID]) -> list[PaymentAttempt]:
-    """This will lock attempts of accounts that are locked already, by account and id, each with its card."""
+    """Lock attempts of accounts that are locked already, by account and id, each with its card."""
     return list(
         PaymentAttempt.objects.select_for_update(of=("self",))
         .filter(pk__in=list(attempt_ids))
@@ -74,23 +74,23 @@ def attempts_for_update(attempt_ids: Iterable[uuid.UUID]) -> list[PaymentAttempt
 
 
 def refund_for_update(refund_id: uuid.UUID) -> Refund:
-    """This will lock one refund; its account must be locked already."""
+    """Lock one refund; its account must be locked already."""
     return (
         Refund.objects.select_for_update(of=("self",)).select_related("payment").get(pk=refund_id)
     )
 
 
 def transfer_for_update(transfer_id: int) -> IncomingTransfer:
-    """This will lock one bank transfer, to decide about it once; after the account it may be booked to."""
+    """Lock one bank transfer, to decide about it once; after the account it may be booked to."""
     return IncomingTransfer.objects.select_for_update(of=("self",)).get(pk=transfer_id)
 
 
 def number_series_for_update(entity: BillingEntity) -> NumberSeries:
-    """This will lock the invoice numbers of an entity. Taken last: every issuing chunk waits here."""
+    """Lock the invoice numbers of an entity. Taken last: every issuing chunk waits here."""
     NumberSeries.objects.bulk_create([NumberSeries(entity=entity)], ignore_conflicts=True)
     return NumberSeries.objects.select_for_update().get(entity=entity)
 
 
 def run_for_update(run_id: int) -> CloseRun:
-    """This will lock one close run, to finish it once."""
+    """Lock one close run, to finish it once."""
     return CloseRun.objects.select_for_update().get(pk=run_id)

@@ -32,7 +32,7 @@ class UnknownCurrency(ValueError):
 
 def check_currency(code: str) -> str:
     """
-    This will return the code if it is an ISO 4217 currency.
+    Return the code if it is an ISO 4217 currency.
 
     :raises UnknownCurrency: if it is not.
     """
@@ -47,7 +47,7 @@ def exponent(currency: str) -> int:
 
 
 def round_half_up(amount: Decimal, currency: str) -> int:
-    """This will round an amount in major units, half away from zero, to whole minor units."""
+    """Round an amount in major units, half away from zero, to whole minor units."""
     with localcontext(prec=EXACT_DIGITS):
         return int(amount.scaleb(exponent(currency)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
@@ -58,7 +58,7 @@ class NotWhole(ValueError):
 
 def to_minor(amount: Decimal, currency: str) -> int:
     """
-    This will convert an exact amount in major units to minor units.
+    Convert an exact amount in major units to minor units.
 
     :raises NotWhole: if it is finer than the currency's minor unit; nothing is rounded here.
     """
@@ -72,10 +72,10 @@ def to_minor(amount: Decimal, currency: str) -> int:
 
 
 def to_major(amount_minor: int, currency: str) -> Decimal:
-    """This will convert minor units to major ones, with the currency's decimals: 1200 → 12.00."""
+    """Convert minor units to major ones, with the currency's decimals: 1200 → 12.00."""
     return Decimal(amount_minor).scaleb(-exponent(currency))
 
 
 def money(amount_minor: int, currency: str) -> Money:
-    """This will make the Money of an amount in minor units, for faces and messages."""
+    """Make the Money of an amount in minor units, for faces and messages."""
     return Money(to_major(amount_minor, currency), currency)

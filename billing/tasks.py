@@ -1,4 +1,4 @@
-"""What django-q2 runs: three lines each. Tasks carry a lane's name and nothing else."""
+"""What django-q2 runs: three lines each. Tasks carry a queue's name and nothing else."""
 
 import time
 from collections.abc import Callable
@@ -6,9 +6,13 @@ from collections.abc import Callable
 from django.db import transaction
 
 from accounts import clock
-from billing import doorbell, inbound, log_context, reconciliation, stopping
-from billing.close import runner, runs, sweeper
+from billing import reconciliation
+from billing.close import runs
+from billing.close.engine import runner
+from billing.close.health import sweeper
+from billing.payments import inbound
 from billing.reports import progress
+from billing.workers import doorbell, halting, log_context
 from notifications import delivery, mail_server
 
 # Well under the cluster's timeout, so that it never has to kill one.
@@ -17,37 +21,37 @@ DRAIN_SECONDS = 45
 MAIL_TURN_SECONDS = 5
 
 
-def drain(lane: str) -> int:
-    """This will work on a lane for at most 45 s, or until told to stop, then ring again; under a halt neither."""
-    with log_context.about(lane=lane):
-        return _drain(lane)
+def drain(queue: str) -> int:
+    """Work on a queue for at most 45 s, or until told to stop, then ring again; under a halt neither."""
+    with log_context.about(lane=queue):
+        return _drain(queue)
 
 
-def _drain(lane: str) -> int:
-    # Not as of a second ago: a doorbell that the lifting rang is heard. Nor is it rung again, or the lane would
+def _drain(queue: str) -> int:
+    # Not as of a second ago: a doorbell that the lifting rang is heard. Nor is it rung again, or the queue would
     # ring for itself until then.
-    if stopping.halt():
+    if halting.halt():
         return 0
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
-    while lane == "charge" and not is_over():
+    while queue == "charge" and not is_over():
         if not inbound.process_due(as_of=clock.now()):
             break
-    if lane == "email":
+    if queue == "email":
         worked = _mail(is_over)
     else:
-        worked = runner.drain(lane, clock=clock.now, until=is_over, stopping=stopping.is_asked)
-    if lane == "default" and reconciliation.work_all(as_of=clock.now(), until=is_over):
-        doorbell.ring(lane)
+        worked = runner.drain(queue, clock=clock.now, until=is_over, stopping=halting.is_asked)
+    if queue == "default" and reconciliation.work_all(as_of=clock.now(), until=is_over):
+        doorbell.ring(queue)
     sweeper.release_reports()
     return worked
 
 
 def _until(stop_at: float) -> Callable[[], bool]:
-    return lambda: time.monotonic() > stop_at or stopping.is_asked()
+    return lambda: time.monotonic() > stop_at or halting.is_asked()
 
 
 def _mail(is_over: Callable[[], bool]) -> int:
-    """This will send what the steps and the outbox have, turn about: neither waits for all of the other."""
+    """Send what the steps and the outbox have, turn about: neither waits for all of the other."""
     worked = 0
     while not is_over():
         turn_over = _until(time.monotonic() + MAIL_TURN_SECONDS)
@@ -76,27 +80,27 @@ def _deliver(*, until: Callable[[], bool]) -> int:
 
 
 def sweep() -> dict[str, int]:
-    """This will heal; see billing/close/sweeper.py."""
+    """Heal; see billing/close/health/sweeper.py."""
     with log_context.about(kind="SWEEP"):
         return sweeper.sweep(as_of=clock.now())
 
 
 def count_runs() -> int:
-    """This will count the runs that go on, so that their speed is known when somebody looks."""
+    """Count the runs that go on, so that their speed is known when somebody looks."""
     return progress.refresh_running(as_of=clock.now())
 
 
 def start_due_closes() -> int:
-    """This will start the closes whose month is over in every zone."""
+    """Start the closes whose month is over in every zone."""
     return len(runs.start_due(as_of=clock.now()))
 
 
 def start_due_reconciliations() -> int:
-    """This will start the nightly ones; the lane "default" works on them."""
+    """Start the nightly ones; the queue "default" works on them."""
     return len(reconciliation.start_due(as_of=clock.now()))
 
 
 def ring_email() -> None:
-    """This will wake the email lane, which delivers whatever waits in the outbox."""
+    """Wake the email queue, which delivers whatever waits in the outbox."""
     with transaction.atomic():
         doorbell.ring("email")

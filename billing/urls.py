@@ -1,18 +1,9 @@
 from django.urls import path
 
 from billing.api.runs import RunView
-from billing.views import (
-    cards,
-    health,
-    invoices,
-    mandates,
-    metrics,
-    overview,
-    pay,
-    run_steps,
-    runs,
-    webhooks,
-)
+from billing.views.customer import cards, invoices, mandates, overview, pay
+from billing.views.ops import health, metrics, webhooks
+from billing.views.staff import run_steps, runs
 
 urlpatterns = [
     path("", overview.start, name="overview"),

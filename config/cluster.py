@@ -1,5 +1,5 @@
 """
-The cluster that carries the doorbell: one broker for several lanes, and a crash instead of a half-life.
+The cluster that carries the doorbell: one broker for several queues, and a crash instead of a half-life.
 
 Stock django-q2 replaces a dead worker and goes on. A worker killed while it waits dies holding the
 lock of the queue, so the cluster that goes on looks alive and runs nothing (measured:
@@ -30,8 +30,8 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from accounts import clock
-from billing import executors, stopping
-from billing.doorbell import LANES, UnknownLane
+from billing.workers import halting, heartbeats
+from billing.workers.doorbell import QUEUES, UnknownQueue
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +41,11 @@ CRASHED = 70
 # What a worker leaves in its timer when it retires (django_q.worker).
 RECYCLED = -2
 
-LANES_VARIABLE = "CLUSTER_LANES"
+QUEUES_VARIABLE = "CLUSTER_QUEUES"
+# Its name until the queues had theirs; still read where the new one is not set.
+OLD_QUEUES_VARIABLE = "CLUSTER_LANES"
 
-# Where fired schedules wait. Every cluster answers it whatever lanes it serves: see `run_cluster`.
+# Where fired schedules wait. Every cluster answers it whatever queues it serves: see `run_cluster`.
 SCHEDULES = "schedules"
 
 # How long a graceful stop may take before it becomes a crash. A drain lasts 45 s; systemd's
@@ -58,7 +60,7 @@ POLL_SECONDS = 0.1
 CLAIM = """
     WITH due AS MATERIALIZED (
         SELECT id FROM django_q_ormq
-        WHERE key = ANY(%(lanes)s) AND lock <= statement_timestamp()
+        WHERE key = ANY(%(queues)s) AND lock <= statement_timestamp()
         ORDER BY lock, id
         LIMIT %(at_most)s
         FOR UPDATE SKIP LOCKED
@@ -71,18 +73,23 @@ CLAIM = """
 """
 
 
-def parse_lanes(text: str) -> tuple[str, ...]:
-    """Read `charge,email`; nothing at all means every lane. Raises `UnknownLane`."""
-    lanes = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for lane in lanes:
-        if lane not in LANES:
-            raise UnknownLane(lane)
-    return lanes or LANES
+def parse_queues(text: str) -> tuple[str, ...]:
+    """Read `charge,email`; nothing at all means every queue. Raises `UnknownQueue`."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in QUEUES:
+            raise UnknownQueue(name)
+    return names or QUEUES
+
+
+def queues_in_environment() -> str:
+    """The queues that the environment says a cluster serves; empty: it says none."""
+    return os.environ.get(QUEUES_VARIABLE) or os.environ.get(OLD_QUEUES_VARIABLE, "")
 
 
 class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
     """
-    Queue in our database: `list_key` is the lane written to, `CLUSTER_LANES` the lanes read from.
+    Queue in our database: `list_key` is the queue written to, `CLUSTER_QUEUES` the queues read from.
 
     `get_connection` closes nothing that still works, since CONN_MAX_AGE is None: it lets the next
     query test the connection, so a restarted database is met with a new one.
@@ -92,7 +99,7 @@ class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
     beat_at: float | None = None
 
     def enqueue(self, package: str) -> int:
-        """Leave `package` on this broker's lane, due at once by the database's clock."""
+        """Leave `package` on this broker's queue, due at once by the database's clock."""
         row = self.get_connection().create(key=self.list_key, payload=package, lock=Now())
         return int(row.pk)
 
@@ -115,12 +122,12 @@ class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
 
     def _claim(self) -> list[tuple[int, str]]:
         self.get_connection()
-        served = parse_lanes(os.environ.get(LANES_VARIABLE, ""))
+        served = parse_queues(queues_in_environment())
         self._beat(served)
-        lanes = [*served, SCHEDULES]
+        queues = [*served, SCHEDULES]
         with connections[Conf.ORM].cursor() as cursor:
             cursor.execute(
-                CLAIM, {"lanes": lanes, "at_most": Conf.BULK, "lease_seconds": Conf.RETRY}
+                CLAIM, {"queues": queues, "at_most": Conf.BULK, "lease_seconds": Conf.RETRY}
             )
             return [(int(pk), str(package)) for pk, package in cursor.fetchall()]
 
@@ -131,25 +138,25 @@ class SkipLockedBroker(ORM):  # type: ignore[misc]  # django_q is untyped
         A sentinel or a worker that dies ends us too, so ours is the whole cluster's sign of life.
         """
         now = monotonic()
-        if self.beat_at is None or now - self.beat_at >= executors.BEAT_SECONDS:
-            executors.beat(lanes=served, workers=Conf.WORKERS, is_first=self.beat_at is None)
+        if self.beat_at is None or now - self.beat_at >= heartbeats.BEAT_SECONDS:
+            heartbeats.beat(queues=served, workers=Conf.WORKERS, is_first=self.beat_at is None)
             self.beat_at = now
 
 
 def run_cluster(
-    *, lanes: tuple[str, ...], workers: int
+    *, queues: tuple[str, ...], workers: int
 ) -> int:  # pragma: no cover - owns its process; every test of a real cluster starts here
-    """Serve `lanes` with `workers` processes until told to stop; return 0, or 70 after a crash."""
-    os.environ[LANES_VARIABLE] = ",".join(lanes)
+    """Serve `queues` with `workers` processes until told to stop; return 0, or 70 after a crash."""
+    os.environ[QUEUES_VARIABLE] = ",".join(queues)
     Conf.WORKERS = workers
     # No more doorbells in memory than workers: a lease runs from the claim, not from the start.
     Conf.QUEUE_LIMIT = workers
     # The workers look at it between batches; what they have begun is in their hands alone.
-    stopping.share()
+    halting.share()
     # Forked children must not share our connection.
     connections.close_all()
     # Every cluster keeps django-q's name, so the scheduler of each sees every schedule, whatever its
-    # lanes; and this broker lays what it fires on the lane that all clusters answer. So schedules run
+    # queues; and this broker lays what it fires on the queue that all clusters answer. So schedules run
     # as long as one cluster lives anywhere.
     schedule_by_the_databases_clock()
     cluster = CrashOnlyCluster(broker=SkipLockedBroker(list_key=SCHEDULES))
@@ -160,7 +167,7 @@ def run_cluster(
 
 def schedule_by_the_databases_clock() -> None:
     """
-    This will have django-q's scheduler ask the database what time it is.
+    Have django-q's scheduler ask the database what time it is.
 
     By its own clock, a host that is an hour ahead would put off each schedule by an hour for all others.
     """
@@ -222,7 +229,7 @@ class CrashOnlyCluster(stock.Cluster):  # type: ignore[misc]  # pragma: no cover
         while self.sentinel.exitcode is None:
             if self.stopping and not told:
                 told = True
-                stopping.tell()
+                halting.tell()
                 self.stop_event.set()
             self.sentinel.join(timeout=POLL_SECONDS)
         return CRASHED if self.sentinel.exitcode else 0

@@ -8,7 +8,7 @@ from django.core.management import call_command, get_commands
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 
 # Ours that need no tables, or make a database of their own.
 WITHOUT_TABLES = {"bench_close", "bench_usage", "compile_catalogs", "fakestripe"}
@@ -20,7 +20,7 @@ MIGRATING = 20181001
 
 def prepare(argv: Sequence[str]) -> None:
     """
-    This will migrate the embedded database, if it lacks a migration and the command is one of ours.
+    Migrate the embedded database, if it lacks a migration and the command is one of ours.
     Where a demo has left its payment provider, the command gets that, too.
 
     It is empty at first; and a first use that was killed has left it half done.

@@ -36,7 +36,7 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ #0]*\d*[a-z]|\{\w*\}")
 
 
 def compile_catalogs() -> list[Path]:
-    """This will compile every catalogue that is newer than what was compiled from it; returns those."""
+    """Compile every catalogue that is newer than what was compiled from it; returns those."""
     compiled = [po.with_suffix(".mo") for po in _po_files() if _compile(po)]
     for mo in compiled:
         translation_file_changed(sender=None, file_path=mo)  # Django may have looked too early

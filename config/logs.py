@@ -2,7 +2,7 @@
 How log lines are written: for people, or as JSON for machines (the setting LOG_FORMAT).
 
 Thirty lines of our own rather than python-json-logger: what we need of it is one dict, and its fields are
-ours (billing/log_context.py).
+ours (billing/workers/log_context.py).
 """
 
 import json
@@ -10,7 +10,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from billing import log_context
+from billing.workers import log_context
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

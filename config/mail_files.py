@@ -20,7 +20,7 @@ class EmlFileBackend(BaseEmailBackend):
         super().__init__(fail_silently=bool(options.get("fail_silently")))
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
-        """This will write each message; a file appears whole or not at all."""
+        """Write each message; a file appears whole or not at all."""
         written = 0
         with suppress(*([OSError] if self.fail_silently else [])):
             folder = Path(settings.EMAIL_FILE_PATH)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from billing import log_context
+from billing.workers import log_context
 
 HEADER = "X-Request-ID"
 # What a proxy may say; anything else could forge lines of the log.

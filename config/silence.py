@@ -17,7 +17,7 @@ CONNECT_SECONDS = 10
 
 def noticed(database: dict[str, Any], *, after_seconds: int, pooled: bool) -> dict[str, Any]:
     """
-    This will add to a database's OPTIONS what makes a dead peer known after so many seconds.
+    Add to a database's OPTIONS what makes a dead peer known after so many seconds.
 
     What the URL says itself stays. Behind a pooler the server's half is left out: a session there is
     not ours, and pgbouncer refuses to begin one with settings. Then it belongs to the role.

@@ -59,13 +59,13 @@ _RECHECKS: dict[str, Recheck | None] = {}
 
 
 def register(kind: str, *, recheck: Recheck | None = None) -> None:
-    """This will make a kind known. Without a recheck, its messages are true for ever: a receipt."""
+    """Make a kind known. Without a recheck, its messages are true for ever: a receipt."""
     _RECHECKS[kind] = recheck
 
 
 def recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[Verdict]:
     """
-    This will ask whether messages, all of one kind, are still true.
+    Ask whether messages, all of one kind, are still true.
 
     :raises UnknownKind: if no app has registered their kind.
     """
@@ -75,7 +75,7 @@ def recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[Verdict
 
 def check(kind: str) -> str:
     """
-    This will return the kind if it is known.
+    Return the kind if it is known.
 
     :raises UnknownKind: if it is not.
     """

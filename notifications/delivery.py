@@ -87,7 +87,7 @@ def deliver(
     *, as_of: datetime, limit: int = BATCH, message_ids: Collection[uuid.UUID] | None = None
 ) -> Delivered:
     """
-    This will deliver up to `limit` due messages, as many as the lane lets begin; or those of the given
+    Deliver up to `limit` due messages, as many as the lane lets begin; or those of the given
     ones that are due, which their steps have asked the lane about.
 
     Opens transactions of its own: call it with none open. A message that fails does not stop the
@@ -122,7 +122,7 @@ KILLS_ITS_WORKER = f"{MAX_TRIES} tries ended without a word: the worker was kill
 
 def retry(message: Message, *, actor: str = "system") -> None:
     """
-    This will queue a dead message again, with all its tries before it, to the address its account has now.
+    Queue a dead message again, with all its tries before it, to the address its account has now.
 
     :raises NotDead: if it is not dead (any more).
     """
@@ -271,7 +271,7 @@ def _could_not_ask(message: Message, error: Exception, *, ends: Counter[str]) ->
 @transaction.atomic(durable=True)
 def _recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[catalog.Verdict]:
     """
-    This will ask whether messages of a kind are still true, and write the answers down.
+    Ask whether messages of a kind are still true, and write the answers down.
 
     :raises LeaseLost: if one is another worker's by now; what the recheck wrote is taken back.
     """
@@ -363,7 +363,7 @@ def _delay(attempts: int) -> timedelta:
 
 
 def _finish(ends: Sequence[_End]) -> Counter[str]:
-    """This will write down what became of messages we hold the lease of. Returns how many came to which."""
+    """Write down what became of messages we hold the lease of. Returns how many came to which."""
     written = _write_ends(ends)
     if lost := len(ends) - written.total():
         logger.warning("%d messages: the lease was lost, another worker has them", lost)

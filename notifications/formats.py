@@ -169,7 +169,7 @@ _exponents: list[Callable[[str], int]] = []
 
 
 def use_exponents(exponent: Callable[[str], int]) -> None:
-    """This will take the number of decimals of a currency's minor unit from this function."""
+    """Take the number of decimals of a currency's minor unit from this function."""
     _exponents[:] = [exponent]
 
 

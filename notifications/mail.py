@@ -46,7 +46,7 @@ def message_id(message: Message) -> str:
 
 def composed(message: Message) -> EmailMultiAlternatives:
     """
-    This will make what Django's mail backends send.
+    Make what Django's mail backends send.
 
     :raises NotDeliverable: if the address is none, or a header has a line break.
     """
@@ -64,7 +64,7 @@ def composed(message: Message) -> EmailMultiAlternatives:
 
 def as_bytes(message: Message) -> Mail:
     """
-    This will make what SMTP sends.
+    Make what SMTP sends.
 
     :raises NotDeliverable: if the address is none, or a header has a line break.
     """

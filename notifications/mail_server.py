@@ -65,7 +65,7 @@ class Line:
 
     def open(self) -> None:
         """
-        This will connect, unless connected.
+        Connect, unless connected.
 
         :raises MailServerDown: if it cannot.
         """
@@ -82,7 +82,7 @@ class Line:
         self._is_open = True
 
     def try_to_send(self, message: Message) -> Exception | None:
-        """This will hand over a message; what went wrong is returned, for it must not stop the others."""
+        """Hand over a message; what went wrong is returned, for it must not stop the others."""
         began = time.monotonic()
         try:
             self.send(message)
@@ -94,7 +94,7 @@ class Line:
 
     def send(self, message: Message) -> None:
         """
-        This will hand over a message.
+        Hand over a message.
 
         :raises MailServerDown: if there is no connection, and none to be had.
         :raises Exception: whatever else went wrong; the connection is closed unless it is sound.
@@ -135,7 +135,7 @@ class Line:
         self.close()
 
     def close(self) -> None:
-        """This will hang up."""
+        """Hang up."""
         self._is_open = False
         with suppress(OSError):
             self._backend.close()
@@ -143,7 +143,7 @@ class Line:
 
 def send(messages: Sequence[Message], *, begin_within: float) -> Generator[list[Tried], None, None]:
     """
-    This will hand messages over, and yield what has come to its end, each message once.
+    Hand messages over, and yield what has come to its end, each message once.
 
     None is begun later than `begin_within` seconds from now. What cannot be sent comes back with
     MailServerDown; what there was no time for with NotBegun.
@@ -158,7 +158,7 @@ def send(messages: Sequence[Message], *, begin_within: float) -> Generator[list[
 
 def reach() -> None:
     """
-    This will connect, so that the next messages find a connection.
+    Connect, so that the next messages find a connection.
 
     :raises MailServerDown: if it cannot.
     """
@@ -168,7 +168,7 @@ def reach() -> None:
 
 
 def hang_up() -> None:
-    """This will close the connections that nobody is using."""
+    """Close the connections that nobody is using."""
     with suppress(IndexError):
         while True:
             _idle.pop().close()

@@ -42,7 +42,7 @@ class Letter:
 
 def enqueue(letter: Letter) -> Message | None:
     """
-    This will write a message in the caller's transaction; None if this fact is told already.
+    Write a message in the caller's transaction; None if this fact is told already.
 
     :raises NoRecipient: if the account has no email address; nothing is written.
     :raises UnknownKind: if no app has registered the kind.
@@ -51,7 +51,7 @@ def enqueue(letter: Letter) -> Message | None:
 
 
 def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
-    """This will write many messages as `enqueue` writes one; each has its place in what is returned."""
+    """Write many messages as `enqueue` writes one; each has its place in what is returned."""
     return _insert([_message(letter) for letter in letters])
 
 
@@ -69,7 +69,7 @@ def _message(letter: Letter) -> Message:
 
 
 def render(letter: Letter) -> Content:
-    """This will render a kind's templates in the account's language."""
+    """Render a kind's templates in the account's language."""
     reader = Reader.of(letter.account)
     said = rendering.render(
         letter.kind,

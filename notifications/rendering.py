@@ -56,7 +56,7 @@ class _Page:
 
 def render(kind: str, *, locale: str, context: Mapping[str, Any]) -> Said:
     """
-    This will render a kind's subject, text and HTML in a language.
+    Render a kind's subject, text and HTML in a language.
 
     :raises TypeError: if the context holds anything but text, truths, whole numbers, and rows of these.
     """

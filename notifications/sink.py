@@ -22,12 +22,12 @@ class Sink:
         self._seen: set[bytes] = set()
 
     async def listen(self, *, port: int) -> asyncio.Server:
-        """This will listen on 127.0.0.1; port 0 is one that is free."""
+        """Listen on 127.0.0.1; port 0 is one that is free."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: _Session(self), "127.0.0.1", port)
 
     def take(self, mail: bytes) -> None:
-        """This will count a mail; one whose Message-ID came before as a repeat."""
+        """Count a mail; one whose Message-ID came before as a repeat."""
         found = MESSAGE_ID.search(mail)
         message_id = found[1] if found else b""
         self.accepted += 1

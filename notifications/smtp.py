@@ -27,7 +27,7 @@ class SlowDown(NotHandedOver):
 
 
 def prepare(smtp: smtplib.SMTP) -> None:
-    """This will make a connection, open and let in, ready for many mails."""
+    """Make a connection, open and let in, ready for many mails."""
     smtp.ehlo_or_helo_if_needed()
     assert smtp.sock is not None, "it is not open"
     # A text whose last packet waits for an answer to the others would take a server's time for it.
@@ -36,7 +36,7 @@ def prepare(smtp: smtplib.SMTP) -> None:
 
 def send(smtp: smtplib.SMTP, mail: Mail) -> None:
     """
-    This will hand a mail to the server.
+    Hand a mail to the server.
 
     After an error that is not SOUND_AFTER, what is open on the connection is unknown: hang up.
 

@@ -7,7 +7,8 @@ from django.db import connection
 
 from accounts.models import Account
 from billing import books
-from billing.close import pipeline, runner, runs, steering
+from billing.close import pipeline, runs, steering
+from billing.close.engine import runner
 from billing.models import CloseRun, Decision, Step
 from tests.factories import AS_OF, OCTOBER, EntityFactory
 

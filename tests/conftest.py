@@ -11,8 +11,8 @@ from django.conf import settings as django_settings
 from django.test import TransactionTestCase
 
 from billing import gateways
-from billing.fakedebit import DirectDebit
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.fakedebit import DirectDebit
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.reports import progress
 from config.locale_catalogs import compile_catalogs
 from notifications.lanes import clock

@@ -26,7 +26,7 @@ def may_empty() -> bool:
 
 
 def empty_tables() -> None:
-    """This will delete every row, whatever foreign keys and append-only triggers say."""
+    """Delete every row, whatever foreign keys and append-only triggers say."""
     with connection.cursor() as cursor:
         cursor.execute(TABLES, [list(KEPT)])
         tables = [name for (name,) in cursor.fetchall()]

@@ -8,7 +8,7 @@ from typing import Any
 
 from billing import gateways
 from billing.gateways import Observation
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
 
 
 class Killed(BaseException):

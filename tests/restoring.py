@@ -9,8 +9,8 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from billing import guard
 from billing.models import GatewayGuard
+from billing.payments import guard
 from tests.emptying import TABLES
 
 SEQUENCES = "SELECT schemaname || '.' || sequencename, last_value FROM pg_sequences"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from billing.gateways import sandbox_remote, sandbox_server
+from billing.gateways.standins import sandbox_remote, sandbox_server
 
 
 @contextmanager

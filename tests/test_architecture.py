@@ -95,6 +95,29 @@ def test_every_step_follows_one_before_it() -> None:
         before.add(step.kind)
 
 
+# --- how it is written
+
+CODE = [
+    path
+    for app in APPS
+    for path in sorted((ROOT / app).rglob("*.py"))
+    if "migrations" not in path.parts
+]
+
+
+def test_docstrings_say_what_is_done_and_not_that_it_will_be() -> None:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    told = [
+        f"{path.relative_to(ROOT)}: {said}"
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, documented) and (said := ast.get_docstring(node) or "")
+    ]
+
+    assert len(told) > 1000
+    assert [each for each in told if ": This will " in each] == []
+
+
 # --- what is installed
 
 

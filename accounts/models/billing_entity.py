@@ -15,7 +15,7 @@ def default_retry_days() -> list[int]:
 
 def check_retry_days(days: list[int]) -> None:
     """
-    This will accept days that come one after the other.
+    Accept days that come one after the other.
 
     :raises ValidationError: if one does not come after the one before.
     """

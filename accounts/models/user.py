@@ -16,13 +16,13 @@ class EmailUserManager(UserManager["User"]):
     def create_user(  # type: ignore[override]
         self, email: str, password: str | None = None, **extra: Any
     ) -> "User":
-        """This will create a user who may sign in with this email."""
+        """Create a user who may sign in with this email."""
         return self._create(email, password, **extra)
 
     def create_superuser(  # type: ignore[override]
         self, email: str, password: str | None = None, **extra: Any
     ) -> "User":
-        """This will create a user who may do everything in the admin."""
+        """Create a user who may do everything in the admin."""
         return self._create(email, password, is_staff=True, is_superuser=True, **extra)
 
 

@@ -8,8 +8,9 @@ from django.db.models import Model, QuerySet
 from django.urls import reverse
 
 from accounts.models import Account, ChargingPause, Hold, PaymentMethod
-from billing import dunning, ledger, settlement
+from billing import dunning, ledger
 from billing.admin.cells import Cell, Table, instant, money, row, to
+from billing.ledger import settlement
 from billing.models import Decision, Invoice, PaymentAttempt
 from billing.references import reference_of
 from notifications.models import Message

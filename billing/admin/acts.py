@@ -14,12 +14,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 
 from accounts import clock, holds, pauses
 from accounts.models import Account, ChargingPause, Hold, PaymentMethod, User
-from billing import credits, decisions, disputes, dunning, ledger, payments
+from billing import decisions, dunning, ledger
 from billing.admin import forecast
 from billing.admin.account_page import in_flight
 from billing.admin.cells import instant, money
 from billing.forms import GrantCreditForm, MoneyForm, ReasonForm, RecordPaymentForm
+from billing.invoices import credits
 from billing.models import Decision, PaymentAttempt
+from billing.payments import booking, charges, disputes
 
 Context = Callable[[HttpRequest], dict[str, Any]]
 
@@ -57,7 +59,7 @@ def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> H
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Record payment", site=site)
     try:
-        payments.record_payment(
+        booking.record_payment(
             account_id=account.pk,
             token=form.cleaned_data["token"],
             amount_minor=form.amount_minor,
@@ -67,7 +69,7 @@ def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> H
             recorded_by=_email(request),
             as_of=form.as_of,
         )
-    except payments.AlreadyRecorded:
+    except booking.AlreadyRecorded:
         messages.info(request, "The form was sent twice: the payment was recorded once.")
     else:
         recorded = money(form.amount_minor, account.currency)
@@ -152,8 +154,8 @@ def _charge_page(
 def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
     as_of = clock.now()
     shown_minor = _shown_minor(request)
-    asked = payments.Request(account.pk, PaymentAttempt.Kind.AUTO, only_if_due_minor=shown_minor)
-    collected = payments.collect_all([asked], as_of=as_of)
+    asked = charges.Request(account.pk, PaymentAttempt.Kind.AUTO, only_if_due_minor=shown_minor)
+    collected = charges.collect_all([asked], as_of=as_of)
     attempt, refused = (
         collected.attempts.get(account.pk),
         collected.refused.get(account.pk),
@@ -194,7 +196,7 @@ def _say(request: HttpRequest, attempt: PaymentAttempt) -> None:
             messages.success(request, f"Charged {amount} to {attempt.payment_method}.")
         case PaymentAttempt.State.FAILED:
             messages.error(request, f"{attempt.payment_method} {attempt.because}.")
-        case _ if on_its_way := payments.on_its_way(attempt, as_of=clock.now()):
+        case _ if on_its_way := charges.on_its_way(attempt, as_of=clock.now()):
             messages.success(request, f"{amount} by {attempt.payment_method} is {on_its_way}.")
         case _:
             messages.warning(

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from accounts.models import Account
-from billing import settlement
 from billing.admin.cells import money
-from billing.ledger import Standing
+from billing.ledger import Standing, settlement
 from billing.models import Invoice
 
 

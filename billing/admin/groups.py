@@ -24,7 +24,7 @@ MAY = {
 
 
 def create_groups(**_signal: Any) -> None:
-    """This will create the groups that do not exist yet; after every migrate."""
+    """Create the groups that do not exist yet; after every migrate."""
     missing = set(MAY) - set(Group.objects.filter(name__in=MAY).values_list("name", flat=True))
     if not missing:
         return

@@ -13,10 +13,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
-from billing import doorbell
 from billing.admin.cells import instant, tag
 from billing.forms import LaneReasonForm
 from billing.reports.lanes import MAIL, work_of
+from billing.workers import doorbell
 from notifications import lanes
 from notifications.models import Lane
 

@@ -13,12 +13,12 @@ from django.urls import URLPattern, path, reverse
 
 from accounts import clock
 from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
-from billing import payments, refunds
 from billing.admin.books import AllocationRows
 from billing.admin.cells import instant, money
 from billing.forms import ReasonForm, RefundForm
 from billing.gateways import Misconfigured
 from billing.models import Dispute, Payment, PaymentAttempt, PaymentReversal, Refund
+from billing.payments import charges, refunds
 
 
 class RefundRows(ReadOnlyRows):
@@ -257,7 +257,7 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
     @admin.action(description="Ask the provider now", permissions=["ask"])
     def ask_the_provider(self, request: HttpRequest, queryset: QuerySet[PaymentAttempt]) -> None:
         """Take each on by what the provider says of it, and say where it stands."""
-        asked = payments.ask(list(queryset), as_of=clock.now())
+        asked = charges.ask(list(queryset), as_of=clock.now())
         for attempt in asked:
             said = f"{attempt.account}: {attempt.get_state_display()}. {attempt.because}"
             if attempt.unknown_since is None:
@@ -277,8 +277,8 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
         """Put your name on each that is in review."""
         for attempt in queryset:
             try:
-                payments.take_review(attempt_id=attempt.pk, owner=request.user.email)  # type: ignore[union-attr]
-            except payments.NotInReview:
+                charges.take_review(attempt_id=attempt.pk, owner=request.user.email)  # type: ignore[union-attr]
+            except charges.NotInReview:
                 self.message_user(request, f"{attempt} is not in review.", messages.WARNING)
             else:
                 self.message_user(request, f"{attempt} is yours to look after.")
@@ -329,13 +329,13 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
 
     def _resolve(self, request: HttpRequest, attempt: PaymentAttempt, *, reason: str) -> None:
         try:
-            resolved = payments.resolve_review(
+            resolved = charges.resolve_review(
                 attempt_id=attempt.pk,
                 reason=reason,
                 actor=request.user.email,  # type: ignore[union-attr]
                 as_of=clock.now(),
             )
-        except payments.NotInReview:
+        except charges.NotInReview:
             self.message_user(request, f"{attempt} is not in review.", messages.WARNING)
         else:
             said = f"{resolved.get_state_display()}. {resolved.because}"

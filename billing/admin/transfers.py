@@ -15,12 +15,13 @@ from django.utils.safestring import SafeString
 from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import Account, User
-from billing import ledger, transfers
+from billing import ledger
 from billing.admin import forecast
 from billing.admin.cells import instant, money, tag
 from billing.forms import AssignTransferForm, ReasonForm
 from billing.models import IncomingTransfer
 from billing.money import to_major
+from billing.payments import transfers
 from billing.reports import csv_cells
 
 State = IncomingTransfer.State

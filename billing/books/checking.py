@@ -81,7 +81,7 @@ def check(
     on_progress: Callable[[Promise], None] = lambda _: None,
 ) -> list[Finding]:
     """
-    This will find what breaks the promises of these names, or any; an empty list: all hold.
+    Find what breaks the promises of these names, or any; an empty list: all hold.
 
     Calls `on_progress` after each promise. Safe while a close runs: it locks nothing and writes nothing.
 
@@ -110,7 +110,7 @@ def _snapshot(*, as_of: datetime) -> Iterator[None]:
 def find(
     chosen: Iterable[Promise], *, on_progress: Callable[[Promise], None] = lambda _: None
 ) -> list[Finding]:
-    """This will find what breaks these promises, in the caller's transaction, which it leaves to be rolled back."""
+    """Find what breaks these promises, in the caller's transaction, which it leaves to be rolled back."""
     chosen = list(chosen)
     if any(PROVIDER_RECORDS in promise.query for promise in chosen):
         _copy_in_providers_books()

@@ -24,14 +24,14 @@ SELECT viewname FROM pg_views
 
 
 def drop_before_migrating(*, using: str, plan: list[Any], **_signal: Any) -> None:
-    """This will drop the views, if there is anything to migrate."""
+    """Drop the views, if there is anything to migrate."""
     if plan:
         with transaction.atomic(using=using):
             _drop(connections[using])
 
 
 def create_after_migrating(*, using: str, plan: list[Any] | None = None, **_signal: Any) -> None:
-    """This will make the views anew, if the schema is the newest. `plan` None: a flush, nothing changed."""
+    """Make the views anew, if the schema is the newest. `plan` None: a flush, nothing changed."""
     if plan is None or _is_behind(connections[using]):
         return
     with transaction.atomic(using=using):

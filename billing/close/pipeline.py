@@ -15,7 +15,7 @@ from billing.close.steps import charge, email, hold, invoice, report
 STEPS = cast("tuple[ChunkModule | FlowModule, ...]", (invoice, charge, email, hold, report))
 KINDS = [step.kind for step in STEPS]
 BY_KIND = {step.kind: step for step in STEPS}
-LANES = tuple(dict.fromkeys(step.lane for step in STEPS))
+QUEUES = tuple(dict.fromkeys(step.queue for step in STEPS))
 
 
 def followers(kind: str) -> list[ChunkModule | FlowModule]:

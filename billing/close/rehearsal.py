@@ -12,9 +12,9 @@ from billing import locks
 from billing.close import runs
 from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
-from billing.faults import is_the_databases_fault
 from billing.models import CloseRun, Step, UsageBatch
 from billing.money import to_major
+from billing.workers import bisect
 
 
 def rehearse(
@@ -25,7 +25,7 @@ def rehearse(
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """
-    This will say what closing the month now would invoice and charge, by currency, and write nothing.
+    Say what closing the month now would invoice and charge, by currency, and write nothing.
 
     Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not tallied yet is not in them; how many
     batches that is stands beside them.
@@ -53,20 +53,16 @@ def rehearse(
 
 def _outcomes(some: Sequence[Account], *, run: CloseRun, as_of: datetime) -> list[Outcome]:
     """As the runner does: an error bisects the accounts down to the one that raises it."""
-    try:
-        return _rolled_back(some, run=run, as_of=as_of)
-    except Exception as error:
-        # What a rehearsal is for: to see it before the close does.
-        if is_the_databases_fault(error):
-            raise
-        if len(some) == 1:
-            step = Step(run=run, account=some[0], kind=invoice.kind)
-            return [Outcome(step, Step.State.DEAD, f"{type(error).__name__}: {error}")]
-        half = len(some) // 2
-        return [
-            *_outcomes(some[:half], run=run, as_of=as_of),
-            *_outcomes(some[half:], run=run, as_of=as_of),
-        ]
+    outcomes: list[Outcome] = []
+
+    def rehearse_these(accounts: Sequence[Account]) -> None:
+        outcomes.extend(_rolled_back(accounts, run=run, as_of=as_of))
+
+    # What a rehearsal is for: to see it before the close does.
+    for account, error in bisect.failures(rehearse_these, some, what="accounts"):
+        step = Step(run=run, account=account, kind=invoice.kind)
+        outcomes.append(Outcome(step, Step.State.DEAD, f"{type(error).__name__}: {error}"))
+    return outcomes
 
 
 @transaction.atomic(durable=True)

@@ -9,9 +9,11 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
 from accounts.models import Account, BillingEntity
-from billing import doorbell, metering, periods, stopping
+from billing import periods
 from billing.close import pipeline
 from billing.models import CloseRun, Step
+from billing.usage import tallying
+from billing.workers import doorbell, halting
 from notifications import delivery
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ def start(
     when_balance_changed: str = CloseRun.ChangedBalance.CHARGE_DUE_NOW,
 ) -> tuple[CloseRun, bool]:
     """
-    This will start the close of a month, or find the run that stands. Returns it, and whether it is new.
+    Start the close of a month, or find the run that stands. Returns it, and whether it is new.
 
     :raises NotOverYet: before the month is over in every account's time zone.
     """
@@ -45,14 +47,14 @@ def start(
     if standing is not None:
         return standing, False
     check_is_over(entity=entity, month=month, as_of=as_of)
-    metering.tally_everything(as_of=as_of)
-    metering.open_periods_to_close(month=month, entity_id=entity.pk)
+    tallying.tally_everything(as_of=as_of)
+    tallying.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 
 def check_is_over(*, entity: BillingEntity, month: date, as_of: datetime) -> None:
     """
-    This will do nothing once the month is over for all of the entity's accounts.
+    Do nothing once the month is over for all of the entity's accounts.
 
     :raises NotOverYet: before that.
     """
@@ -63,11 +65,11 @@ def check_is_over(*, entity: BillingEntity, month: date, as_of: datetime) -> Non
 
 def start_due(*, as_of: datetime) -> list[CloseRun]:
     """
-    This will start the latest month of every entity, once it is over in all its zones.
+    Start the latest month of every entity, once it is over in all its zones.
 
     One that cannot start does not stop the others: its error is raised after them. Under a halt none is started.
     """
-    if stopping.halt():
+    if halting.halt():
         return []
     started, errors = [], []
     for entity in BillingEntity.objects.filter(
@@ -151,7 +153,7 @@ SELECT %(run)s, a.id, k.kind, CASE k.kind WHEN 'INVOICE' THEN 'READY' ELSE 'WAIT
 
 def release_report(run_id: int) -> bool:
     """
-    This will ready the run's report if no account step is open. True for the one caller that did.
+    Ready the run's report if no account step is open. True for the one caller that did.
 
     The report's row is the lock: of any number of callers one gets it, and no retry slips between
     the look and the release. Nobody waits for it who would not release it: whoever makes the report has it.
@@ -174,6 +176,6 @@ def _may_be_made(report: Step) -> bool:
 
 
 def reports_for_update(run_ids: Iterable[int]) -> list[Step]:
-    """This will lock the reports of the runs, in order: whoever releases or reopens one goes first."""
+    """Lock the reports of the runs, in order: whoever releases or reopens one goes first."""
     reports = Step.objects.filter(run__in=run_ids, kind=Step.Kind.REPORT)
     return list(reports.select_for_update().order_by("pk"))

@@ -17,10 +17,11 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from billing import decisions, doorbell
+from billing import decisions
 from billing.close import pipeline, runs
 from billing.models import CloseRun, Decision, Step
 from billing.reports import progress
+from billing.workers import doorbell
 
 State = Step.State
 STUCK = (State.DEAD, State.BLOCKED)
@@ -62,7 +63,7 @@ def retry_all(
     as_of: datetime,
     until: Callable[[], bool] = never,
 ) -> Steered:
-    """This will retry those of the steps that can be, in chunks, until `until` says stop. See `retry`."""
+    """Retry those of the steps that can be, in chunks, until `until` says stop. See `retry`."""
     act = partial(retry, actor=actor, reason=reason, as_of=as_of)
     return _in_chunks(steps, RETRIED, act, until)
 
@@ -75,7 +76,7 @@ def cancel_all(
     as_of: datetime,
     until: Callable[[], bool] = never,
 ) -> Steered:
-    """This will cancel those of the steps that can be, in chunks, until `until` says stop. See `cancel`."""
+    """Cancel those of the steps that can be, in chunks, until `until` says stop. See `cancel`."""
     act = partial(cancel, actor=actor, reason=reason, as_of=as_of)
     return _in_chunks(steps, CANCELLED, act, until)
 
@@ -98,7 +99,7 @@ def retry_run(
     as_of: datetime,
     until: Callable[[], bool] = never,
 ) -> Steered:
-    """This will retry all that is stuck in a run; a Decision of the run's own says how many."""
+    """Retry all that is stuck in a run; a Decision of the run's own says how many."""
     steered = retry_all(stuck_of(run), actor=actor, reason=reason, as_of=as_of, until=until)
     _note(run, "RETRY_RUN", steered, actor=actor, reason=reason)
     return steered
@@ -113,7 +114,7 @@ def cancel_run(
     until: Callable[[], bool] = never,
 ) -> Steered:
     """
-    This will cancel all of a run that has not started; a Decision of the run's own says how many.
+    Cancel all of a run that has not started; a Decision of the run's own says how many.
 
     What a worker has in hand, or the world has not answered yet, comes to its end; then the run has
     its report as ever.
@@ -174,7 +175,7 @@ def _chunks(rows: Iterable[tuple[int, int | None, int]]) -> Iterator[list[int]]:
 @transaction.atomic(durable=True)
 def retry(step_ids: Sequence[int], *, actor: str, reason: str, as_of: datetime) -> int:
     """
-    This will make dead, blocked or cancelled steps ready again, and what follows them wait for them again.
+    Make dead, blocked or cancelled steps ready again, and what follows them wait for them again.
 
     A step expects from now on what it last saw: whoever retries it was shown that. One that is stuck
     or cancelled because the step before it is, is left to that one, and not counted; so is one that
@@ -216,7 +217,7 @@ def _retry_kind(kind: str, ids: list[int], *, actor: str, reason: str, as_of: da
         retried = [pk for (pk,) in cursor.fetchall()]
         cursor.execute(REVIVE_FOLLOWERS, {**facts, "ids": retried})
     if retried:
-        doorbell.ring(module.lane, times=settings.WORKERS)
+        doorbell.ring(module.queue, times=settings.WORKERS)
     return len(retried)
 
 
@@ -280,7 +281,7 @@ def _reopen(run_ids: Iterable[int], *, actor: str) -> None:
 @transaction.atomic(durable=True)
 def cancel(step_ids: Sequence[int], *, actor: str, reason: str, as_of: datetime) -> int:
     """
-    This will end steps that have not started, or are stuck, with a Decision; what follows them is
+    End steps that have not started, or are stuck, with a Decision; what follows them is
     cancelled too.
 
     A running step is not cancelled: its lease is somebody's. Wait for it, or for its lease to end. Nor is

@@ -124,7 +124,7 @@ class StepModule(Protocol):
     # The kind whose end readies this one; None where the run does.
     follows: str | None
     # The doorbell it is rung with, and so the clusters that work on it.
-    lane: str
+    queue: str
     # False: the runner opens the transaction and locks the accounts; a kill rolls all back.
     # True: the runner leases the steps, commits, and calls with nothing open.
     touches_the_world: bool
@@ -138,7 +138,7 @@ class ChunkModule(StepModule, Protocol):
 
     @staticmethod
     def perform(chunk: Chunk) -> Iterable[Outcome]:
-        """This will decide each step of the chunk. One left out is an error of the module."""
+        """Decide each step of the chunk. One left out is an error of the module."""
         ...
 
 
@@ -148,7 +148,7 @@ class FlowModule(StepModule, Protocol):
 
     @staticmethod
     def open_flow(*, clock: Callable[[], datetime]) -> "Flow":
-        """This will open one flow of steps, closed when its `with` ends."""
+        """Open one flow of steps, closed when its `with` ends."""
         ...
 
 
@@ -166,14 +166,14 @@ class Flow(Protocol):
 
     def begin(self, chunk: Chunk) -> None:
         """
-        This will begin the steps of a chunk.
+        Begin the steps of a chunk.
 
         :raises Exception: whatever goes wrong with one of them. Then none was begun.
         """
         ...
 
     def turn(self) -> Sequence[Outcome]:
-        """This will take them a little further; returns how those end that are through."""
+        """Take them a little further; returns how those end that are through."""
         ...
 
     def failed(self) -> dict[int, Exception]:
@@ -181,7 +181,7 @@ class Flow(Protocol):
         ...
 
     def leave(self, steps: Collection[int]) -> None:
-        """This will send nothing more for these: they are somebody else's."""
+        """Send nothing more for these: they are somebody else's."""
         ...
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from accounts.models import Account, PaymentMethod
 from billing import gateways
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 
 SEED = 20261002
 AT_ONCE = 8
@@ -51,7 +51,7 @@ CARDS_OF_A_HUNDRED: Sequence[tuple[Card | None, int]] = (
 
 def set_up() -> dict[str, str]:
     """
-    This will start the demo's provider, its book empty, and charge through it from now on.
+    Start the demo's provider, its book empty, and charge through it from now on.
 
     Returns the settings as a child's environment needs them.
 
@@ -85,7 +85,7 @@ def chosen(accounts: Sequence[Account]) -> list[tuple[Account, Card]]:
 def save(
     holders: Sequence[tuple[Account, Card]], *, on_saved: Callable[[], object] = lambda: None
 ) -> None:
-    """This will save everybody's card at the provider, as their own browsers would, and here."""
+    """Save everybody's card at the provider, as their own browsers would, and here."""
 
     def enter(holder: tuple[Account, Card]) -> PaymentMethod:
         method = _entered(*holder)

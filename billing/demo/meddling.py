@@ -8,9 +8,11 @@ from datetime import datetime
 from django.db.models import Q
 
 from accounts.models import Account, PaymentMethod
-from billing import credits, ledger, payment_methods, payments
+from billing import ledger
 from billing.demo import charging
+from billing.invoices import credits
 from billing.models import CloseRun, PaymentAttempt, Step
+from billing.payments import booking, charges, methods
 
 PAYING = [charging.PAYS.last_four, charging.PAYS_TOO.last_four]
 
@@ -25,7 +27,7 @@ class Deed:
 
 def plan(run: CloseRun) -> list[Deed]:
     """
-    This will choose whom the world changes for, and put their charges last in the queue.
+    Choose whom the world changes for, and put their charges last in the queue.
 
     They wait longest between invoice and charge, so that what happens, happens in between.
     """
@@ -55,7 +57,7 @@ def plan(run: CloseRun) -> list[Deed]:
 
 
 def meddle(run: CloseRun, deeds: list[Deed], *, as_of: datetime) -> int:
-    """This will do the deeds whose account has its invoice by now, and take them off the list."""
+    """Do the deeds whose account has its invoice by now, and take them off the list."""
     invoiced = set(
         run.steps.filter(~Q(state__in=Step.OPEN), kind=Step.Kind.INVOICE).values_list(
             "account", flat=True
@@ -71,7 +73,7 @@ def meddle(run: CloseRun, deeds: list[Deed], *, as_of: datetime) -> int:
 def _pays_by_bank(account: Account, as_of: datetime) -> None:
     due_minor = ledger.standing(account.pk, as_of=as_of).due_minor
     if due_minor:
-        payments.record_payment(
+        booking.record_payment(
             account_id=account.pk,
             token=uuid.uuid4(),
             amount_minor=due_minor,
@@ -85,8 +87,8 @@ def _pays_by_bank(account: Account, as_of: datetime) -> None:
 
 def _pays_now(account: Account, as_of: datetime) -> None:
     try:
-        payments.collect(account_id=account.pk, kind=PaymentAttempt.Kind.ON_SESSION, as_of=as_of)
-    except payments.CannotCollect:
+        charges.collect(account_id=account.pk, kind=PaymentAttempt.Kind.ON_SESSION, as_of=as_of)
+    except charges.CannotCollect:
         # The close was faster, or there was nothing to pay: both fine with the customer.
         return
 
@@ -107,7 +109,7 @@ def _gets_credit(account: Account, as_of: datetime) -> None:
 
 def _removes_card(account: Account, as_of: datetime) -> None:
     for method in PaymentMethod.objects.filter(account=account, state=PaymentMethod.State.ACTIVE):
-        payment_methods.remove_card(
+        methods.remove_card(
             account_id=account.pk, method_id=method.pk, actor="the customer", as_of=as_of
         )
 

@@ -100,7 +100,7 @@ class NotADemoDatabase(Exception):
 
 def clear() -> None:
     """
-    This will empty the database of an earlier demo.
+    Empty the database of an earlier demo.
 
     :raises NotADemoDatabase: if it holds anything else; nothing is deleted then.
     """
@@ -127,7 +127,7 @@ SELECT quote_ident(tablename) FROM pg_tables
 
 @transaction.atomic
 def build() -> list[Account]:
-    """This will make the catalogue, the customers, and the people who sign in. Returns the customers."""
+    """Make the catalogue, the customers, and the people who sign in. Returns the customers."""
     rng = random.Random(SEED)  # noqa: S311 - the same every time is the point
     entity = BillingEntity.objects.create(slug="default", name="Example Cloud", invoice_prefix="EC")
     _build_catalogue()
@@ -193,7 +193,7 @@ def _account(entity: BillingEntity, number: int, rng: random.Random) -> Account:
 
 
 def write_usage(path: Path) -> int:
-    """This will write the month's usage of every account as a csv usage file. Returns its rows."""
+    """Write the month's usage of every account as a csv usage file. Returns its rows."""
     rng = random.Random(SEED + 1)  # noqa: S311 - as above
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

@@ -28,9 +28,9 @@ from billing.gateways.base import (
     Status,
     Unreadable,
 )
-from billing.gateways.debit import DebitGateway
-from billing.gateways.sandbox import SandboxGateway
-from billing.gateways.sandbox_remote import RemoteSandbox
+from billing.gateways.standins.debit import DebitGateway
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox_remote import RemoteSandbox
 
 __all__ = [
     "About",
@@ -78,7 +78,7 @@ def for_cards() -> str:
 
 def get(name: str) -> Gateway:
     """
-    This will return the gateway of a name.
+    Return the gateway of a name.
 
     :raises Misconfigured: if this installation has none of that name, or its keys do not fit together.
     """

@@ -287,11 +287,11 @@ class Gateway(Protocol):
         ...
 
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
-        """This will make the provider's object; no money can move by it yet."""
+        """Make the provider's object; no money can move by it yet."""
         ...
 
     def submit(self, ref: str, *, key: str) -> Observation:
-        """This will let the provider move the money, at most once for this object, for ever."""
+        """Let the provider move the money, at most once for this object, for ever."""
         ...
 
     def read(self, ref: str) -> Observation:
@@ -315,12 +315,12 @@ class Gateway(Protocol):
         ...
 
     def cancel(self, ref: str, *, key: str) -> Observation:
-        """This will make sure the object never moves money, or say that it already has."""
+        """Make sure the object never moves money, or say that it already has."""
         ...
 
     def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
         """
-        This will pay money back. Once for a key, as long as the provider remembers it: 12 hours at least.
+        Pay money back. Once for a key, as long as the provider remembers it: 12 hours at least.
 
         :raises RefundRefused: if it will not: more than is left of the charge, or one that is disputed.
         """
@@ -371,14 +371,14 @@ class Gateway(Protocol):
         ...
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
-        """This will return whom the provider keeps this account's cards under, made if there is none."""
+        """Return whom the provider keeps this account's cards under, made if there is none."""
         ...
 
     def begin_setup(
         self, *, account_ref: str, customer_ref: str, currency: str, return_url: str
     ) -> CardSetup:
         """
-        This will let the account's holder enter a card on the provider's own page.
+        Let the account's holder enter a card on the provider's own page.
 
         It sends them back to `return_url`, with `setup`, the ref to read, where a card was entered.
         """
@@ -393,12 +393,12 @@ class Gateway(Protocol):
         ...
 
     def detach(self, token: str) -> Method:
-        """This will make sure that nobody can charge the card any more."""
+        """Make sure that nobody can charge the card any more."""
         ...
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
         """
-        This will say what the provider tells us has happened, once it is sure that it is the provider.
+        Say what the provider tells us has happened, once it is sure that it is the provider.
 
         :raises NotAuthentic: if it is not, or not any more.
         """

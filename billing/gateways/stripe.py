@@ -163,7 +163,7 @@ class StripeGateway:
 
     def __init__(self) -> None:
         """
-        This will take its keys from the settings.
+        Take its keys from the settings.
 
         :raises Misconfigured: if they do not fit together, or are live ones and STRIPE_LIVE is not set.
         """
@@ -178,7 +178,7 @@ class StripeGateway:
 
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
         """
-        This will make an intent that is not confirmed.
+        Make an intent that is not confirmed.
 
         :raises Misconfigured: if Stripe cannot take this amount or this card.
         """
@@ -206,7 +206,7 @@ class StripeGateway:
         return self._observe(intent.to_dict())
 
     def submit(self, ref: str, *, key: str) -> Observation:
-        """This will confirm the intent. Refused, it is what the intent then says of itself that counts."""
+        """Confirm the intent. Refused, it is what the intent then says of itself that counts."""
         with _in_our_words():
             try:
                 intent = self._client.v1.payment_intents.confirm(
@@ -234,7 +234,7 @@ class StripeGateway:
 
     def begin_authentication(self, ref: str, *, return_url: str) -> str:
         """
-        This will confirm the same intent again, its holder present, and say where the bank asks them.
+        Confirm the same intent again, its holder present, and say where the bank asks them.
 
         Declined at once, or confirmed without a question, it is the caller's own page that says so.
         """
@@ -281,7 +281,7 @@ class StripeGateway:
             ]
 
     def cancel(self, ref: str, *, key: str) -> Observation:
-        """This will cancel the intent; too late for that, it says how it ended."""
+        """Cancel the intent; too late for that, it says how it ended."""
         with _in_our_words():
             try:
                 intent = self._client.v1.payment_intents.cancel(
@@ -295,7 +295,7 @@ class StripeGateway:
 
     def refund(self, spec: RefundSpec, *, key: str) -> RefundSeen:
         """
-        This will pay money of an intent's charge back.
+        Pay money of an intent's charge back.
 
         :raises RefundRefused: if less is left of it, or it is disputed.
         :raises Misconfigured: if Stripe cannot pay back this amount.
@@ -408,7 +408,7 @@ class StripeGateway:
 
     def ensure_customer(self, *, account_ref: str, email: str, name: str) -> str:
         """
-        This will return the account's Customer, made if there is none by this address.
+        Return the account's Customer, made if there is none by this address.
 
         A second one does no harm: a card is charged under the one it was entered for.
         """
@@ -426,7 +426,7 @@ class StripeGateway:
     def begin_setup(
         self, *, account_ref: str, customer_ref: str, currency: str, return_url: str
     ) -> CardSetup:
-        """This will open a page of Stripe's where a card is entered: a Checkout Session in setup mode."""
+        """Open a page of Stripe's where a card is entered: a Checkout Session in setup mode."""
         whose = _whose(account_ref)
         with _in_our_words():
             session = self._client.v1.checkout.sessions.create(
@@ -468,7 +468,7 @@ class StripeGateway:
             return _method(self._client.v1.payment_methods.retrieve(token).to_dict())
 
     def detach(self, token: str) -> Method:
-        """This will detach the card. One that is detached already stays it."""
+        """Detach the card. One that is detached already stays it."""
         with _in_our_words():
             try:
                 return _method(self._client.v1.payment_methods.detach(token).to_dict())
@@ -482,7 +482,7 @@ class StripeGateway:
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> list[EventHint]:
         """
-        This will read one delivery: signed by one of our secrets, not old, of our mode.
+        Read one delivery: signed by one of our secrets, not old, of our mode.
 
         :raises NotAuthentic: if it is anything else.
         """

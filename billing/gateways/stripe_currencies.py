@@ -46,7 +46,7 @@ def chargeable_minor(amount_minor: int, currency: str) -> int:
 
 def to_provider(amount_minor: int, currency: str) -> int:
     """
-    This will convert an amount of ours to Stripe's.
+    Convert an amount of ours to Stripe's.
 
     :raises NotChargeable: if the currency is refused, or the amount finer than Stripe's.
     """
@@ -59,7 +59,7 @@ def to_provider(amount_minor: int, currency: str) -> int:
 
 def from_provider(amount: int, currency: str) -> int:
     """
-    This will convert an amount of Stripe's, whose currencies are in small letters, to ours.
+    Convert an amount of Stripe's, whose currencies are in small letters, to ours.
 
     :raises NotChargeable: if the currency is refused, or the amount finer than ours.
     """

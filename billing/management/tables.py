@@ -7,7 +7,7 @@ from billing.models import Step
 
 
 def text(rows: Sequence[Mapping[str, Any]], *, none: str) -> str:
-    """This will lay out rows of equal keys in columns; `none` where there are no rows."""
+    """Lay out rows of equal keys in columns; `none` where there are no rows."""
     if not rows:
         return none
     heads = list(rows[0])

@@ -8,7 +8,7 @@ class ClaimMarker(models.Model):
     Steps that a worker began in one transaction; gone with its commit.
 
     A worker that dies rolls all back but this, which is committed by itself: so it is known which steps
-    it had in hand. Written by billing/close/markers.py alone.
+    it had in hand. Written by billing/close/engine/markers.py alone.
     """
 
     step_ids = ArrayField(models.BigIntegerField())

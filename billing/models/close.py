@@ -61,7 +61,7 @@ class CloseRun(models.Model):
     @staticmethod
     def month_of(text: str) -> date:
         """
-        This will read "2018-10" as the first day of that month.
+        Read "2018-10" as the first day of that month.
 
         :raises ValueError: if the text is no month.
         """

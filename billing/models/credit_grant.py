@@ -9,7 +9,7 @@ class CreditGrant(models.Model):
     """
     Value a customer may use against invoices: given by us, or left over from a payment.
 
-    `remaining_minor` moves only under the account's lock, in billing/credits.py;
+    `remaining_minor` moves only under the account's lock, in billing/invoices/credits.py;
     check_books holds it against allocations, expiry and the ledger.
     """
 

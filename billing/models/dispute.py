@@ -4,7 +4,7 @@ from django.db.models import Q
 
 class Dispute(models.Model):
     """
-    A customer asked their bank for the money of a payment, and the bank asks us; see billing/disputes.py.
+    A customer asked their bank for the money of a payment, and the bank asks us; see billing/payments/disputes.py.
 
     As long as no money was withdrawn it is an inquiry, and the books know nothing of it.
     """

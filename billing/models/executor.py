@@ -5,12 +5,12 @@ class Executor(models.Model):
     """
     A cluster of workers that runs somewhere, and when it last gave a sign of life.
 
-    Written by billing/executors.py alone. Its times are the database's own: the clocks of hosts differ.
+    Written by billing/workers/heartbeats.py alone. Its times are the database's own: the clocks of hosts differ.
     """
 
     host = models.CharField(max_length=100)
     pid = models.PositiveIntegerField()
-    # Comma separated: what it serves.
+    # Comma separated: the queues that it serves.
     lanes = models.CharField(max_length=200)
     workers = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField()
@@ -59,7 +59,7 @@ class Contribution(models.Model):
 
 
 class Sweep(models.Model):
-    """The last time that somebody healed what died, one row. Written by billing/executors.py alone."""
+    """The last time that somebody healed what died, one row. Written by billing/workers/heartbeats.py alone."""
 
     host = models.CharField(max_length=100)
     ended_at = models.DateTimeField()

@@ -5,7 +5,7 @@ class GatewayGuard(models.Model):
     """
     Whether a gateway may be charged through: not while its provider may know more than our database.
 
-    Written by billing/guard.py alone. Its times are the database's own, not `as_of`.
+    Written by billing/payments/guard.py alone. Its times are the database's own, not `as_of`.
     """
 
     gateway = models.CharField(max_length=30, unique=True)

@@ -58,7 +58,7 @@ class Invoice(models.Model):
     number = models.CharField(max_length=40, null=True, blank=True)
     issued_at = models.DateTimeField(null=True, blank=True)
     due_at = models.DateTimeField(null=True, blank=True)
-    # When allocations reached the total. Written under the account's lock by billing/invoicing.py;
+    # When allocations reached the total. Written under the account's lock by billing/invoices/drafting.py;
     # check_books holds it against the allocations.
     settled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())

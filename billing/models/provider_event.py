@@ -5,7 +5,7 @@ class ProviderEvent(models.Model):
     """
     One thing that a provider told us unasked, kept as it was signed.
 
-    Written by the webhook before it is answered, and worked on later: see billing/inbound.py. What it
+    Written by the webhook before it is answered, and worked on later: see billing/payments/inbound.py. What it
     says is never believed, only what the provider says when it is asked about the object.
     """
 

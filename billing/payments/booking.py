@@ -9,8 +9,9 @@ from django.db import transaction
 
 from accounts import timeline
 from accounts.models import Account, TimelineEvent
-from billing import dunning, ledger, locks, messages, settlement
+from billing import dunning, ledger, locks, messages
 from billing.charge_protocol import State
+from billing.ledger import settlement
 from billing.models import Allocation, CreditGrant, Invoice, Payment, PaymentAttempt
 from billing.money import money
 
@@ -28,7 +29,7 @@ def record_payment(
     as_of: datetime,
 ) -> Payment:
     """
-    This will book money that came in outside a gateway, in minor units: a bank transfer, cash.
+    Book money that came in outside a gateway, in minor units: a bank transfer, cash.
 
     It settles the oldest invoices; what is left over becomes the customer's credit.
 
@@ -70,7 +71,7 @@ def book_transfer(
     as_of: datetime,
 ) -> Payment:
     """
-    This will book a bank transfer, in minor units of the (locked) account's currency, in the caller's transaction.
+    Book a bank transfer, in minor units of the (locked) account's currency, in the caller's transaction.
 
     :raises IntegrityError: if one with the bank's id is booked.
     """

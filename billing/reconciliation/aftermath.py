@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from django.db.models import Min
 
-from billing import disputes, gateways, refunds
+from billing import gateways
 from billing.gateways import DisputeSeen, Misconfigured, RefundSeen, Unreadable
 from billing.models import (
     Dispute,
@@ -17,6 +17,7 @@ from billing.models import (
     Reconciliation,
     ReconciliationBreak,
 )
+from billing.payments import disputes, refunds
 from billing.reconciliation import breaks
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ Seen = TypeVar("Seen", RefundSeen, DisputeSeen)
 
 def apply(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    This will apply every refund of its time, and every dispute since the one that is open longest.
+    Apply every refund of its time, and every dispute since the one that is open longest.
 
     Yields after each batch. A key that may not see them is noted, and everything else is as finished as
     it would be.

@@ -39,7 +39,7 @@ def note(
     attempt: PaymentAttempt | None = None,
 ) -> ReconciliationBreak:
     """
-    This will keep a break. Found before, it is the same row, open again unless a person has accepted it.
+    Keep a break. Found before, it is the same row, open again unless a person has accepted it.
     """
     found, is_new = ReconciliationBreak.objects.get_or_create(
         kind=kind,
@@ -65,14 +65,14 @@ def note(
 
 
 def resolve(found: ReconciliationBreak, *, as_of: datetime) -> None:
-    """This will end a break that needs nobody."""
+    """End a break that needs nobody."""
     ReconciliationBreak.objects.filter(pk=found.pk, state=State.OPEN).update(
         state=State.RESOLVED, resolved_at=as_of
     )
 
 
 def resolve_what_is_gone(reconciliation: Reconciliation, *, as_of: datetime) -> None:
-    """This will resolve the open breaks of the time it looked at that it did not find."""
+    """Resolve the open breaks of the time it looked at that it did not find."""
     gone = ReconciliationBreak.objects.filter(
         gateway=reconciliation.gateway, state=State.OPEN
     ).exclude(reconciliation=reconciliation)
@@ -93,7 +93,7 @@ class AlreadyEnded(Exception):
 @transaction.atomic(durable=True)
 def take_over(*, break_id: int, owner: str) -> ReconciliationBreak:
     """
-    This will note who looks after a break.
+    Note who looks after a break.
 
     :raises AlreadyEnded: if it is resolved or accepted.
     """
@@ -106,7 +106,7 @@ def take_over(*, break_id: int, owner: str) -> ReconciliationBreak:
 @transaction.atomic(durable=True)
 def accept(*, break_id: int, owner: str, reason: str, as_of: datetime) -> ReconciliationBreak:
     """
-    This will end a break as it is: a person has looked, and it may stay.
+    End a break as it is: a person has looked, and it may stay.
 
     :raises AlreadyEnded: if it is resolved or accepted.
     """
@@ -144,7 +144,7 @@ def _open_for_update(break_id: int) -> ReconciliationBreak:
 
 
 def compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """This will note what does not agree after everything that could be booked is booked."""
+    """Note what does not agree after everything that could be booked is booked."""
     _note_other_amounts(reconciliation, as_of=as_of)
     _note_nobodys(reconciliation, as_of=as_of)
     yield from _note_payments_not_taken(reconciliation, as_of=as_of)

@@ -15,7 +15,7 @@ from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
 
 from accounts import timeline
 from accounts.models import Account, PaymentMethod
-from billing import decisions, gateways, locks, payments
+from billing import decisions, gateways, locks
 from billing.charge_protocol import TOOK_MONEY, State
 from billing.gateways import Gateway, Method, Observation, Status
 from billing.models import (
@@ -28,6 +28,7 @@ from billing.models import (
     ReconciliationBreak,
 )
 from billing.money import money
+from billing.payments import charges
 from billing.reconciliation import breaks
 from billing.reconciliation.listing import BATCH
 
@@ -51,7 +52,7 @@ FOUND = "found at the provider: our database had lost it"
 
 
 def book_known(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """This will apply what is over at the provider and not in our books; yields after each batch."""
+    """Apply what is over at the provider and not in our books; yields after each batch."""
     provider = gateways.get(reconciliation.gateway)
     for batch in _in_batches(_over_there_not_here(reconciliation)):
         for listed, seen in _asked(batch, lambda each: provider.read(each.provider_ref)):
@@ -90,7 +91,7 @@ def _book(
     assert listed.attempt_id is not None, f"{listed} is of an attempt we know"
     why = "see the attempt: a person has to look"
     try:
-        payments.apply_provider_state({listed.attempt_id: seen}, as_of=as_of)
+        charges.apply_provider_state({listed.attempt_id: seen}, as_of=as_of)
     except Exception as error:
         # One that cannot be written down stops no other's money.
         logger.exception("what the provider says of %s cannot be written down", listed)
@@ -119,7 +120,7 @@ def _book(
 
 def find_lost(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    This will write down anew every attempt that only the provider still knows.
+    Write down anew every attempt that only the provider still knows.
 
     What could still move money is cancelled first: nobody is left who could follow it up.
     """
@@ -177,7 +178,7 @@ def _find(
             _make_way(account, seen.currency, as_of=as_of)
         method = _card(provider, account, seen, removed_at=listed.made_at)
         attempt = _written_down(reconciliation, listed, account, method, seen, as_of=as_of)
-        payments.apply_provider_state({attempt.pk: seen}, as_of=as_of)
+        charges.apply_provider_state({attempt.pk: seen}, as_of=as_of)
     except Exception as error:  # noqa: BLE001 - one that cannot be found again must not hide the others
         logger.warning("%s cannot be found again: %r", listed, error)
         words = f"{amount} of a charge that was lost cannot be written down: {error!r}"
@@ -199,7 +200,7 @@ def _may_be_charged_again(seen: Observation, error: Exception, found: Reconcilia
 
 def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
     """
-    This will end what the restored database has in flight beside a charge that is on its way.
+    End what the restored database has in flight beside a charge that is on its way.
 
     It had ended before that one began. Nothing of it is believed but what its provider says: what could
     still move money is cancelled there first.
@@ -208,19 +209,19 @@ def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
     for older in in_flight.select_related("account", "payment_method"):
         if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):
             continue
-        payments.give_up(older, because="another payment is on its way", as_of=as_of)
-        payments.ask([older], as_of=as_of)
+        charges.give_up(older, because="another payment is on its way", as_of=as_of)
+        charges.ask([older], as_of=as_of)
 
 
 def _moves_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
     """Whether the provider has no object of it that could still move money, now that all are cancelled."""
     provider = gateways.get(reserved.gateway)
-    made = provider.find(payments.spec(reserved), since=reserved.created_at)
+    made = provider.find(charges.spec(reserved), since=reserved.created_at)
     ended = [
         _cancelled(provider, seen.ref) if seen.status in UNCONFIRMED else seen for seen in made
     ]
     for seen in ended:
-        payments.apply_provider_state({reserved.pk: seen}, as_of=as_of)
+        charges.apply_provider_state({reserved.pk: seen}, as_of=as_of)
     return all(seen.status is Status.CANCELED for seen in ended)
 
 
@@ -319,7 +320,7 @@ def _card(
 
 
 def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """This will cancel what no attempt will submit any more, so that nobody ever can."""
+    """Cancel what no attempt will submit any more, so that nobody ever can."""
     provider = gateways.get(reconciliation.gateway)
     attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
     wanted = attempts.filter(

@@ -5,15 +5,16 @@ from itertools import islice
 
 from django.db import transaction
 
-from billing import gateways, guard
+from billing import gateways
 from billing.gateways import Foreign, Observation
 from billing.models import ListedObject, Reconciliation
+from billing.payments import guard
 
 BATCH = 100
 
 
 def list_objects(reconciliation: Reconciliation) -> Iterator[int]:
-    """This will copy what is not copied yet; yields how many there were in each batch."""
+    """Copy what is not copied yet; yields how many there were in each batch."""
     objects = gateways.get(reconciliation.gateway).objects(
         since=reconciliation.since, until=reconciliation.listed_down_to
     )

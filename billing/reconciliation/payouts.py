@@ -14,7 +14,7 @@ from billing.reconciliation import breaks
 
 def compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    This will hold each payout against our payments; yields after each payout.
+    Hold each payout against our payments; yields after each payout.
 
     A key that may not see payouts is noted, and everything else is as finished as it would be.
     """

@@ -8,9 +8,11 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Min, Q
 from django.db.models.functions import Now
 
-from billing import doorbell, gateways, guard, stopping, traffic
+from billing import gateways
 from billing.models import GatewayGuard, PaymentAttempt, Reconciliation, ReconciliationBreak
+from billing.payments import guard, throttle
 from billing.reconciliation import aftermath, breaks, finding, listing, payouts
+from billing.workers import doorbell, halting
 
 logger = logging.getLogger(__name__)
 State = Reconciliation.State
@@ -36,10 +38,10 @@ def start(
     *, gateway: str, started_by: str, as_of: datetime, since: datetime | None = None
 ) -> Reconciliation:
     """
-    This will begin to reconcile a gateway, or return the one that runs.
+    Begin to reconcile a gateway, or return the one that runs.
 
     Without `since` it looks back to three days before the last one, or as far as money may still go
-    back, and to the oldest open break; the first one to the beginning. Workers of the lane "default" take it from here.
+    back, and to the oldest open break; the first one to the beginning. Workers of the queue "default" take it from here.
     """
     return _begin(gateway, since or _since(gateway), started_by=started_by, as_of=as_of)
 
@@ -59,8 +61,8 @@ def _begin(
 
 
 def start_due(*, as_of: datetime) -> list[Reconciliation]:
-    """This will start the nightly ones that have not been since the hour they are due, once; none under a halt."""
-    if stopping.halt():
+    """Start the nightly ones that have not been since the hour they are due, once; none under a halt."""
+    if halting.halt():
         return []
     due_at = as_of.replace(hour=NIGHTLY_HOUR, minute=0, second=0, microsecond=0)
     if due_at > as_of:
@@ -98,7 +100,7 @@ def work(
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> bool:
     """
-    This will take one on, batch by batch, until it is finished or `until` says stop. Whether it is finished.
+    Take one on, batch by batch, until it is finished or `until` says stop. Whether it is finished.
 
     Calls `on_progress` with how many objects a batch had. What a provider raises is raised, and noted on
     the row; the next call goes on from there.
@@ -109,12 +111,12 @@ def work(
     try:
         for done in _batches(reconciliation, as_of=as_of):
             on_progress(done)
-            traffic.note([(reconciliation.gateway, done)])
+            throttle.note([(reconciliation.gateway, done)])
             _extend(reconciliation)
             if until():
                 return False
     except Exception as error:
-        traffic.note([(reconciliation.gateway, error)])
+        throttle.note([(reconciliation.gateway, error)])
         Reconciliation.objects.filter(pk=reconciliation.pk).update(
             error=f"{type(error).__name__}: {error}"[:300]
         )
@@ -128,14 +130,14 @@ def work(
 
 def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
     """
-    This will take on every one that runs and that nobody has in hand, until `until` says stop.
+    Take on every one that runs and that nobody has in hand, until `until` says stop.
 
     Whether it was stopped before all were through. One that fails is the next minute's to try again.
     """
     for reconciliation in waiting():
         if until():
             return True
-        if not traffic.may_ask(reconciliation.gateway):
+        if not throttle.may_ask(reconciliation.gateway):
             continue
         try:
             if not work(reconciliation, as_of=as_of, until=until):
@@ -195,7 +197,7 @@ def _finish(reconciliation: Reconciliation, *, as_of: datetime) -> None:
 
 def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
     """
-    This will list the provider of each gateway that is paused, and open them when all of that is through.
+    List the provider of each gateway that is paused, and open them when all of that is through.
 
     Together: who has paid through one of them may have a card at another. Returns how many it opened.
     """
@@ -210,7 +212,7 @@ def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False)
 def _list_after_a_restore(
     paused: GatewayGuard, *, as_of: datetime, until: Callable[[], bool]
 ) -> None:
-    if _is_listed(paused) or not traffic.may_ask(paused.gateway):
+    if _is_listed(paused) or not throttle.may_ask(paused.gateway):
         return
     running = _begin(
         paused.gateway,

@@ -13,7 +13,7 @@ NAMED = 20
 
 def of(steps: QuerySet[Step]) -> dict[str, Any]:
     """
-    This will count the steps by kind and state, and add up what their accounts owe, by currency.
+    Count the steps by kind and state, and add up what their accounts owe, by currency.
 
     Amounts are in words, "€12.00": of issued invoices that are not settled, of any month.
     """

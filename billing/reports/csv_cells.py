@@ -8,7 +8,7 @@ STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def safe(row: Mapping[str, Any]) -> dict[str, Any]:
-    """This will put an apostrophe before text that would run as a formula; numbers stay numbers."""
+    """Put an apostrophe before text that would run as a formula; numbers stay numbers."""
     return {name: _safe(value) for name, value in row.items()}
 
 

@@ -11,7 +11,7 @@ from billing.money import to_major
 
 def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     """
-    This will add up a run's invoices by currency; amounts are strings in major units.
+    Add up a run's invoices by currency; amounts are strings in major units.
 
     invoiced = collected + credited + outstanding - kept_as_credit. Money in flight is part of what
     is outstanding; so is what is overdue, which counts money in flight as covered. `kept_as_credit` is what invoices below zero gave back as credit.

@@ -25,7 +25,7 @@ COLUMNS = (
 
 def worked(run: CloseRun) -> list[dict[str, Any]]:
     """
-    This will add up the steps that each host has ended in a run, by kind; plain values.
+    Add up the steps that each host has ended in a run, by kind; plain values.
 
     `seconds` are from its first to its last one, so a host that had nothing to do for a while looks
     slower than it is. Steps that a person cancelled are nobody's, one that was retried counts again.

@@ -23,7 +23,7 @@ class Work:
 
 
 def work_of(provider: str) -> Work:
-    """This will count the steps of the close, or the mails, that go through a lane."""
+    """Count the steps of the close, or the mails, that go through a lane."""
     if provider == MAIL:
         mails = Message.objects.filter(state=Message.State.QUEUED, next_attempt_at__lte=Now())
         sending = Message.objects.filter(state=Message.State.SENDING, lease_until__gt=Now())

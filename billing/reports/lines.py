@@ -20,7 +20,7 @@ class UnknownDimension(ValueError):
 
 def invoiced(*, entity_id: int, month: date, by: Sequence[str]) -> list[dict[str, Any]]:
     """
-    This will add up the lines of a month's issued invoices, a row per combination and currency.
+    Add up the lines of a month's issued invoices, a row per combination and currency.
 
     `amount_unrounded` is the exact sum in major units, `amount` the sum of the rounded lines; both
     are strings.

@@ -6,8 +6,6 @@ from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-from billing.progress import duration
-
 # The step that each waits for, in their order: close/pipeline.py says it, and a test holds both together.
 FOLLOWS: Mapping[str, str | None] = {
     "INVOICE": None,
@@ -147,3 +145,17 @@ def speed_in_words(per_second: float | None) -> str:
 
 # Below this, a number a second has too few digits to see it change.
 SLOW = 10
+
+
+MINUTE = 60
+HOUR = 60 * MINUTE
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people: "4 s", "3 min 20 s", "2 h 5 min"."""
+    whole = int(seconds + 0.5)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"

@@ -16,10 +16,10 @@ from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
-from billing import executors
 from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
 from billing.money import to_major
 from billing.reports import finance, hosts, pace
+from billing.workers import heartbeats
 from notifications import lanes
 
 State = Step.State
@@ -47,7 +47,7 @@ class Sight:
 
 
 def current(run: CloseRun, *, as_of: datetime, at_most: timedelta = TOO_OLD) -> Sight:
-    """This will give the run's numbers with their time: quickly those of a moment ago, or counted now."""
+    """Give the run's numbers with their time: quickly those of a moment ago, or counted now."""
     kept = RunProgress.objects.filter(run=run).first()
     if kept is None or kept.took_ms <= QUICK_MS:
         return Sight(refresh(run, as_of=as_of))
@@ -64,7 +64,7 @@ def current(run: CloseRun, *, as_of: datetime, at_most: timedelta = TOO_OLD) -> 
 
 @transaction.atomic(durable=True)
 def refresh(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
-    """This will count a run's numbers and keep them; while somebody else does, it gives the ones before."""
+    """Count a run's numbers and keep them; while somebody else does, it gives the ones before."""
     kept = RunProgress.objects.select_for_update(skip_locked=True).filter(run=run).first()
     if kept is None:
         standing = RunProgress.objects.filter(run=run).first()
@@ -88,12 +88,12 @@ def refresh(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
 
 
 def expire(run_ids: Iterable[int]) -> None:
-    """This will let the next page of these runs count them: somebody has just changed them, and looks."""
+    """Let the next page of these runs count them: somebody has just changed them, and looks."""
     RunProgress.objects.filter(run__in=run_ids).update(counted_at=EXPIRED)
 
 
 def refresh_running(*, as_of: datetime) -> int:
-    """This will count every run that goes on, so that their speed is known when somebody looks."""
+    """Count every run that goes on, so that their speed is known when somebody looks."""
     running = list(CloseRun.objects.filter(state=CloseRun.State.RUNNING).select_related("entity"))
     for run in running:
         refresh(run, as_of=as_of)
@@ -192,7 +192,7 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
         "final": final(run),
         "lanes": seen_lanes,
         "hosts": hosts.worked(run),
-        "clusters": who_lives(),
+        "clusters": live_clusters(),
         "trouble": trouble(run),
         "world_changed": run.decisions.filter(world_changed=True).count(),
         "answer": finance.answer(run, as_of=as_of),
@@ -399,11 +399,11 @@ def how_lanes_stand() -> list[dict[str, Any]]:
     ]
 
 
-def who_lives() -> list[dict[str, Any]]:
+def live_clusters() -> list[dict[str, Any]]:
     """The clusters that have given a sign of life, by host."""
     return [
-        {"host": each.host, "pid": each.pid, "lanes": list(each.lanes), "workers": each.workers}
-        for each in executors.seen()
+        {"host": each.host, "pid": each.pid, "lanes": list(each.queues), "workers": each.workers}
+        for each in heartbeats.seen()
         if each.is_alive
     ]
 

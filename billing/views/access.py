@@ -52,7 +52,7 @@ View: TypeAlias = Callable[..., HttpResponse]
 
 def members_only(page: Page[P]) -> View:
     """
-    This will show the page to members of the account in its address, in the account's language.
+    Show the page to members of the account in its address, in the account's language.
 
     Nothing of it is kept by browsers or proxies: the back button after signing out shows no money.
     """
@@ -86,7 +86,7 @@ def payers_only(page: Page[P]) -> View:
 def show(
     request: HttpRequest, seat: Seat, template: str, context: dict[str, Any], *, status: int = 200
 ) -> HttpResponse:
-    """This will render a page with what every page of an account shows."""
+    """Render a page with what every page of an account shows."""
     frame = {
         "account": {"id": seat.account.pk, "name": seat.account.name},
         "accounts": [{"id": account.pk, "name": account.name} for account in seat.accounts],

@@ -10,7 +10,7 @@ from billing.reports import csv_cells
 
 
 def csv_file(name: str, rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> HttpResponse:
-    """This will answer with the rows as a file."""
+    """Answer with the rows as a file."""
     response = HttpResponse(content_type=CONTENT_TYPE, headers=_headers(name))
     sheet = csv.DictWriter(response, list(columns), extrasaction="ignore")
     sheet.writeheader()
@@ -22,7 +22,7 @@ def csv_file(name: str, rows: Iterable[dict[str, Any]], columns: Iterable[str]) 
 def csv_stream(
     name: str, rows: Iterable[dict[str, Any]], columns: Sequence[str]
 ) -> StreamingHttpResponse:
-    """This will answer with the rows as a file that is sent while it is read: for a hundred thousand."""
+    """Answer with the rows as a file that is sent while it is read: for a hundred thousand."""
     return StreamingHttpResponse(
         _lines(rows, columns), content_type=CONTENT_TYPE, headers=_headers(name)
     )

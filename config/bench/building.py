@@ -7,8 +7,9 @@ from typing import Any
 from django.db import connection, transaction
 
 from accounts.models import BillingEntity
-from billing import metering, periods
+from billing import periods
 from billing.models import Price, Product, UsageBatch
+from billing.usage import tallying
 
 CURRENCY = "EUR"
 ZONES = ("UTC", "Europe/Budapest", "America/New_York", "Asia/Tokyo")
@@ -55,7 +56,7 @@ SELECT %(batch)s, a.id, p.id, 'bench', %(source)s || '-' || a.id || '-' || p.id 
 
 
 def build_catalogue(*, since: datetime) -> list[Product]:
-    """This will make five products priced by the hour, one of them with a free quantity and a fee."""
+    """Make five products priced by the hour, one of them with a free quantity and a fee."""
     products = [
         Product.objects.create(code=f"bench-{n}", name=f"Server of size {n}")
         for n in range(1, LINES_PER_ACCOUNT + 1)
@@ -83,7 +84,7 @@ def build_entity(
     as_of: datetime,
     say: Callable[[str], object],
 ) -> BillingEntity:
-    """This will make an entity with so many accounts, their cards and their usage, tallied as it is in production."""
+    """Make an entity with so many accounts, their cards and their usage, tallied as it is in production."""
     say(f"Building {accounts:,} accounts ({slug})")
     with transaction.atomic():
         entity = BillingEntity.objects.create(slug=slug, name=f"Bench {slug}", invoice_prefix=slug)
@@ -92,10 +93,10 @@ def build_entity(
             cursor.execute(ACCOUNTS, names | {"currency": CURRENCY, "zones": list(ZONES)})
             shares = {"declined": DECLINED_PERCENT, "cardless": CARDLESS_PERCENT}
             cursor.execute(CARDS, names | shares)
-    metering.open_periods(month=month)
+    tallying.open_periods(month=month)
     add_usage(entity, month=month, products=products, events=1, source=slug)
     say(f"Tallying {slug}")
-    metering.tally(as_of=as_of)
+    tallying.tally(as_of=as_of)
     with connection.cursor() as cursor:
         # As autovacuum would have done between the imports and the close; it leaves empty tables alone.
         cursor.execute(f"VACUUM ANALYZE {FILLED}")
@@ -105,8 +106,8 @@ def build_entity(
 def add_usage(
     entity: BillingEntity, *, month: date, products: list[Product], events: int, source: str
 ) -> int:
-    """This will store so many events per account and product in one batch, not tallied. Returns how many."""
-    metering.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
+    """Store so many events per account and product in one batch, not tallied. Returns how many."""
+    tallying.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
     # From the third day on, so that it is the same month in every zone.
     first_at = periods.starts_at(month, "UTC") + timedelta(days=2)
     with transaction.atomic(), connection.cursor() as cursor:

@@ -15,10 +15,11 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import BillingEntity
-from billing import doorbell, progress
 from billing.close import pipeline, runs
+from billing.management import progress_bar
 from billing.models import CloseRun, Executor
 from billing.reports import progress as progress_report
+from billing.workers import doorbell
 from config.bench import watching
 
 LOOK_EVERY_SECONDS = 1.0
@@ -44,7 +45,7 @@ class Closed:
 def close(
     entity: BillingEntity, *, month: date, workers: int, clock: Callable[[], datetime]
 ) -> Closed:
-    """This will close an entity's month on one cluster per lane, and say what that took."""
+    """Close an entity's month on one cluster per queue, and say what that took."""
     with _clusters(workers) as pids:
         _await_clusters()
         groups = {"workers": lambda: watching.descendants(pids), **server_groups()}
@@ -79,7 +80,7 @@ def _postmaster_pid() -> int | None:
 
 @contextmanager
 def _clusters(workers: int) -> Iterator[list[int]]:
-    """One supervised cluster per lane, as in a large installation."""
+    """One supervised cluster per queue, as in a large installation."""
     manage = str(settings.BASE_DIR / "manage.py")
     log_path = Path(settings.EMBEDDED_DB_DIR).parent / "clusters.log"
     with log_path.open("w") as log:
@@ -87,13 +88,13 @@ def _clusters(workers: int) -> Iterator[list[int]]:
             subprocess.Popen(  # noqa: S603 - our own manage.py
                 [
                     *(sys.executable, manage, "cluster", "--supervise"),
-                    *("--lanes", lane, "--workers", str(workers)),
+                    *("--queues", queue, "--workers", str(workers)),
                 ],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "WORKERS": str(workers)},
             )
-            for lane in doorbell.LANES
+            for queue in doorbell.QUEUES
         ]
         try:
             yield [cluster.pid for cluster in clusters]
@@ -108,14 +109,14 @@ def _clusters(workers: int) -> Iterator[list[int]]:
 def _await_clusters() -> None:
     """In production they run already when a month is over."""
     give_up_at = time.monotonic() + STARTED_WITHIN_SECONDS
-    while Executor.objects.count() < len(doorbell.LANES) and time.monotonic() < give_up_at:
+    while Executor.objects.count() < len(doorbell.QUEUES) and time.monotonic() < give_up_at:
         time.sleep(LOOK_EVERY_SECONDS / 10)
 
 
 def _attend(run: CloseRun) -> None:
     shown = 0
     total = progress_report.counts(run).everything
-    with progress.bar(f"Closing {run}", total=total, unit="steps") as bar:
+    with progress_bar.bar(f"Closing {run}", total=total, unit="steps") as bar:
         while not run.is_finished:
             time.sleep(LOOK_EVERY_SECONDS)
             run.refresh_from_db()

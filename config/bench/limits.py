@@ -75,7 +75,7 @@ class Bare:
 
 
 def bare_insert(kind: str, *, entity_id: int) -> Bare:
-    """This will write the rows of a kind of step again, and nothing else."""
+    """Write the rows of a kind of step again, and nothing else."""
     tables = {written.table for written in WRITTEN[kind]}
     with connection.cursor() as cursor:
         # At its best: with statistics of what the step has written.

@@ -23,7 +23,7 @@ def place(
     *, latency_ms: float, rate: float | None, keep: Path | None = None
 ) -> Iterator[dict[str, str]]:
     """
-    This will set everything up, yield the environment in which it is used, and remove it all.
+    Set everything up, yield the environment in which it is used, and remove it all.
 
     With DATABASE_URL a database is created beside the one it names, and dropped; else an embedded
     server runs in the scratch folder.
@@ -77,7 +77,7 @@ def _execute(url: str, statement: sql.Composed) -> None:
 def _processes(folder: Path, latency_ms: float) -> Iterator[dict[str, str]]:
     manage = str(settings.BASE_DIR / "manage.py")
     book = str(folder / "book.sqlite3")
-    module = ["-m", "billing.gateways.sandbox_server", "--latency-ms", str(latency_ms)]
+    module = ["-m", "billing.gateways.standins.sandbox_server", "--latency-ms", str(latency_ms)]
     with (
         _process([*module, "--book", book]) as (said, provider_pid),
         _process([manage, "mail_sink", "--port", "0"]) as (also_said, mail_pid),

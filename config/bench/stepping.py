@@ -21,10 +21,11 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import BillingEntity
-from billing import progress
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runs
+from billing.close.engine import runner
 from billing.close.step import ChunkModule, FlowModule, StepModule
 from billing.close.steps import charge
+from billing.management import progress_bar
 from billing.models import Step
 from config.bench import limits, watching
 from config.bench.closing import server_groups
@@ -41,7 +42,7 @@ ROWS = "SELECT sum(n_tup_ins + n_tup_upd)::bigint FROM pg_stat_user_tables"
 
 
 def work(kind: str, *, clock: Callable[[], datetime]) -> dict[str, Any]:
-    """This will work on one kind of step, or one account after another, until nothing is ready."""
+    """Work on one kind of step, or one account after another, until nothing is ready."""
     if kind == ONE_BY_ONE:
         modules = [one_at_a_time(pipeline.BY_KIND[each]) for each in _account_kinds()]
     else:
@@ -109,10 +110,10 @@ def measure_steps(
     accounts: int,
     clock: Callable[[], datetime],
 ) -> dict[str, dict[str, Any]]:
-    """This will close an entity's month one kind of step after the other, each by itself."""
+    """Close an entity's month one kind of step after the other, each by itself."""
     _start(entity, month, clock)
     measured = {}
-    with progress.bar("Measuring each step", total=len(_account_kinds()), unit="steps") as bar:
+    with progress_bar.bar("Measuring each step", total=len(_account_kinds()), unit="steps") as bar:
         for kind in _account_kinds():
             bar.say(f"Measuring {kind.lower()} of {accounts:,} accounts")
             measured[kind] = _measure(kind, workers=workers, accounts=accounts)
@@ -140,9 +141,9 @@ def _hold_against_the_limit(measured: dict[str, Any], bare: limits.Bare) -> None
 def measure_one_by_one(
     entity: BillingEntity, *, month: date, accounts: int, clock: Callable[[], datetime]
 ) -> dict[str, Any]:
-    """This will close an entity's month as one process did it once: one account after another."""
+    """Close an entity's month as one process did it once: one account after another."""
     _start(entity, month, clock)
-    with progress.bar(f"Closing {accounts:,} accounts one by one") as bar:
+    with progress_bar.bar(f"Closing {accounts:,} accounts one by one") as bar:
         measured = _measure(ONE_BY_ONE, workers=1, accounts=accounts)
         bar.advance(accounts)
     return measured

@@ -13,8 +13,10 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from accounts.models import Account, BillingEntity
-from billing import imports, metering, periods, progress
+from billing import periods
+from billing.management import progress_bar
 from billing.models import Product, UsageBatch
+from billing.usage import imports, tallying
 from config.bench import building, limits, watching
 
 # As a month is metered: a batch a day.
@@ -30,17 +32,17 @@ def measure_tally(
     events: int,
     clock: Callable[[], datetime],
 ) -> dict[str, Any]:
-    """This will store a month of events, a batch a day, and tally each batch as it comes."""
+    """Store a month of events, a batch a day, and tally each batch as it comes."""
     accounts = Account.objects.filter(entity=entity).count()
     per_batch = max(1, events // (BATCHES * accounts * len(products)))
     stored, seconds, cpu_seconds = 0, [], 0.0
-    with progress.bar("Tallying a month", total=BATCHES, unit="batches") as bar:
+    with progress_bar.bar("Tallying a month", total=BATCHES, unit="batches") as bar:
         for day in range(BATCHES):
             stored += building.add_usage(
                 entity, month=month, products=products, events=per_batch, source=f"day{day}"
             )
             began, cpu_began = time.monotonic(), limits.own_cpu_seconds()
-            metering.tally(as_of=clock())
+            tallying.tally(as_of=clock())
             seconds.append(time.monotonic() - began)
             cpu_seconds += limits.own_cpu_seconds() - cpu_began
             bar.advance()
@@ -59,7 +61,7 @@ def measure_tally(
 def measure_import(
     entity: BillingEntity, *, month: date, rows: int, clock: Callable[[], datetime]
 ) -> dict[str, Any]:
-    """This will import a usage file, and copy the rows that came of it into the bare tables."""
+    """Import a usage file, and copy the rows that came of it into the bare tables."""
     path = Path(settings.EMBEDDED_DB_DIR).parent / "usage.csv"
     _write_file(path, entity, month=month, rows=rows)
     began, cpu_began = time.monotonic(), _cpu_seconds()
@@ -182,7 +184,7 @@ SELECT e.id, l.id, g.amount_minor, NULL, NULL
 
 
 def build_postings(entity: BillingEntity, *, postings: int, as_of: datetime) -> int:
-    """This will book so many postings, two to an entry, and return how many there are."""
+    """Book so many postings, two to an entry, and return how many there are."""
     accounts = Account.objects.filter(entity=entity).count()
     names: dict[str, Any] = {
         "entity": entity.pk,

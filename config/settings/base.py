@@ -10,7 +10,7 @@ from pathlib import Path
 import environ
 from django.utils.translation import gettext_lazy as _
 
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 from config import silence
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
@@ -151,7 +151,7 @@ EMAIL_FILE_PATH = env.str("EMAIL_FILE_PATH", default=str(BASE_DIR / ".data" / "m
 SANDBOX_BOOK = Path(
     env.str("SANDBOX_BOOK", default=str(EMBEDDED_DB_DIR.parent / "sandbox-book.sqlite3"))
 )
-# Where it runs as a process of its own (billing/gateways/sandbox_server.py); empty: it runs in ours.
+# Where it runs as a process of its own (billing/gateways/standins/sandbox_server.py); empty: it runs in ours.
 SANDBOX_URL = env.str("SANDBOX_URL", default="")
 # How long each of its answers takes, and those of its slow card.
 SANDBOX_LATENCY_SECONDS = env.float("SANDBOX_LATENCY_SECONDS", default=0.0)

@@ -25,12 +25,12 @@ def may_probe(lane: Lane, at: datetime) -> bool:
 
 
 def begin_probe(lane: Lane, at: datetime) -> None:
-    """This will let one through; the next not before its answer, or the end of its time."""
+    """Let one through; the next not before its answer, or the end of its time."""
     lane.is_probing, lane.probe_at = True, at + PROBE_WINDOW
 
 
 def withdraw_probe(lane: Lane, at: datetime) -> None:
-    """This will let another one probe: nothing was called."""
+    """Let another one probe: nothing was called."""
     lane.is_probing, lane.probe_at = False, at
 
 

@@ -39,7 +39,7 @@ def _ceiling(lane: Lane, slowed_rate: float) -> float:
 
 
 def refill(lane: Lane, at: datetime) -> None:
-    """This will put in what has come since the last time: the rate, over that time, up to the burst."""
+    """Put in what has come since the last time: the rate, over that time, up to the burst."""
     rate = rate_at(lane, at)
     seconds = max((at - lane.refilled_at).total_seconds(), 0)
     if rate is not None:
@@ -75,7 +75,7 @@ def next_at(lane: Lane, at: datetime) -> datetime:
 
 
 def slow_down(lane: Lane, *, measured: float, until: datetime, at: datetime) -> None:
-    """This will halve the rate, once for a whole volley, and let nothing begin before `until`."""
+    """Halve the rate, once for a whole volley, and let nothing begin before `until`."""
     lane.throttled_until = max(lane.throttled_until or until, until)
     refill(lane, at)
     if lane.slowed_at is None or at - lane.slowed_at >= ONE_VOLLEY:
@@ -88,7 +88,7 @@ def slow_down(lane: Lane, *, measured: float, until: datetime, at: datetime) -> 
 
 
 def come_back(lane: Lane, at: datetime) -> None:
-    """This will let work begin slowly, with nothing saved up, as after an outage."""
+    """Let work begin slowly, with nothing saved up, as after an outage."""
     lane.tokens = min(lane.tokens, 0)
     lane.refilled_at = at
     _slow(lane, min(RETURN_RATE, lane.rate or RETURN_RATE), at)

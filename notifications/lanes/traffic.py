@@ -74,7 +74,7 @@ def grant(
     is_read: bool = False,
 ) -> Grant:
     """
-    This will say how many of `wanted` pieces of waiting work may be begun now, and take their tokens.
+    Say how many of `wanted` pieces of waiting work may be begun now, and take their tokens.
 
     Call it in the transaction that claims them, and claim no more: the lane's row stays locked until then,
     so that what `in_flight` counts (the leases of this lane that are alive) is true. Without a limit and
@@ -163,7 +163,7 @@ def _spend(lane: Lane, count: int, at: datetime) -> None:
 
 
 def give_back(granted: Grant, *, unused: int) -> None:
-    """This will return what was granted and not begun, in the transaction that was to claim it."""
+    """Return what was granted and not begun, in the transaction that was to claim it."""
     lane = _lane(granted.provider)
     if not unused or granted.is_free or _is_free(lane):
         return
@@ -177,7 +177,7 @@ def give_back(granted: Grant, *, unused: int) -> None:
 
 
 def end_probe(granted: Grant) -> None:
-    """This will let another probe be made, if this was one and its work came to no call. Call it after the work."""
+    """Let another probe be made, if this was one and its work came to no call. Call it after the work."""
     if granted.is_probe:
         with transaction.atomic():
             lane, at = _locked(_lane(granted.provider))
@@ -193,7 +193,7 @@ def _withdraw(granted: Grant, lane: Lane, at: datetime) -> None:
 
 def admit(provider: str) -> str:
     """
-    This will let one piece of work through that does not wait, such as a customer's own payment.
+    Let one piece of work through that does not wait, such as a customer's own payment.
 
     Returns why not; empty: go on. It is not kept waiting for the rate or the cap: its token is owed, and the
     waiting work waits for that. While the provider does not answer, or somebody has paused it, it is not begun.
@@ -233,7 +233,7 @@ def note_answers(
     provider: str, *, answered: int = 0, unanswered: int = 0, throttled_for: float | None = None
 ) -> None:
     """
-    This will note how calls went. Call it with no transaction open, after each batch of them.
+    Note how calls went. Call it with no transaction open, after each batch of them.
 
     `answered`: the provider said something, a decline as much as a yes. `unanswered`: timeouts, resets, 5xx;
     five in a row open the breaker, so give a batch in which some were answered as what it was. `throttled_for`:
@@ -267,7 +267,7 @@ def _is_well(lane: Lane) -> bool:
 
 
 def note_done(provider: str, count: int) -> None:
-    """This will note that so many pieces of work came to their end."""
+    """Note that so many pieces of work came to their end."""
     if count:
         _tally(_lane(provider), done=count)
 
@@ -304,7 +304,7 @@ def _tally_of(at: datetime) -> datetime:
 
 
 def forget_old_tallies() -> int:
-    """This will delete the tallies of more than a day ago."""
+    """Delete the tallies of more than a day ago."""
     old = LaneTally.objects.filter(starts_at__lt=clock.now() - TALLIES_KEPT)
     return old.delete()[0]
 
@@ -315,7 +315,7 @@ def forget_old_tallies() -> int:
 @transaction.atomic
 def pause(lane_id: int, *, by: str, because: str) -> None:
     """
-    This will let nothing new begin in a lane until somebody resumes it. What is in flight comes to its end.
+    Let nothing new begin in a lane until somebody resumes it. What is in flight comes to its end.
 
     :raises AlreadyPaused: if it is; who and why stay as they are.
     """
@@ -329,7 +329,7 @@ def pause(lane_id: int, *, by: str, because: str) -> None:
 @transaction.atomic
 def resume(lane_id: int) -> None:
     """
-    This will let work begin again. An open breaker stays open until a probe is answered.
+    Let work begin again. An open breaker stays open until a probe is answered.
 
     :raises NotPaused: if it goes on already.
     """

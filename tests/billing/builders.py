@@ -5,8 +5,10 @@ from datetime import datetime
 from django.db import connection, transaction
 
 from accounts.models import Account
-from billing import credits, invoicing, ledger, locks, payments
+from billing import ledger, locks
+from billing.invoices import credits, drafting
 from billing.models import CreditGrant, Invoice, Payment, PaymentAttempt
+from billing.payments import booking, charges
 from tests.factories import AS_OF, OCTOBER, account_using, token
 
 
@@ -14,9 +16,9 @@ def bill(*accounts: Account, month=OCTOBER, as_of: datetime = AS_OF) -> list[Inv
     """Draft and issue, as the close's invoice step does; the invoices in the order of the accounts."""
     with transaction.atomic():
         locked = locks.accounts_for_update([account.pk for account in accounts])
-        drafted = invoicing.draft_invoices(list(locked.values()), month=month)
+        drafted = drafting.draft_invoices(list(locked.values()), month=month)
         assert not drafted.unpriced, drafted.unpriced
-        invoicing.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
+        drafting.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
     return [drafted.invoices[account.pk] for account in accounts if account.pk in drafted.invoices]
 
 
@@ -30,7 +32,7 @@ def owing(amount: str = "12.34", **facts: object) -> Account:
 def pay_by_hand(
     account: Account, amount_minor: int, *, as_of: datetime = AS_OF, **facts: object
 ) -> Payment:
-    return payments.record_payment(
+    return booking.record_payment(
         **{
             "account_id": account.pk,
             "token": token(),
@@ -65,7 +67,7 @@ def grant(
 def collect(
     account: Account, *, as_of: datetime = AS_OF, kind: str = PaymentAttempt.Kind.ON_SESSION
 ) -> PaymentAttempt:
-    return payments.collect(account_id=account.pk, kind=kind, as_of=as_of)
+    return charges.collect(account_id=account.pk, kind=kind, as_of=as_of)
 
 
 def due(account: Account, *, as_of: datetime = AS_OF) -> int:

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from accounts.models import Account, PaymentMethod
-from billing import gateways, inbound
+from billing import gateways
 from billing.models import ProviderEvent
+from billing.payments import inbound
 from tests.billing.builders import bill
 from tests.factories import AS_OF, CardFactory, account_using
 from tests.stripe_provider import StripeProvider, signed

@@ -15,9 +15,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod, TimelineEvent
-from billing import credits, dunning, gateways, ledger, payments, refunds
+from billing import dunning, gateways, ledger
 from billing.admin import close, groups
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runs
+from billing.close.engine import runner
+from billing.invoices import credits
 from billing.models import (
     Allocation,
     BillingPeriod,
@@ -32,6 +34,7 @@ from billing.models import (
     Step,
     UsageBatch,
 )
+from billing.payments import booking, charges, refunds
 from notifications.models import Message
 from tests.billing.builders import pay_by_hand
 from tests.factories import (
@@ -93,7 +96,7 @@ def invoiced(amount, **of_account):
 
 
 def pay(account, amount_minor):
-    return payments.record_payment(
+    return booking.record_payment(
         account_id=account.pk,
         token=uuid.uuid4(),
         amount_minor=amount_minor,
@@ -963,7 +966,7 @@ class TestAskTheProvider:
 
     def test_learns_what_became_of_a_lost_reply_at_once(self):
         account = invoiced("12.34", card="sandbox_lost_reply")
-        attempt = payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        attempt = charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         assert attempt.state == State.SUBMITTED
 
         response = self.send(attempt)
@@ -974,7 +977,7 @@ class TestAskTheProvider:
 
     def test_takes_one_out_of_review(self):
         account = invoiced("12.34", card="sandbox_lost_reply")
-        attempt = payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        attempt = charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         PaymentAttempt.objects.update(state=State.REVIEW, next_action_at=None)
 
         self.send(attempt)
@@ -1105,7 +1108,7 @@ class TestReviews:
         account = invoiced("12.34")
         provider.says("submit", currency="USD")
         provider.says("read", currency="USD")
-        attempt = payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        attempt = charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         assert attempt.state == State.REVIEW
         return attempt
 
@@ -1165,12 +1168,12 @@ class TestReviews:
         self.resolve(staff("Finance"), reviewed, reason="Refunded there")
         seen = provider.read(reviewed.provider_ref)
 
-        payments.apply_provider_state({reviewed.pk: seen}, as_of=timezone.now())
+        charges.apply_provider_state({reviewed.pk: seen}, as_of=timezone.now())
 
         reviewed.refresh_from_db()
         assert reviewed.state == State.RELEASED
         provider.heals()
-        payments.apply_provider_state(
+        charges.apply_provider_state(
             {reviewed.pk: provider.read(reviewed.provider_ref)}, as_of=timezone.now()
         )
         assert ledger.standing(reviewed.account_id, as_of=timezone.now()).due_minor == 0
@@ -1262,7 +1265,7 @@ class TestRefund:
 
     def test_says_why_nothing_was_paid_back(self, provider):
         account = invoiced("12.34")
-        payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         payment, support = account.payments.get(), staff("Support")
         provider.after("refund", gateways.OutcomeUnknown("lost"))
 
@@ -1301,7 +1304,7 @@ class TestRefund:
 
     def test_in_review_is_ended_with_a_reason(self, provider):
         account = invoiced("12.34")
-        payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         provider.before("refund", gateways.Misconfigured("wrong key"))
         made = refunds.refund(
             payment_id=account.payments.get().pk, token=uuid.uuid4(), amount_minor=100,

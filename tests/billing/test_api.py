@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from accounts.models import BillingEntity
 from billing.admin import groups
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runs
+from billing.close.engine import runner
 from billing.models import CloseRun
 from tests.factories import AS_OF, OCTOBER, UserFactory, account_using
 

@@ -12,10 +12,12 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.models import BillingEntity
-from billing import metering, stopping
-from billing.close import attendance, runner
+from billing.close import foreground
+from billing.close.engine import runner
 from billing.models import CloseRun, Invoice, Step, UsageBatch
 from billing.reports import finance, lines
+from billing.usage import tallying
+from billing.workers import halting
 from tests.closing import finish, start_close
 from tests.factories import (
     AccountFactory,
@@ -121,7 +123,7 @@ class TestCloseMonth:
 
     def test_only_watches_if_asked(self, monkeypatch):
         asked = []
-        monkeypatch.setattr(attendance, "attend", lambda *_, work, **__: asked.append(work))
+        monkeypatch.setattr(foreground, "work_on", lambda *_, work, **__: asked.append(work))
 
         close_month("--watch")
         close_month()
@@ -129,7 +131,7 @@ class TestCloseMonth:
         assert asked == [False, True]
 
     def test_under_a_halt_starts_nothing_and_says_why(self, three):
-        stopping.order(because="release 1.4", by="ann")
+        halting.order(because="release 1.4", by="ann")
 
         with pytest.raises(
             CommandError, match=r"Halted by ann: release 1.4\..* `manage.py halt --lift`"
@@ -139,13 +141,13 @@ class TestCloseMonth:
         assert "nothing was written" in close_month("--rehearse")
 
     def test_that_is_halted_says_how_to_resume(self, three, monkeypatch):
-        monkeypatch.setattr(stopping, "_halt_seen", stopping._Seen())
+        monkeypatch.setattr(halting, "_halt_seen", halting._Seen())
         real = runner.work_once
 
         def work_once(module, **facts):
             worked = real(module, **facts)
             if worked and module.kind == "INVOICE":
-                stopping.order(because="release 1.4", by="ann")
+                halting.order(because="release 1.4", by="ann")
             return worked
 
         monkeypatch.setattr(runner, "work_once", work_once)
@@ -153,7 +155,7 @@ class TestCloseMonth:
         with pytest.raises(CommandError, match=r"Halted by ann: release 1\.4.* resume Month Close"):
             close_month()
 
-        stopping.lift(by="ann")
+        halting.lift(by="ann")
         assert "finished" in close_month()
 
     def test_of_a_month_that_goes_on_says_when_it_is_over(self):
@@ -169,9 +171,9 @@ class TestCloseMonth:
 
     def test_of_usage_that_cannot_be_tallied_says_which(self, monkeypatch):
         def tally(**_facts):
-            raise metering.EventsWithoutPeriod("usage batch 7 (late.csv): …")
+            raise tallying.EventsWithoutPeriod("usage batch 7 (late.csv): …")
 
-        monkeypatch.setattr(metering, "tally", tally)
+        monkeypatch.setattr(tallying, "tally", tally)
 
         with pytest.raises(CommandError, match=r"usage batch 7 \(late.csv\)"):
             close_month()

@@ -6,7 +6,8 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from accounts.models import Hold, TimelineEvent
-from billing import credits, locks
+from billing import locks
+from billing.invoices import credits
 from billing.models import Allocation, CreditGrant, Decision, LedgerEntry
 from tests.billing.builders import assert_books_balance, bill, credit, due, grant, owing
 from tests.factories import AS_OF, AccountFactory, SummaryFactory, account_using, token

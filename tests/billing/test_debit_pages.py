@@ -4,9 +4,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from billing import payments
 from billing.gateways import About
 from billing.models import PaymentAttempt, ProviderEvent
+from billing.payments import charges
 from tests.billing.builders import collect, owing
 from tests.factories import MandateFactory, MemberFactory
 
@@ -76,7 +76,7 @@ class TestOnItsWay:
         assert on_the_day in page(member, "attempt", account.pk, attempt.pk)
 
         PaymentAttempt.objects.update(charge_date=now.date(), next_action_at=now)
-        payments.drive_due(as_of=now)
+        charges.drive_due(as_of=now)
         assert "has been on its way since" in page(member, "account", account.pk)
         assert "Your payment is on its way" in page(member, "attempt", account.pk, attempt.pk)
 

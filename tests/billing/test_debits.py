@@ -10,14 +10,15 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import Hold, PaymentMethod
-from billing import gateways, inbound, payments, reconciliation, retries
-from billing.fakedebit import DirectDebit
+from billing import gateways, reconciliation
 from billing.gateways import OutcomeUnknown
-from billing.gateways.debit import DebitGateway
+from billing.gateways.standins.debit import DebitGateway
+from billing.gateways.standins.fakedebit import DirectDebit
 from billing.models import Decision, DunningCase, Payment, PaymentAttempt, PaymentReversal
-from billing.payments import (
+from billing.payments import charges, inbound, retries
+from billing.payments.charges import (
     AttemptInFlight,
-    ChargingStopped,
+    GatewayClosed,
     NoPaymentMethod,
     collecting,
     driving,
@@ -55,7 +56,7 @@ def owing(amount: str = "12.34", behaviour: str = "debit_pays", **facts):
 
 
 def sweep(*, as_of: datetime) -> None:
-    payments.drive_due(as_of=as_of)
+    charges.drive_due(as_of=as_of)
 
 
 def tell(debit: DirectDebit, *, as_of: datetime) -> None:
@@ -104,7 +105,7 @@ class TestTheDay:
         sweep(as_of=CHARGE_DAY)
         attempt = PaymentAttempt.objects.get()
         assert (attempt.state, attempt.submitted_at) == (State.PROCESSING, CHARGE_DAY)
-        said = payments.on_its_way(attempt, as_of=CHARGE_DAY)
+        said = charges.on_its_way(attempt, as_of=CHARGE_DAY)
         assert said == "on its way: the bank takes about 2 days"
         with pytest.raises(AttemptInFlight):
             collect(account, as_of=CHARGE_DAY)
@@ -113,7 +114,7 @@ class TestTheDay:
         sweep(as_of=CHARGE_DAY + timedelta(days=2))
         attempt.refresh_from_db()
         assert attempt.state == State.SUCCEEDED
-        assert payments.on_its_way(attempt, as_of=CHARGE_DAY) == ""
+        assert charges.on_its_way(attempt, as_of=CHARGE_DAY) == ""
         assert due(account) == 0
 
     def test_that_has_come_is_not_announced_any_more(self, debit):
@@ -190,7 +191,7 @@ class TestTheWorldChangesBeforeTheDay:
         attempt = collect(account)
         pay_by_hand(account, 1000)
 
-        payments.ask([attempt], as_of=AS_OF)
+        charges.ask([attempt], as_of=AS_OF)
         for minutes in range(3):
             sweep(as_of=AS_OF + timedelta(minutes=minutes))
 
@@ -295,8 +296,8 @@ class TestTheWorldChangesBeforeTheDay:
         ]  # fmt: skip
 
 
-def stop(_stopped, standing, _method) -> ChargingStopped:
-    return ChargingStopped("charging is paused", standing=standing)
+def stop(_stopped, standing, _method) -> GatewayClosed:
+    return GatewayClosed("charging is paused", standing=standing)
 
 
 class TestTooLate:
@@ -383,7 +384,7 @@ class TestTakenBack:
         seen = gateways.get("debit").read(PaymentAttempt.objects.get().provider_ref)
 
         at_once(*[lambda: tell(debit, as_of=back_at)] * 2)
-        payments.apply_provider_state({PaymentAttempt.objects.get().pk: seen}, as_of=back_at)
+        charges.apply_provider_state({PaymentAttempt.objects.get().pk: seen}, as_of=back_at)
 
         attempt = PaymentAttempt.objects.get()
         assert (attempt.state, attempt.decline_code) == (State.SUCCEEDED, "returned_by_bank")
@@ -549,7 +550,13 @@ class TestKilled:
 
 def test_days_pass_by_command(debit, settings):
     collect(owing())
-    command = [sys.executable, "-m", "billing.fakedebit", str(settings.DEBIT_BOOK), "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "billing.gateways.standins.fakedebit",
+        str(settings.DEBIT_BOOK),
+        "1",
+    ]
 
     said = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, check=True).stdout
 

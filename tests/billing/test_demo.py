@@ -6,11 +6,13 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import Account, BillingEntity, PaymentMethod
-from billing import books, imports
-from billing.close import pipeline, runner, runs
+from billing import books
+from billing.close import pipeline, runs
+from billing.close.engine import runner
 from billing.demo import charging, meddling, provider
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 from billing.models import CreditGrant, Payment, PaymentAttempt
+from billing.usage import imports
 from tests.factories import AccountFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)

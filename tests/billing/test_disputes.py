@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from accounts.models import Account, ChargingPause
-from billing import disputes, gateways, ledger, payments, reconciliation, retries, reversals
+from billing import gateways, ledger, reconciliation
 from billing.gateways import DisputeStatus, Misconfigured
 from billing.gateways.stripe import StripeGateway
 from billing.models import (
@@ -19,6 +19,7 @@ from billing.models import (
     PaymentReversal,
     Posting,
 )
+from billing.payments import charges, disputes, retries, reversals
 from tests.billing.builders import bill, collect, due, owing
 from tests.billing.dispute_builders import EVIDENCE_DUE_AT, seen_of
 from tests.billing.stripe_builders import event, outcomes, told
@@ -143,7 +144,7 @@ class TestADispute:
         assert account.invoices.get().settled_at is None
         assert due(account) == 1234
         assert is_paused(account)
-        with pytest.raises(payments.ChargingPaused):
+        with pytest.raises(charges.AccountPaused):
             collect(account, kind=Kind.AUTO, as_of=LATER)
         assert account.attempts.count() == 1
         assert disputes.disputed_minor(payment) == 0
@@ -247,7 +248,7 @@ class TestThePause:
         see(payment)
 
         for kind in (Kind.AUTO, Kind.RETRY):
-            with pytest.raises(payments.ChargingPaused, match=r"€\s12\.34 of the payment by"):
+            with pytest.raises(charges.AccountPaused, match=r"€\s12\.34 of the payment by"):
                 collect(account, kind=kind, as_of=LATER)
         assert collect(account, kind=Kind.ON_SESSION, as_of=LATER).state == State.SUCCEEDED
 
@@ -340,7 +341,7 @@ class TestThePause:
         see(payment)
         see(payment, WON)
 
-        with pytest.raises(payments.ChargingPaused, match="court"):
+        with pytest.raises(charges.AccountPaused, match="court"):
             collect(account, kind=Kind.AUTO, as_of=LATER)
 
 
@@ -473,7 +474,7 @@ class TestAtStripe:
         ref = next(gateways.get("stripe").disputes()).ref
 
         assert told(event("charge.dispute.created", ref)) == ["WAITING"]
-        payments.drive_due(as_of=AS_OF + timedelta(minutes=2))
+        charges.drive_due(as_of=AS_OF + timedelta(minutes=2))
 
         assert told(as_of=AS_OF + timedelta(minutes=2)) == ["APPLIED"]
 

@@ -11,17 +11,17 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
-from billing.doorbell import UnknownLane, ring, ring_at
+from billing.workers.doorbell import UnknownQueue, ring, ring_at
 from config.cluster import SkipLockedBroker
 
 
-def waiting(lane: str) -> int:
-    return OrmQ.objects.filter(key=lane, lock__lte=Now()).count()
+def waiting(queue: str) -> int:
+    return OrmQ.objects.filter(key=queue, lock__lte=Now()).count()
 
 
 @pytest.mark.django_db
 class TestRing:
-    def test_asks_for_a_drain_of_the_lane(self) -> None:
+    def test_asks_for_a_drain_of_the_queue(self) -> None:
         ring("charge")
 
         doorbell = OrmQ.objects.get()
@@ -53,8 +53,8 @@ class TestRing:
         assert waiting("charge") == 1
         assert OrmQ.objects.count() == 2
 
-    def test_refuses_a_lane_that_nobody_serves(self) -> None:
-        with pytest.raises(UnknownLane, match=r"'chrage'.*default, charge, email"):
+    def test_refuses_a_queue_that_nobody_serves(self) -> None:
+        with pytest.raises(UnknownQueue, match=r"'chrage'.*default, charge, email"):
             ring("chrage")
 
         assert not OrmQ.objects.exists()
@@ -88,8 +88,8 @@ class TestRingAt:
         assert OrmQ.objects.filter(key="charge").count() == 2
         assert OrmQ.objects.filter(key="email").count() == 1
 
-    def test_refuses_a_lane_that_nobody_serves(self, soon: datetime) -> None:
-        with pytest.raises(UnknownLane):
+    def test_refuses_a_queue_that_nobody_serves(self, soon: datetime) -> None:
+        with pytest.raises(UnknownQueue):
             ring_at("chrage", soon)
 
 

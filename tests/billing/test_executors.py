@@ -8,9 +8,9 @@ import pytest
 from django.core.management import call_command
 from django.db.models.functions import Now
 
-from billing import executors
 from billing.models import Contribution, Executor, Sweep
 from billing.reports import hosts
+from billing.workers import heartbeats
 from config.cluster import SkipLockedBroker
 from tests.closing import finish, start_close
 from tests.factories import account_using
@@ -18,8 +18,8 @@ from tests.factories import account_using
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def beat(*, is_first: bool = False, lanes: tuple[str, ...] = ("charge", "email")) -> None:
-    executors.beat(lanes=lanes, workers=2, is_first=is_first)
+def beat(*, is_first: bool = False, queues: tuple[str, ...] = ("charge", "email")) -> None:
+    heartbeats.beat(queues=queues, workers=2, is_first=is_first)
 
 
 def silent_for(seconds: int) -> None:
@@ -41,18 +41,18 @@ class TestBeat:
     def test_says_who_serves_what(self):
         beat(is_first=True)
 
-        [seen] = executors.seen()
+        [seen] = heartbeats.seen()
 
-        assert (seen.lanes, seen.workers, seen.is_alive) == (("charge", "email"), 2, True)
+        assert (seen.queues, seen.workers, seen.is_alive) == (("charge", "email"), 2, True)
 
     def test_again_moves_the_last_sign_of_life_alone(self):
         beat(is_first=True)
         silent_for(100)
-        gone = executors.seen()[0]
+        gone = heartbeats.seen()[0]
 
         beat()
 
-        [seen] = executors.seen()
+        [seen] = heartbeats.seen()
         assert not gone.is_alive
         assert seen.is_alive
         assert seen.started_at == gone.started_at
@@ -60,11 +60,11 @@ class TestBeat:
     def test_of_a_new_process_with_an_old_number_begins_anew(self):
         beat(is_first=True)
         silent_for(100)
-        before = executors.seen()[0]
+        before = heartbeats.seen()[0]
 
         beat(is_first=True)
 
-        assert executors.seen()[0].started_at > before.started_at
+        assert heartbeats.seen()[0].started_at > before.started_at
 
     def test_forgets_who_has_been_gone_for_a_day(self, settings):
         beat(is_first=True)
@@ -73,16 +73,16 @@ class TestBeat:
 
         beat(is_first=True)
 
-        assert [each.host for each in executors.seen()] == ["another"]
+        assert [each.host for each in heartbeats.seen()] == ["another"]
 
     def test_comes_from_whoever_asks_for_doorbells_now_and_then(self, monkeypatch):
         broker = SkipLockedBroker(list_key="default")
         beats = []
-        monkeypatch.setattr(executors, "beat", lambda **facts: beats.append(facts["is_first"]))
+        monkeypatch.setattr(heartbeats, "beat", lambda **facts: beats.append(facts["is_first"]))
 
         broker.dequeue()
         broker.dequeue()
-        broker.beat_at -= executors.BEAT_SECONDS
+        broker.beat_at -= heartbeats.BEAT_SECONDS
         broker.dequeue()
 
         assert beats == [True, False]
@@ -162,7 +162,7 @@ def test_speak_for_themselves(settings):
     account_using("1.00")
     run = finish(start_close())
     beat(is_first=True)
-    executors.note_sweep(failed=[])
+    heartbeats.note_sweep(failed=[])
 
     assert str(Executor.objects.get()).endswith(": charge,email")
     assert f"1 × REPORT of {run}" in str(Contribution.objects.get(kind="REPORT"))

@@ -8,10 +8,11 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from accounts.models import BillingEntity
-from billing import guard, payments, reconciliation, retries
-from billing.close import sweeper
+from billing import reconciliation
+from billing.close.health import sweeper
 from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
-from billing.payments import ChargingStopped, Request
+from billing.payments import charges, guard, retries
+from billing.payments.charges import GatewayClosed, Request
 from billing.reconciliation.working import LEASE
 from tests.billing.builders import collect, due, owing
 from tests.billing.test_reconciliation import ATTEMPT, object_of
@@ -102,7 +103,7 @@ class TestOpens:
 
         sweeper.sweep(as_of=SOON)
         nobody_has_charged_yet = GatewayGuard.objects.count()
-        with pytest.raises(ChargingStopped):
+        with pytest.raises(GatewayClosed):
             collect(account)
         sweeper.sweep(as_of=SOON)
 
@@ -160,7 +161,7 @@ class TestCloses:
         account = owing()
         becomes_another_database()
 
-        with pytest.raises(ChargingStopped, match="not the database that charged last"):
+        with pytest.raises(GatewayClosed, match="not the database that charged last"):
             collect(account, kind=kind)
 
         assert len(list(sandbox.book())) == 1
@@ -170,7 +171,7 @@ class TestCloses:
         account = owing()
         object_of(account.external_id, sandbox, attempt=ATTEMPT)
 
-        with pytest.raises(ChargingStopped, match="has lost"):
+        with pytest.raises(GatewayClosed, match="has lost"):
             collect(account)
 
     def test_every_gateway_closes_then(self, sandbox, debit):
@@ -209,7 +210,7 @@ class TestCloses:
         provider.before("newest", ConnectionResetError())
         account = owing()
 
-        with pytest.raises(ChargingStopped, match="does not answer"):
+        with pytest.raises(GatewayClosed, match="does not answer"):
             collect(account)
 
         assert collect(account).state == State.SUCCEEDED
@@ -360,7 +361,7 @@ class TestWhileItIsClosed:
 
         provider.after("prepare", close)
         stopped = collect(account)
-        payments.drive_due(as_of=SOON)
+        charges.drive_due(as_of=SOON)
         stopped.refresh_from_db()
 
         assert stopped.state == State.PREPARED
@@ -376,7 +377,7 @@ class TestWhileItIsClosed:
         sent = collect(account)
         becomes_another_database()
 
-        payments.drive_due(as_of=SOON)
+        charges.drive_due(as_of=SOON)
 
         assert sandbox.read(sent.provider_ref).status == "UNSUBMITTED"
 
@@ -389,7 +390,7 @@ class TestWhileItIsClosed:
         provider.after("submit", ConnectionResetError())
         other = collect(owing())
 
-        payments.drive_due(as_of=SOON, limit=1)
+        charges.drive_due(as_of=SOON, limit=1)
 
         other.refresh_from_db()
         assert other.state == State.SUCCEEDED
@@ -406,7 +407,7 @@ class TestAtOnce:
 
         def life():
             for _ in range(3):
-                payments.collect_all([Request(a.pk) for a in accounts], as_of=SOON)
+                charges.collect_all([Request(a.pk) for a in accounts], as_of=SOON)
                 sweeper.sweep(as_of=SOON)
 
         at_once(life, life)

@@ -10,10 +10,11 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Now
 from django.test import Client
 
-from billing import executors, guard, stopping
-from billing.close import readiness
-from billing.doorbell import LANES
+from billing.close.health import readiness
 from billing.models import Contribution, Executor, GatewayGuard, Step, Sweep
+from billing.payments import guard
+from billing.workers import halting, heartbeats
+from billing.workers.doorbell import QUEUES
 from notifications import lanes
 from notifications.models import Lane
 from tests.billing.builders import collect, owing
@@ -27,8 +28,8 @@ LONG_AGO = 1000
 
 @pytest.fixture(autouse=True)
 def _all_is_well():
-    executors.beat(lanes=LANES, workers=2, is_first=True)
-    executors.note_sweep(failed=[])
+    heartbeats.beat(queues=QUEUES, workers=2, is_first=True)
+    heartbeats.note_sweep(failed=[])
 
 
 def ready() -> dict[str, Any]:
@@ -67,7 +68,7 @@ class TestReady:
     def test_is_ok_where_nothing_waits(self):
         *told, swept = lines()
 
-        assert told == ["ok", *(f"lane {lane}: 1 clusters, nothing is due" for lane in LANES)]
+        assert told == ["ok", *(f"queue {queue}: 1 clusters, nothing is due" for queue in QUEUES)]
         assert swept.startswith("last sweep: ")
 
     def test_is_not_without_a_database(self, monkeypatch):
@@ -170,7 +171,7 @@ class TestLanes:
 
         told = lines()
 
-        assert told[1].startswith("lane charge: its oldest step is due for 10")
+        assert told[1].startswith("queue charge: its oldest step is due for 10")
         assert "none has ended for 10" in told[1]
 
     def test_that_are_behind_and_move_are_only_busy(self):
@@ -180,18 +181,18 @@ class TestLanes:
         work("INVOICE")
         due_since(LONG_AGO)
         for kind in ("CHARGE", "EMAIL"):
-            executors.contribute(run_id=run.pk, kind=kind, steps=1)
+            heartbeats.contribute(run_id=run.pk, kind=kind, steps=1)
 
         assert ready()["status"] == "ok"
 
     def test_that_nobody_serves_are_named(self):
         Executor.objects.update(beat_at=Now() - timedelta(seconds=100))
-        executors.beat(lanes=["charge"], workers=1, is_first=True)
+        heartbeats.beat(queues=["charge"], workers=1, is_first=True)
 
         told = lines()
 
         assert told[0] == "degraded"
-        assert [line.partition(":")[0] for line in told[1:3]] == ["lane default", "lane email"]
+        assert [line.partition(":")[0] for line in told[1:3]] == ["queue default", "queue email"]
 
 
 class TestSweeps:
@@ -206,7 +207,7 @@ class TestSweeps:
         assert lines()[1].startswith("nobody has swept for 10")
 
     def test_that_failed_say_where(self):
-        executors.note_sweep(failed=["attempts", "credits"])
+        heartbeats.note_sweep(failed=["attempts", "credits"])
 
         assert lines()[1] == "the last sweep failed at: attempts,credits"
 
@@ -245,13 +246,13 @@ class TestTheRest:
         account_using("1.00")
         start_close()
         due_since(LONG_AGO)
-        stopping.order(because="release 1.4", by="ann")
+        halting.order(because="release 1.4", by="ann")
 
         told = lines()
 
         assert told[0] == "degraded"
         assert told[1] == "Halted by ann: release 1.4"
-        assert told[2].startswith("lane default: 1 clusters")
+        assert told[2].startswith("queue default: 1 clusters")
 
     def test_names_providers_through_which_nothing_begins(self):
         lane = Lane.objects.create(provider="smtp", credential="ours")

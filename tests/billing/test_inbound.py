@@ -8,11 +8,12 @@ import pytest
 from django_q.models import OrmQ
 
 from accounts.models import PaymentMethod, TimelineEvent
-from billing import gateways, inbound, payment_methods, payments, tasks
-from billing.close import sweeper
+from billing import gateways, tasks
+from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, ProviderEvent
-from billing.payments import calls, settling
+from billing.payments import charges, inbound, methods
+from billing.payments.charges import calls, settling
 from tests.billing.builders import assert_books_balance, collect, due, pay_by_hand
 from tests.billing.stripe_builders import deliver, event, outcomes, owing, told, with_card
 from tests.factories import AS_OF, AccountFactory
@@ -103,14 +104,14 @@ class TestACharge:
         assert attempt.state == State.SUBMITTED
 
         told(event(SUCCEEDED, attempt.provider_ref))
-        payments.drive_due(as_of=AS_OF + timedelta(hours=1))
+        charges.drive_due(as_of=AS_OF + timedelta(hours=1))
 
         assert Payment.objects.get().amount_minor == 1234
         assert_books_equal_the_providers(stripe)
 
     def test_booked_by_the_event_while_its_own_reply_is_on_its_way(self, stripe, monkeypatch):
         account = owing(stripe)
-        real = payments.apply_provider_state
+        real = charges.apply_provider_state
 
         def after_the_event(observations, *, as_of):
             monkeypatch.setattr(settling, "apply_provider_state", real)
@@ -191,7 +192,7 @@ class TestAnObjectThatNoRowKnowsYet:
         # As if it had been told before the reply could be stored.
         told(event("payment_intent.processing", ref))
         assert outcomes() == ["WAITING"]
-        payments.drive_due(as_of=AS_OF + timedelta(minutes=2))
+        charges.drive_due(as_of=AS_OF + timedelta(minutes=2))
 
         inbound.process_due(as_of=AS_OF + timedelta(minutes=2))
 
@@ -272,14 +273,14 @@ class TestWorking:
         bad, good = (collect(owing(stripe, card="authenticationRequired")) for _ in range(2))
         for attempt in (bad, good):
             stripe.authenticate(attempt.provider_ref)
-        real = payments.apply_provider_state
+        real = charges.apply_provider_state
 
         def fail(observations, *, as_of):
             if bad.pk in observations:
                 raise RuntimeError("poison")
             real(observations, as_of=as_of)
 
-        monkeypatch.setattr(payments, "apply_provider_state", fail)
+        monkeypatch.setattr(charges, "apply_provider_state", fail)
 
         came = told(event(SUCCEEDED, bad.provider_ref), event(SUCCEEDED, good.provider_ref))
 
@@ -424,15 +425,15 @@ class TestACard:
 
     def test_removed_meanwhile_stays_removed(self, stripe, monkeypatch):
         card = with_card(stripe, AccountFactory())
-        real = payment_methods.update_card
+        real = methods.update_card
 
         def after_removal(**facts):
-            payment_methods.remove_card(
+            methods.remove_card(
                 account_id=card.account_id, method_id=card.pk, actor="ann", as_of=AS_OF
             )
             return real(**facts)
 
-        monkeypatch.setattr(payment_methods, "update_card", after_removal)
+        monkeypatch.setattr(methods, "update_card", after_removal)
 
         assert told(event("payment_method.updated", card.token)) == ["IGNORED"]
 
@@ -477,9 +478,7 @@ class TestACardThatWasEntered:
         ref = self.entered(stripe, account.external_id)
         told(event("setup_intent.succeeded", ref, event_id="evt_1"))
         card = account.payment_methods.get()
-        payment_methods.remove_card(
-            account_id=account.pk, method_id=card.pk, actor="ann", as_of=AS_OF
-        )
+        methods.remove_card(account_id=account.pk, method_id=card.pk, actor="ann", as_of=AS_OF)
 
         told(event("setup_intent.succeeded", ref, event_id="evt_2"))
 
@@ -490,9 +489,9 @@ class TestACardThatWasEntered:
         ref = self.entered(stripe, account.external_id)
 
         def already(**facts):
-            raise payment_methods.AlreadyAdded(PaymentMethod(brand="Visa", last_four="4242"))
+            raise methods.AlreadyAdded(PaymentMethod(brand="Visa", last_four="4242"))
 
-        monkeypatch.setattr(payment_methods, "add_card", already)
+        monkeypatch.setattr(methods, "add_card", already)
 
         assert told(event("setup_intent.succeeded", ref)) == ["IGNORED"]
 

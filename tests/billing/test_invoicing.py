@@ -7,10 +7,12 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from accounts.models import TimelineEvent
-from billing import invoicing, locks, metering
-from billing.invoicing import NoPrice
+from billing import locks
+from billing.invoices import drafting
+from billing.invoices.drafting import NoPrice
 from billing.models import CreditGrant, Invoice, LedgerEntry, LineItem, NumberSeries, UsageSummary
 from billing.models.usage import Kind
+from billing.usage import tallying
 from tests.billing.builders import assert_books_balance, bill, credit, due, grant
 from tests.factories import (
     AS_OF,
@@ -202,7 +204,7 @@ class TestCataloguePrices:
 
         with transaction.atomic():
             locked = locks.accounts_for_update([account.pk, other_account.pk])
-            drafted = invoicing.draft_invoices(list(locked.values()), month=OCTOBER)
+            drafted = drafting.draft_invoices(list(locked.values()), month=OCTOBER)
 
         assert list(drafted.invoices) == [other_account.pk]
         assert isinstance(drafted.unpriced[account.pk], NoPrice)
@@ -375,7 +377,7 @@ class TestDrafting:
 
     def test_does_not_open_periods_that_are_open(self, monkeypatch):
         account = account_using("1.00")
-        monkeypatch.setattr(metering, "open_periods", None)
+        monkeypatch.setattr(tallying, "open_periods", None)
 
         assert len(bill(account)) == 1
 
@@ -460,7 +462,7 @@ class TestIssuing:
         assert not LedgerEntry.objects.exists()
 
     def test_no_invoice_is_no_work(self):
-        invoicing.issue_invoices([], accounts={}, as_of=AS_OF)
+        drafting.issue_invoices([], accounts={}, as_of=AS_OF)
 
         assert not NumberSeries.objects.exists()
 
@@ -506,7 +508,7 @@ class TestAnIssuedInvoice:
 
     def test_a_draft_may_still_change(self):
         account = account_using("1.00")
-        invoicing.draft_invoices([account], month=OCTOBER)
+        drafting.draft_invoices([account], month=OCTOBER)
 
         Invoice.objects.filter(account=account).update(account_name="Acme Holding")
         LineItem.objects.filter(invoice__account=account).update(description="Servers")

@@ -8,8 +8,9 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Sum
 
 from accounts.models import Account
-from billing import metering, periods
+from billing import periods
 from billing.models import BillingPeriod, Invoice, UsageBatch, UsageEvent, UsageSummary
+from billing.usage import tallying
 from tests.factories import AccountFactory, EntityFactory, PeriodFactory, ProductFactory
 from tests.workers import Aside, wait_until_somebody_waits
 
@@ -27,7 +28,7 @@ def batch(db):
 def usage_batch(*events, name="usage.csv"):
     """A batch, not tallied, of these events: (account, instant, what differs from an ordinary one)."""
     batch = UsageBatch.objects.create(source="csv", name=name, sha256="0" * 64)
-    metering.ensure_partitions({at.astimezone(UTC).date().replace(day=1) for _, at, *_ in events})
+    tallying.ensure_partitions({at.astimezone(UTC).date().replace(day=1) for _, at, *_ in events})
     product = ProductFactory()
     UsageEvent.objects.bulk_create(
         UsageEvent(
@@ -58,17 +59,17 @@ def at(day, hour=0, month=10):
 
 def partitions():
     with connection.cursor() as cursor:
-        cursor.execute(metering.PARTITIONS)
+        cursor.execute(tallying.PARTITIONS)
         return {name for (name,) in cursor.fetchall()}
 
 
 class TestEnsurePartitions:
     @pytest.mark.django_db
     def test_makes_the_months_that_are_missing_and_keeps_the_others(self):
-        metering.ensure_partitions([date(2031, 12, 1)])
+        tallying.ensure_partitions([date(2031, 12, 1)])
 
-        metering.ensure_partitions([date(2031, 12, 1), date(2032, 1, 1)])
-        metering.ensure_partitions([])
+        tallying.ensure_partitions([date(2031, 12, 1), date(2032, 1, 1)])
+        tallying.ensure_partitions([])
 
         assert {"billing_usageevent_2031_12", "billing_usageevent_2032_01"} <= partitions()
 
@@ -91,7 +92,7 @@ class TestEnsurePartitions:
     @pytest.mark.django_db(transaction=True)
     def test_several_at_once_make_it_once(self):
         errors = in_threads(
-            4, lambda: metering.ensure_partitions([date(2034, month, 1) for month in (1, 2, 3)])
+            4, lambda: tallying.ensure_partitions([date(2034, month, 1) for month in (1, 2, 3)])
         )
 
         assert errors == []
@@ -125,7 +126,7 @@ class TestOpenPeriods:
         zones = ["UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Apia", "America/Havana"]
         accounts = [AccountFactory(time_zone=zone) for zone in zones]
 
-        opened = metering.open_periods(month=NOVEMBER)
+        opened = tallying.open_periods(month=NOVEMBER)
 
         assert opened == len(zones)
         for account in accounts:
@@ -136,14 +137,14 @@ class TestOpenPeriods:
 
     def test_twice_is_once(self):
         AccountFactory()
-        metering.open_periods(month=OCTOBER)
+        tallying.open_periods(month=OCTOBER)
 
-        assert metering.open_periods(month=OCTOBER) == 0
+        assert tallying.open_periods(month=OCTOBER) == 0
 
     def test_any_day_names_its_month(self):
         AccountFactory()
 
-        metering.open_periods(month=date(2018, 10, 17))
+        tallying.open_periods(month=date(2018, 10, 17))
 
         assert BillingPeriod.objects.get().month == OCTOBER
 
@@ -151,9 +152,9 @@ class TestOpenPeriods:
         closed = AccountFactory(state=Account.State.CLOSED)
         AccountFactory()
 
-        assert metering.open_periods(month=OCTOBER) == 1
-        assert metering.open_periods(month=OCTOBER, account_ids=[closed.pk]) == 1
-        assert metering.open_periods(month=NOVEMBER, account_ids=[]) == 0
+        assert tallying.open_periods(month=OCTOBER) == 1
+        assert tallying.open_periods(month=OCTOBER, account_ids=[closed.pk]) == 1
+        assert tallying.open_periods(month=NOVEMBER, account_ids=[]) == 0
 
     @pytest.mark.parametrize("order", [(10, 11, 12), (12, 11, 10), (10, 12, 11), (11, 10, 12)])
     @pytest.mark.parametrize(
@@ -170,11 +171,11 @@ class TestOpenPeriods:
     def test_periods_tile_though_the_zone_changed_in_between(self, before, after, order):
         account = AccountFactory(time_zone=before)
         first, *rest = [date(2018, month, 1) for month in order]
-        metering.open_periods(month=first)
+        tallying.open_periods(month=first)
         Account.objects.update(time_zone=after)
 
         for month in rest:
-            assert metering.open_periods(month=month) == 1
+            assert tallying.open_periods(month=month) == 1
 
         tiles = list(account.periods.order_by("starts_at"))
         assert [tile.month.month for tile in tiles] == [10, 11, 12]
@@ -189,7 +190,7 @@ class TestTally:
         usage = batch((account, at(1)), (account, at(31, 23), {"quantity": Decimal("0.25")}))
         seen = []
 
-        assert metering.tally(as_of=AS_OF, on_progress=seen.append) == 1
+        assert tallying.tally(as_of=AS_OF, on_progress=seen.append) == 1
 
         summary = UsageSummary.objects.get()
         assert (summary.quantity, summary.amount, summary.events) == (Decimal("1.25"), None, 2)
@@ -202,9 +203,9 @@ class TestTally:
 
     def test_twice_is_once(self, batch):
         batch((AccountFactory(), at(1)))
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
-        assert metering.tally(as_of=AS_OF) == 0
+        assert tallying.tally(as_of=AS_OF) == 0
         assert UsageSummary.objects.get().events == 1
 
     def test_a_later_batch_adds_to_the_same_summary(self, batch):
@@ -212,7 +213,7 @@ class TestTally:
         batch((account, at(2)), (account, at(2), {"unit_price": None, "amount": Decimal(3)}))
         batch((account, at(1)), (account, at(3), {"unit_price": None, "amount": Decimal(4)}))
 
-        assert metering.tally(as_of=AS_OF) == 2
+        assert tallying.tally(as_of=AS_OF) == 2
 
         by_rate, by_amount = UsageSummary.objects.order_by("amount")
         if by_rate.amount is not None:
@@ -236,14 +237,14 @@ class TestTally:
         for _ in range(2):
             batch((account, at(1)), (account, at(1), other))
 
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
         assert [summary.events for summary in UsageSummary.objects.all()] == [2, 2]
 
     def test_a_batch_of_nothing_is_tallied(self, batch):
         usage = batch()
 
-        assert metering.tally(as_of=AS_OF) == 1
+        assert tallying.tally(as_of=AS_OF) == 1
 
         usage.refresh_from_db()
         assert usage.tallied_at == AS_OF
@@ -253,7 +254,7 @@ class TestTally:
         edge = periods.ends_at(OCTOBER, "Europe/Budapest")
         batch((account, edge - timedelta(microseconds=1)), (account, edge))
 
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
         months = UsageSummary.objects.order_by("period__month").values_list(
             "period__month", "events"
@@ -264,7 +265,7 @@ class TestTally:
         account, other = AccountFactory(), AccountFactory()
         batch((account, at(5)), (account, at(5, month=12)), (other, at(5, month=11)))
 
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
         opened = BillingPeriod.objects.order_by("account", "month").values_list("account", "month")
         assert list(opened) == [
@@ -279,7 +280,7 @@ class TestTally:
         Account.objects.update(time_zone="Europe/Budapest")
         batch((account, at(1, 3, month=11)), (account, at(1, 5, month=11)))
 
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
         months = UsageSummary.objects.order_by("period__month").values_list(
             "period__month", "events"
@@ -303,7 +304,7 @@ class TestTally:
         Account.objects.update(time_zone=after)
         batch((account, event))
 
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
         assert UsageSummary.objects.get().period.month == expected
         early, late = account.periods.order_by("starts_at")
@@ -312,11 +313,11 @@ class TestTally:
     def test_what_an_invoice_has_taken_stays_and_late_events_begin_anew(self, batch):
         account = AccountFactory()
         batch((account, at(1)))
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
         UsageSummary.objects.update(invoice=draft_invoice(account))
         batch((account, at(2)), (account, at(3)))
 
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
 
         taken, open_one = UsageSummary.objects.order_by("pk")
         assert (taken.events, open_one.events, open_one.invoice_id) == (1, 2, None)
@@ -324,10 +325,10 @@ class TestTally:
 
     def test_a_batch_that_cannot_be_tallied_whole_is_not_tallied(self, batch, monkeypatch):
         usage = batch((AccountFactory(), at(1)))
-        monkeypatch.setattr(metering, "_open_periods_of", lambda _: None)
+        monkeypatch.setattr(tallying, "_open_periods_of", lambda _: None)
 
-        with pytest.raises(metering.EventsWithoutPeriod, match="of its 1 events only 0"):
-            metering.tally(as_of=AS_OF)
+        with pytest.raises(tallying.EventsWithoutPeriod, match="of its 1 events only 0"):
+            tallying.tally(as_of=AS_OF)
 
         usage.refresh_from_db()
         assert usage.tallied_at is None
@@ -356,7 +357,7 @@ class TestTallyAtOnce:
             order = accounts if number % 2 else accounts[::-1]
             usage_batch(*((account, at(1 + number)) for account in order), name=f"{number}")
 
-        errors = in_threads(4, lambda: metering.tally(as_of=AS_OF))
+        errors = in_threads(4, lambda: tallying.tally(as_of=AS_OF))
 
         assert errors == []
         assert UsageSummary.objects.aggregate(n=Sum("events"))["n"] == 40
@@ -371,7 +372,7 @@ class TestTallyAtOnce:
 
         with transaction.atomic():
             UsageBatch.objects.select_for_update().get(pk=held.pk)
-            errors = in_threads(1, lambda: outcome.append(metering.tally(as_of=AS_OF)))
+            errors = in_threads(1, lambda: outcome.append(tallying.tally(as_of=AS_OF)))
 
         assert (errors, outcome) == ([], [1])
         assert UsageSummary.objects.get().events == 1
@@ -382,7 +383,7 @@ class TestTallyAtOnce:
 
         with transaction.atomic():
             UsageBatch.objects.select_for_update().get(pk=held.pk)
-            close = Aside(lambda: metering.tally_everything(as_of=AS_OF))
+            close = Aside(lambda: tallying.tally_everything(as_of=AS_OF))
             wait_until_somebody_waits()
             # The tallier dies: its transaction ends without a tally.
             transaction.set_rollback(True)
@@ -393,13 +394,13 @@ class TestTallyAtOnce:
     def test_the_tally_waits_for_whoever_bills_the_account(self):
         account = AccountFactory()
         usage_batch((account, at(1)))
-        metering.tally(as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
         usage_batch((account, at(2)))
         started = threading.Event()
 
         def tally():
             started.set()
-            metering.tally(as_of=AS_OF)
+            tallying.tally(as_of=AS_OF)
 
         with transaction.atomic():
             Account.objects.select_for_update(no_key=True).get(pk=account.pk)
@@ -419,7 +420,7 @@ class TestTallyAtOnce:
             AccountFactory(time_zone=zone)
 
         errors = in_threads(
-            4, lambda: [metering.open_periods(month=date(2018, month, 1)) for month in (10, 11, 12)]
+            4, lambda: [tallying.open_periods(month=date(2018, month, 1)) for month in (10, 11, 12)]
         )
 
         assert errors == []

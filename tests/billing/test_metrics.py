@@ -7,9 +7,9 @@ from django.db.models.functions import Now
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from billing import executors
-from billing.close import metrics, sweeper
+from billing.close.health import metrics, sweeper
 from billing.models import Dispute, PaymentAttempt, ReconciliationBreak
+from billing.workers import heartbeats
 from notifications import lanes
 from notifications.models import Lane, Message
 from tests.billing.test_views import staff
@@ -99,7 +99,7 @@ class TestMetrics:
             account=account, kind="INVOICE", fact="invoice:1", recipient="a@example.com",
             locale="en", time_zone="UTC", subject="x", body_text="x", body_html="x", as_of=AS_OF,
         )  # fmt: skip
-        executors.beat(lanes=["charge"], workers=3, is_first=True)
+        heartbeats.beat(queues=["charge"], workers=3, is_first=True)
         sweeper.sweep(as_of=AS_OF)
 
         told = scraped()

@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, models, transaction
 
 from accounts import timeline
 from accounts.models import ChargingPause, Hold, TimelineEvent
-from billing import decisions, reversals
+from billing import decisions
 from billing.models import (
     Allocation,
     BillingPeriod,
@@ -45,6 +45,7 @@ from billing.models import (
     UsageEvent,
     UsageSummary,
 )
+from billing.payments import reversals
 from tests.billing.builders import bill, grant, pay_by_hand
 from tests.factories import (
     AS_OF,

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from accounts.models import PaymentMethod, TimelineEvent
-from billing import payment_methods
 from billing.gateways import Method, Misconfigured
-from billing.payment_methods import AlreadyAdded, CardBlocked, CardExpired, NoSuchCard
+from billing.payments import methods
+from billing.payments.methods import AlreadyAdded, CardBlocked, CardExpired, NoSuchCard
 from tests.factories import AS_OF, AccountFactory, CardFactory
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def add(account, **details):
         "expiry_month": 12,
         "expiry_year": 2035,
     }
-    return payment_methods.add_card(
+    return methods.add_card(
         account_id=account.pk, actor="ann@example.com", as_of=AS_OF, **(card | details)
     )
 
@@ -76,7 +76,7 @@ class TestAddCard:
     def test_takes_a_card_back_that_was_removed(self):
         account = AccountFactory()
         first = add(account)
-        payment_methods.remove_card(
+        methods.remove_card(
             account_id=account.pk, method_id=first.pk, actor="ann@example.com", as_of=AS_OF
         )
 
@@ -103,9 +103,7 @@ class TestMakeDefault:
         CardFactory(account=account)
         other = CardFactory(account=account, token="sandbox_mastercard", is_default=False)
 
-        payment_methods.make_default(
-            account_id=account.pk, method_id=other.pk, actor="a", as_of=AS_OF
-        )
+        methods.make_default(account_id=account.pk, method_id=other.pk, actor="a", as_of=AS_OF)
 
         assert default_of(account) == other
 
@@ -113,16 +111,14 @@ class TestMakeDefault:
         account = AccountFactory()
         card = CardFactory(account=account)
 
-        payment_methods.make_default(
-            account_id=account.pk, method_id=card.pk, actor="a", as_of=AS_OF
-        )
+        methods.make_default(account_id=account.pk, method_id=card.pk, actor="a", as_of=AS_OF)
 
         assert default_of(account) == card
         assert told(account) == []
 
     def test_refuses_another_accounts_card(self):
         with pytest.raises(NoSuchCard):
-            payment_methods.make_default(
+            methods.make_default(
                 account_id=AccountFactory().pk, method_id=CardFactory().pk, actor="a", as_of=AS_OF
             )
 
@@ -133,9 +129,7 @@ class TestRemoveCard:
         card = CardFactory(account=account)
         CardFactory(account=account, token="sandbox_mastercard", is_default=False)
 
-        payment_methods.remove_card(
-            account_id=account.pk, method_id=card.pk, actor="a", as_of=AS_OF
-        )
+        methods.remove_card(account_id=account.pk, method_id=card.pk, actor="a", as_of=AS_OF)
 
         card.refresh_from_db()
         assert (card.state, card.removed_at) == ("REMOVED", AS_OF)
@@ -148,7 +142,7 @@ class TestRemoveCard:
         )
 
         with pytest.raises(NoSuchCard):
-            payment_methods.remove_card(
+            methods.remove_card(
                 account_id=card.account_id, method_id=card.pk, actor="a", as_of=AS_OF
             )
 
@@ -157,12 +151,12 @@ class TestBlockedCards:
     @pytest.fixture
     def blocked(self):
         card = CardFactory()
-        payment_methods.block_card(card, because="its bank said lost_card", as_of=AS_OF)
+        methods.block_card(card, because="its bank said lost_card", as_of=AS_OF)
         card.refresh_from_db()
         return card
 
     def test_twice_is_the_same_as_once(self, blocked):
-        payment_methods.block_card(blocked, because="another reason", as_of=AS_OF)
+        methods.block_card(blocked, because="another reason", as_of=AS_OF)
 
         blocked.refresh_from_db()
         assert (blocked.blocked_because, told(blocked.account)) == (
@@ -172,7 +166,7 @@ class TestBlockedCards:
 
     def test_are_not_made_the_default_again(self, blocked):
         with pytest.raises(NoSuchCard):
-            payment_methods.make_default(
+            methods.make_default(
                 account_id=blocked.account_id, method_id=blocked.pk, actor="a", as_of=AS_OF
             )
 
@@ -180,7 +174,7 @@ class TestBlockedCards:
         same = CardFactory(is_default=False)
 
         with pytest.raises(CardBlocked):
-            payment_methods.make_default(
+            methods.make_default(
                 account_id=same.account_id, method_id=same.pk, actor="a", as_of=AS_OF
             )
 
@@ -191,7 +185,7 @@ class TestBlockedCards:
 
     def test_are_not_unblocked_by_a_new_look(self, blocked):
         with pytest.raises(NoSuchCard):
-            payment_methods.update_card(
+            methods.update_card(
                 account_id=blocked.account_id,
                 method_id=blocked.pk,
                 seen=Method(blocked.token, "cus", "Visa", "1111", 1, 2040),
@@ -200,7 +194,7 @@ class TestBlockedCards:
             )
 
     def test_can_be_removed_and_stay_blocked(self, blocked):
-        payment_methods.remove_card(
+        methods.remove_card(
             account_id=blocked.account_id, method_id=blocked.pk, actor="a", as_of=AS_OF
         )
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, connections, transaction
 
 from accounts.models import Hold, PaymentMethod, TimelineEvent
-from billing import gateways, messages, payments
+from billing import gateways, messages
 from billing.gateways import (
     Misconfigured,
     NotSent,
@@ -24,7 +24,8 @@ from billing.models import (
     Payment,
     PaymentAttempt,
 )
-from billing.payments import (
+from billing.payments import booking, charges
+from billing.payments.charges import (
     AttemptInFlight,
     BalanceChanged,
     NoPaymentMethod,
@@ -63,7 +64,7 @@ def _books_balance(sandbox):
 
 def sweep(*, as_of=SOON) -> None:
     """What the sweeper does once a minute."""
-    payments.drive_due(as_of=as_of)
+    charges.drive_due(as_of=as_of)
 
 
 def attempt_of(account) -> PaymentAttempt:
@@ -202,7 +203,7 @@ class TestRefusals:
     def test_one_accounts_refusal_is_not_anothers(self):
         poor, payer = owing(card=None), owing()
 
-        collected = payments.collect_all([Request(poor.pk), Request(payer.pk)], as_of=AS_OF)
+        collected = charges.collect_all([Request(poor.pk), Request(payer.pk)], as_of=AS_OF)
 
         assert isinstance(collected.refused[poor.pk], NoPaymentMethod)
         assert collected.attempts[payer.pk].state == State.SUCCEEDED
@@ -211,7 +212,7 @@ class TestRefusals:
         stranger, payer = owing(card=None), owing()
         CardFactory(account=stranger, gateway="nowhere")
 
-        collected = payments.collect_all([Request(stranger.pk), Request(payer.pk)], as_of=AS_OF)
+        collected = charges.collect_all([Request(stranger.pk), Request(payer.pk)], as_of=AS_OF)
 
         assert collected.attempts[payer.pk].state == State.SUCCEEDED
         given_up = collected.attempts[stranger.pk]
@@ -221,8 +222,8 @@ class TestRefusals:
     def test_a_changed_balance_is_refused_where_the_policy_says_so(self):
         account = owing("12.34")
 
-        changed = payments.collect_all([Request(account.pk, only_if_due_minor=1000)], as_of=AS_OF)
-        same = payments.collect_all([Request(account.pk, only_if_due_minor=1234)], as_of=AS_OF)
+        changed = charges.collect_all([Request(account.pk, only_if_due_minor=1000)], as_of=AS_OF)
+        same = charges.collect_all([Request(account.pk, only_if_due_minor=1234)], as_of=AS_OF)
 
         assert isinstance(changed.refused[account.pk], BalanceChanged)
         assert same.attempts[account.pk].state == State.SUCCEEDED
@@ -541,7 +542,7 @@ class TestLostReplies:
         first, second = owing(), owing()
         provider.after("submit", OutcomeUnknown("the line went dead"))
 
-        collected = payments.collect_all([Request(first.pk), Request(second.pk)], as_of=AS_OF)
+        collected = charges.collect_all([Request(first.pk), Request(second.pk)], as_of=AS_OF)
 
         assert sorted(a.state for a in collected.attempts.values()) == ["SUBMITTED", "SUCCEEDED"]
 
@@ -773,7 +774,7 @@ class TestApplyProviderState:
                 **facts,
             }
         )
-        payments.apply_provider_state({attempt.pk: observation}, as_of=SOON)
+        charges.apply_provider_state({attempt.pk: observation}, as_of=SOON)
         attempt.refresh_from_db()
 
     def failed(self) -> PaymentAttempt:
@@ -867,7 +868,7 @@ class TestApplyProviderState:
 
         monkeypatch.setattr(messages, "payments_received", fail_for_one)
 
-        collected = payments.collect_all([Request(poisoned.pk), Request(payer.pk)], as_of=AS_OF)
+        collected = charges.collect_all([Request(poisoned.pk), Request(payer.pk)], as_of=AS_OF)
 
         assert collected.attempts[payer.pk].state == State.SUCCEEDED
         assert collected.attempts[poisoned.pk].state == State.SUBMITTED
@@ -942,8 +943,8 @@ class TestDriving:
         with pytest.raises(Killed):
             collect(account)
 
-        assert payments.drive_due(as_of=AS_OF + timedelta(seconds=59)) == 0
-        assert payments.drive_due(as_of=AS_OF + timedelta(seconds=60)) == 1
+        assert charges.drive_due(as_of=AS_OF + timedelta(seconds=59)) == 0
+        assert charges.drive_due(as_of=AS_OF + timedelta(seconds=60)) == 1
 
     def test_takes_at_most_so_many_the_longest_waiting_first(self, provider):
         late, later = owing(), owing()
@@ -952,7 +953,7 @@ class TestDriving:
         provider.after("submit", OutcomeUnknown("?"))
         collect(late)
 
-        assert payments.drive_due(as_of=NEXT_DAY, limit=1) == 1
+        assert charges.drive_due(as_of=NEXT_DAY, limit=1) == 1
 
         assert attempt_of(late).state == State.SUCCEEDED
         assert attempt_of(later).state == State.SUBMITTED
@@ -960,10 +961,10 @@ class TestDriving:
     def test_returns_what_became_of_them(self, provider):
         attempt = stuck(owing(), provider, "submit")
 
-        (driven,) = payments.drive([attempt], as_of=SOON)
+        (driven,) = charges.drive([attempt], as_of=SOON)
 
         assert driven.state == State.SUCCEEDED
-        assert payments.drive([attempt], as_of=SOON) == []
+        assert charges.drive([attempt], as_of=SOON) == []
 
     def test_holds_no_transaction_and_no_connection_while_the_provider_is_asked(self, provider):
         """A provider that takes half a minute must not hold a row of ours, nor a connection."""
@@ -1011,7 +1012,7 @@ class TestRecordPayment:
         form = token()
         pay_by_hand(account, 1234, token=form)
 
-        with pytest.raises(payments.AlreadyRecorded):
+        with pytest.raises(booking.AlreadyRecorded):
             pay_by_hand(account, 1234, token=form)
 
         assert Payment.objects.count() == 1

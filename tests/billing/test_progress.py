@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from billing import progress
+from billing.management import progress_bar
 
 
 class Clock:
@@ -30,7 +30,7 @@ class TestPlainLines:
     def test_a_line_every_few_seconds_and_one_at_the_end(self, clock):
         out = io.StringIO()
 
-        with progress.bar("Importing", total=4000, unit="B", stream=out, clock=clock) as bar:
+        with progress_bar.bar("Importing", total=4000, unit="B", stream=out, clock=clock) as bar:
             bar.advance(500)
             assert out.getvalue() == ""
             clock.now += 5
@@ -48,7 +48,7 @@ class TestPlainLines:
     def test_what_is_done_now_is_said_at_once(self, clock):
         out = io.StringIO()
 
-        with progress.bar("Reading", stream=out, clock=clock) as bar:
+        with progress_bar.bar("Reading", stream=out, clock=clock) as bar:
             bar.say("Storing")
             clock.now += 6
             bar.advance()
@@ -58,14 +58,14 @@ class TestPlainLines:
     def test_without_a_total_only_the_rate_is_known(self, clock):
         out = io.StringIO()
 
-        with progress.bar("Billing", unit="accounts", stream=out, clock=clock) as bar:
+        with progress_bar.bar("Billing", unit="accounts", stream=out, clock=clock) as bar:
             clock.now += 10
             bar.advance(12_340)
 
         assert "Billing: 12,340 accounts, 1,234 accounts/s" in out.getvalue()
 
     def test_an_error_passes_through(self):
-        with pytest.raises(ValueError, match="boom"), progress.bar("x", stream=io.StringIO()):
+        with pytest.raises(ValueError, match="boom"), progress_bar.bar("x", stream=io.StringIO()):
             raise ValueError("boom")
 
 
@@ -74,7 +74,7 @@ class TestOnATerminal:
         monkeypatch.setenv("COLUMNS", "120")
         out = Terminal()
 
-        with progress.bar("Reading", total=10, unit="steps", stream=out, clock=clock) as bar:
+        with progress_bar.bar("Reading", total=10, unit="steps", stream=out, clock=clock) as bar:
             clock.now += 2
             bar.advance(4)
             bar.say("Storing")
@@ -101,7 +101,7 @@ def test_standard_output_is_left_to_the_answer():
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_800_000, "2.8 MB"), (3.21e9, "3.2 GB")],
 )
 def test_bytes_are_written_for_people(value, written):
-    assert progress.amount(value, "B") == written
+    assert progress_bar.amount(value, "B") == written
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_bytes_are_written_for_people(value, written):
     [(0.4, "0 s"), (59, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_times_are_written_for_people(seconds, written):
-    assert progress.duration(seconds) == written
+    assert progress_bar.duration(seconds) == written

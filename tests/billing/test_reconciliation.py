@@ -7,8 +7,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models.functions import Now
 
-from billing import gateways, guard, payments, reconciliation, refunds, tasks
-from billing.close import sweeper
+from billing import gateways, reconciliation, tasks
+from billing.close.health import sweeper
 from billing.gateways import Misconfigured, RefundSpec, SettlementLine, Status
 from billing.gateways import stripe as stripe_gateway
 from billing.models import (
@@ -19,7 +19,8 @@ from billing.models import (
     ReconciliationBreak,
     Refund,
 )
-from billing.payments import AttemptInFlight, calls
+from billing.payments import charges, guard, refunds
+from billing.payments.charges import AttemptInFlight, calls
 from billing.reconciliation import listing, working
 from billing.reconciliation.working import LEASE
 from tests.billing.builders import collect, credit, due, owing
@@ -167,14 +168,14 @@ class TestMoneyThatWasTaken:
         for each in (poisoned, account):
             provider.after("submit", ConnectionResetError())
             lost[each] = collect(each).pk
-        apply = payments.apply_provider_state
+        apply = charges.apply_provider_state
 
         def fails_for_one(observations, *, as_of):
             if lost[poisoned] in observations:
                 raise ValueError("poison")
             apply(observations, as_of=as_of)
 
-        monkeypatch.setattr(payments, "apply_provider_state", fails_for_one)
+        monkeypatch.setattr(charges, "apply_provider_state", fails_for_one)
         reconciled()
 
         assert Payment.objects.get().account == account

@@ -6,8 +6,9 @@ import io
 import pytest
 from django.test import Client
 
-from billing import guard, reconciliation
+from billing import reconciliation
 from billing.models import Decision, GatewayGuard, Reconciliation, ReconciliationBreak
+from billing.payments import guard
 from tests.billing.builders import collect, owing
 from tests.billing.stripe_builders import owing as owing_at_stripe
 from tests.billing.test_admin import staff, text

@@ -8,16 +8,8 @@ from django.db import transaction
 from django.test import Client
 
 from accounts.models import Account
-from billing import (
-    disputes,
-    gateways,
-    locks,
-    payments,
-    reconciliation,
-    refunds,
-    reversals,
-)
-from billing.close import sweeper
+from billing import gateways, locks, reconciliation
+from billing.close.health import sweeper
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundSpec, RefundStatus
 from billing.models import (
     CreditGrant,
@@ -28,6 +20,7 @@ from billing.models import (
     Posting,
     Refund,
 )
+from billing.payments import charges, disputes, refunds, reversals
 from notifications import lanes
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
@@ -817,7 +810,7 @@ class TestAtStripe:
         theirs = stripe.post("refunds", payment_intent=attempt.provider_ref, amount=400)["id"]
 
         assert told(event("refund.created", theirs)) == ["WAITING"]
-        payments.drive_due(as_of=SOON)
+        charges.drive_due(as_of=SOON)
 
         assert told(as_of=SOON) == ["APPLIED"]
         assert Refund.objects.get().amount_minor == 400

@@ -10,11 +10,12 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from accounts.models import BillingEntity, Hold
-from billing import disputes, executors, refunds
 from billing.gateways import DisputeStatus, RefundStatus
 from billing.models import CloseRun, Payment, RunProgress, Step
 from billing.models.usage import Kind
+from billing.payments import disputes, refunds
 from billing.reports import csv_cells, finance, lines, progress
+from billing.workers import heartbeats
 from notifications import lanes
 from notifications.models import Lane
 from tests.billing.builders import collect, grant, pay_by_hand
@@ -360,7 +361,7 @@ class TestProgress:
     def test_says_who_works_and_how_fast_they_may(self):
         account_using("12.34")
         run = start_close()
-        executors.beat(lanes=["default", "charge"], workers=3, is_first=True)
+        heartbeats.beat(queues=["default", "charge"], workers=3, is_first=True)
         work("INVOICE")
         lanes.grant("sandbox", wanted=1)
         lanes.grant("smtp", wanted=1)

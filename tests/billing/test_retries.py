@@ -6,11 +6,11 @@ import pytest
 from django.urls import reverse
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod
-from billing import payment_methods, payments, retries
-from billing.close import sweeper
+from billing.close.health import sweeper
 from billing.gateways import Method, Misconfigured, NotSent, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
-from billing.payments import amounts
+from billing.payments import charges, methods, retries
+from billing.payments.charges import amounts
 from notifications.models import Message
 from tests.billing.builders import bill, collect, due, grant, owing, pay_by_hand
 from tests.closing import (
@@ -86,7 +86,7 @@ def becomes(account: Account, token: str) -> None:
 
 
 def add_card(account: Account, *, as_of, token: str = "sandbox_visa") -> PaymentMethod:
-    return payment_methods.add_card(
+    return methods.add_card(
         account_id=account.pk,
         gateway="sandbox",
         token=token,
@@ -103,7 +103,7 @@ def add_card(account: Account, *, as_of, token: str = "sandbox_visa") -> Payment
 def renew_card(account: Account, *, as_of) -> None:
     """Its bank has sent its holder a new one: good for a year longer."""
     card = PaymentMethod.objects.get(account=account)
-    payment_methods.update_card(
+    methods.update_card(
         account_id=account.pk,
         method_id=card.pk,
         seen=Method(card.token, "cus", "Visa", "1111", 1, card.expiry_year + 1),
@@ -176,7 +176,7 @@ class TestADeclinedAutomaticCharge:
     ):
         account = asked_to_confirm(provider, sandbox, monkeypatch)
 
-        payments.drive_due(as_of=day(3))
+        charges.drive_due(as_of=day(3))
 
         assert tried(account) == ["AUTO FAILED"]
         case = case_of(account)
@@ -200,7 +200,7 @@ class TestADeclinedAutomaticCharge:
         account = asked_to_confirm(provider, sandbox, monkeypatch)
         PaymentMethod.objects.update(**fate, is_default=False)
 
-        payments.drive_due(as_of=day(0.1))
+        charges.drive_due(as_of=day(0.1))
 
         assert tried(account) == ["AUTO FAILED"]
         case = case_of(account)
@@ -213,7 +213,7 @@ class TestADeclinedAutomaticCharge:
         account = asked_to_confirm(provider, sandbox, monkeypatch)
         pay_by_hand(account, 1000)
 
-        payments.drive_due(as_of=day(0.1))
+        charges.drive_due(as_of=day(0.1))
 
         assert tried(account) == ["AUTO RELEASED", "AUTO SUCCEEDED"]
         assert due(account) == 0
@@ -224,7 +224,7 @@ class TestADeclinedAutomaticCharge:
         account = asked_to_confirm(provider, sandbox, monkeypatch, kind=Kind.ON_SESSION)
         pay_by_hand(account, 1000)
 
-        payments.drive_due(as_of=day(0.1))
+        charges.drive_due(as_of=day(0.1))
 
         assert tried(account) == ["ON_SESSION RELEASED"]
 
@@ -235,7 +235,7 @@ class TestADeclinedAutomaticCharge:
         PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
         add_card(account, as_of=day(0.01), token="sandbox_mastercard")
 
-        payments.drive_due(as_of=day(0.1))
+        charges.drive_due(as_of=day(0.1))
         retries.retry_due(as_of=day(0.1))
 
         assert tried(account) == ["AUTO FAILED", "RETRY SUCCEEDED"]
@@ -317,7 +317,7 @@ class TestRetries:
     def test_killed_before_anything_was_reserved_come_up_again(self, monkeypatch):
         account = declined()
         with monkeypatch.context() as killed:
-            killed.setattr(payments, "collect_all", _die)
+            killed.setattr(charges, "collect_all", _die)
             with pytest.raises(Killed):
                 retries.retry_due(as_of=day(3))
 
@@ -347,7 +347,7 @@ class TestRetries:
         becomes(undecided, "sandbox_expired")
         provider.before("submit", NotSent("connection refused"))
         attempt = collect(undecided, kind=Kind.AUTO, as_of=day(3) - timedelta(minutes=2))
-        drives = in_a_thread_of_the_provider(lambda: payments.drive([attempt], as_of=day(3)))
+        drives = in_a_thread_of_the_provider(lambda: charges.drive([attempt], as_of=day(3)))
         provider.before("submit", drives)
 
         retries.retry_due(as_of=day(3))
@@ -358,13 +358,13 @@ class TestRetries:
 
     def test_that_are_not_needed_any_more_once_they_are_claimed_are_not_made(self, monkeypatch):
         account = declined()
-        collect_all = payments.collect_all
+        collect_all = charges.collect_all
 
         def after_a_payment(*asked, **facts):
             pay_by_hand(account, 1234)
             return collect_all(*asked, **facts)
 
-        monkeypatch.setattr(payments, "collect_all", after_a_payment)
+        monkeypatch.setattr(charges, "collect_all", after_a_payment)
 
         retries.retry_due(as_of=day(3))
 
@@ -417,9 +417,7 @@ class TestAnotherCard:
         account = declined("sandbox_expired")
         other = CardFactory(account=account, is_default=False)
 
-        payment_methods.make_default(
-            account_id=account.pk, method_id=other.pk, actor="a", as_of=day(1)
-        )
+        methods.make_default(account_id=account.pk, method_id=other.pk, actor="a", as_of=day(1))
 
         assert case_of(account).next_try_at == day(1)
 
@@ -441,7 +439,7 @@ class TestAnotherCard:
     def test_that_is_not_to_be_charged_changes_nothing(self):
         account = declined("sandbox_expired")
 
-        payment_methods.add_card(
+        methods.add_card(
             account_id=account.pk,
             gateway="sandbox",
             token="sandbox_mastercard",
@@ -525,7 +523,7 @@ class TestTheEndOfTheSchedule:
 
         retries.retry_due(as_of=day(14))
         assert not is_held(account)
-        payments.drive_due(as_of=day(14) + timedelta(minutes=1))
+        charges.drive_due(as_of=day(14) + timedelta(minutes=1))
         retries.retry_due(as_of=day(15))
 
         assert (due(account), is_held(account)) == (0, False)

@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 from django.urls import reverse
 
-from billing import locks, reversals
+from billing import locks
 from billing.ledger import Kind
 from billing.models import (
     Allocation,
@@ -16,6 +16,7 @@ from billing.models import (
     Payment,
     PaymentReversal,
 )
+from billing.payments import reversals
 from notifications import catalog
 from notifications.catalog import Keep, Rerender
 from notifications.models import Message

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from billing import gateways
 from billing.gateways import AttemptSpec, Misconfigured
-from billing.gateways.sandbox import CARDS
+from billing.gateways.standins.sandbox import CARDS
 from tests.factories import AS_OF
 
 
@@ -45,7 +45,7 @@ class TestSubmit:
 
     def test_takes_its_time_with_the_slow_card(self, settings, monkeypatch):
         pauses = []
-        monkeypatch.setattr("billing.gateways.sandbox.time.sleep", pauses.append)
+        monkeypatch.setattr("billing.gateways.standins.sandbox.time.sleep", pauses.append)
         settings.SANDBOX_LATENCY_SECONDS, settings.SANDBOX_SLOW_SECONDS = 0.05, 2
 
         submitted(gateways.get("sandbox"), "sandbox_slow")

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from billing import settlement
+from billing.ledger import settlement
+from billing.ledger.settlement import Source
 from billing.models import Allocation, CreditGrant, Invoice
-from billing.settlement import Source
 from tests.billing.builders import bill, due, pay_by_hand
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.factories import AS_OF, AccountFactory

@@ -8,8 +8,10 @@ from django.db import IntegrityError
 from django_q.models import OrmQ
 
 from accounts.models import BillingEntity
-from billing import executors, payments, reconciliation, stopping, tasks
+from billing import reconciliation, tasks
 from billing.models import Halt, Payment, PaymentAttempt
+from billing.payments import charges
+from billing.workers import halting, heartbeats
 from tests.billing.builders import collect, owing
 from tests.closing import start_close, work
 from tests.factories import AS_OF, account_using
@@ -20,44 +22,44 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nobody has been told, and each look is a new one."""
-    monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 0)
-    monkeypatch.setattr(stopping, "_halt_seen", stopping._Seen())
-    monkeypatch.setattr(stopping, "_told", stopping._told)
+    monkeypatch.setattr(halting, "LOOK_EVERY_SECONDS", 0)
+    monkeypatch.setattr(halting, "_halt_seen", halting._Seen())
+    monkeypatch.setattr(halting, "_told", halting._told)
 
 
 class TestAHalt:
-    def test_has_every_lane_begin_nothing_more_until_it_is_lifted(self):
+    def test_has_every_queue_begin_nothing_more_until_it_is_lifted(self):
         account_using("12.00")
         start_close()
         work("INVOICE")
-        stopping.order(because="release 1.4", by="ops")
+        halting.order(because="release 1.4", by="ops")
 
-        assert [tasks.drain(lane) for lane in ("charge", "default", "email")] == [0, 0, 0]
+        assert [tasks.drain(queue) for queue in ("charge", "default", "email")] == [0, 0, 0]
         assert not Payment.objects.exists()
 
-        stopping.lift(by="ops")
+        halting.lift(by="ops")
         assert tasks.drain("charge") == 1
         assert Payment.objects.exists()
 
-    def test_is_met_in_silence_so_that_no_lane_rings_for_itself_as_long_as_it_stands(self):
+    def test_is_met_in_silence_so_that_no_queue_rings_for_itself_as_long_as_it_stands(self):
         account_using("12.00")
         start_close()
         work("INVOICE")
         collect(owing("1.00"))
         reconciliation.start_due(as_of=AS_OF)
-        stopping.order(because="release 1.4", by="ops")
+        halting.order(because="release 1.4", by="ops")
         OrmQ.objects.all().delete()
 
-        for lane in ("charge", "default", "email"):
-            tasks.drain(lane)
+        for queue in ("charge", "default", "email"):
+            tasks.drain(queue)
 
         assert not OrmQ.objects.exists()
 
     def test_that_was_lifted_a_moment_ago_loses_no_doorbell(self, monkeypatch):
-        monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 60)
-        stopping.order(because="release 1.4", by="ops")
-        assert stopping.is_asked()
-        stopping.lift(by="ops")
+        monkeypatch.setattr(halting, "LOOK_EVERY_SECONDS", 60)
+        halting.order(because="release 1.4", by="ops")
+        assert halting.is_asked()
+        halting.lift(by="ops")
         OrmQ.objects.all().delete()
 
         tasks.drain("charge")
@@ -69,49 +71,49 @@ class TestAHalt:
         BillingEntity.objects.update(retry_days=[3])
         collect(account, kind=PaymentAttempt.Kind.AUTO)
         account.payment_methods.update(token="sandbox_visa")
-        stopping.order(because="release 1.4", by="ops")
+        halting.order(because="release 1.4", by="ops")
         before = provider.calls.copy()
 
         assert tasks.sweep() == {}
         assert provider.calls == before
-        assert executors.last_sweep() is not None
+        assert heartbeats.last_sweep() is not None
 
-        stopping.lift(by="ops")
+        halting.lift(by="ops")
         tasks.sweep()
         assert Payment.objects.get().account == account
 
     def test_ordered_in_the_middle_of_a_sweep_holds_the_rest_of_it(self, monkeypatch):
         def order(**_facts):
-            stopping.order(because="release 1.4", by="ops")
+            halting.order(because="release 1.4", by="ops")
             return 0
 
-        monkeypatch.setattr(payments, "drive_due", order)
+        monkeypatch.setattr(charges, "drive_due", order)
 
         assert list(tasks.sweep())[-3:] == ["gateways_opened", "events", "attempts"]
 
     def test_holds_what_the_schedule_starts(self, sandbox):
         collect(owing("12.00"))
-        stopping.order(because="release 1.4", by="ops")
+        halting.order(because="release 1.4", by="ops")
 
         assert (tasks.start_due_closes(), tasks.start_due_reconciliations()) == (0, 0)
 
-        stopping.lift(by="ops")
+        halting.lift(by="ops")
         assert (tasks.start_due_closes(), tasks.start_due_reconciliations()) == (1, 1)
 
-    def test_lifted_wakes_every_lane(self, settings):
-        stopping.order(because="release 1.4", by="ops")
+    def test_lifted_wakes_every_queue(self, settings):
+        halting.order(because="release 1.4", by="ops")
         OrmQ.objects.all().delete()
 
-        stopping.lift(by="ops")
+        halting.lift(by="ops")
 
         assert set(OrmQ.objects.values_list("key", flat=True)) == {"default", "charge", "email"}
 
     def test_stands_until_then_whoever_orders_another(self):
-        stopping.order(because="release 1.4", by="ops")
+        halting.order(because="release 1.4", by="ops")
 
-        with pytest.raises(stopping.AlreadyHalted, match="release"):
-            stopping.order(because="disk full", by="somebody else")
-        assert stopping.halt().because == "release 1.4"
+        with pytest.raises(halting.AlreadyHalted, match="release"):
+            halting.order(because="disk full", by="somebody else")
+        assert halting.halt().because == "release 1.4"
 
     def test_is_one_at_a_time(self):
         Halt.objects.create(because="one", ordered_by="ops")
@@ -120,14 +122,14 @@ class TestAHalt:
             Halt.objects.create(because="two", ordered_by="ops")
 
     def test_cannot_be_lifted_twice(self):
-        with pytest.raises(stopping.NotHalted):
-            stopping.lift(by="ops")
+        with pytest.raises(halting.NotHalted):
+            halting.lift(by="ops")
 
     def test_is_looked_at_once_a_second(self, monkeypatch, django_assert_num_queries):
-        monkeypatch.setattr(stopping, "LOOK_EVERY_SECONDS", 60)
+        monkeypatch.setattr(halting, "LOOK_EVERY_SECONDS", 60)
 
         with django_assert_num_queries(1):
-            assert [stopping.is_asked(), stopping.is_asked()] == [False, False]
+            assert [halting.is_asked(), halting.is_asked()] == [False, False]
 
 
 class TestTheCommand:
@@ -148,20 +150,20 @@ class TestTheCommand:
 
 class TestAProcess:
     def test_is_told(self):
-        assert not stopping.is_asked()
+        assert not halting.is_asked()
 
-        stopping.tell()
+        halting.tell()
 
-        assert stopping.is_asked()
-        stopping._told.value = False
+        assert halting.is_asked()
+        halting._told.value = False
 
     def test_hears_what_the_one_that_forked_it_is_told(self):
-        stopping.share()
+        halting.share()
         context = multiprocessing.get_context("fork")
         hears, says = context.Pipe(duplex=False)
 
-        child = context.Process(target=lambda: says.send(stopping._told.value))
-        stopping.tell()
+        child = context.Process(target=lambda: says.send(halting._told.value))
+        halting.tell()
         child.start()
 
         assert hears.recv()

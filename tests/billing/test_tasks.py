@@ -6,9 +6,11 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from billing import inbound, reconciliation, stopping, tasks
-from billing.close import runner
+from billing import reconciliation, tasks
+from billing.close.engine import runner
 from billing.models import CloseRun
+from billing.payments import inbound
+from billing.workers import halting
 from config.schedules import SCHEDULES
 from notifications import delivery, lanes
 from notifications.delivery import Delivered
@@ -21,12 +23,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class TestDrain:
-    def test_of_each_lane_in_turn_finishes_a_month(self):
+    def test_of_each_queue_in_turn_finishes_a_month(self):
         account_using("12.00")
         account_using("3.00", card="sandbox_declined")
         run = start_close()
 
-        assert [tasks.drain(lane) for lane in ("default", "charge", "email")] == [2, 2, 2]
+        assert [tasks.drain(queue) for queue in ("default", "charge", "email")] == [2, 2, 2]
         assert tasks.drain("default") == 2
         assert tasks.drain("default") == 1
         assert tasks.drain("email") == 0
@@ -59,7 +61,7 @@ class TestDrain:
         account_using("12.00")
         start_close()
 
-        assert [tasks.drain(lane) for lane in ("default", "charge", "email")] == [0, 0, 0]
+        assert [tasks.drain(queue) for queue in ("default", "charge", "email")] == [0, 0, 0]
 
         assert states() == {"READY": 1, "WAITING": 4}
 
@@ -100,7 +102,7 @@ class TestDrain:
             return batches[-1]
 
         monkeypatch.setattr(delivery, "deliver", deliver)
-        monkeypatch.setattr(stopping, "is_asked", lambda: bool(batches))
+        monkeypatch.setattr(halting, "is_asked", lambda: bool(batches))
 
         tasks.drain("email")
 

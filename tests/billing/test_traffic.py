@@ -4,9 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from billing import gateways, guard, inbound, payments, reconciliation, refunds, retries, traffic
+from billing import gateways, reconciliation
 from billing.gateways import Misconfigured, NotSent, OutcomeUnknown, RateLimited, RefundRefused
 from billing.models import DunningCase, GatewayGuard, PaymentAttempt, ProviderEvent, Reconciliation
+from billing.payments import charges, guard, inbound, refunds, retries, throttle
 from notifications import lanes
 from notifications.models import Lane, LaneTally
 from tests.billing.builders import bill, collect, due, owing
@@ -51,14 +52,14 @@ class TestLetBegin:
         lane("sandbox", rate=0.011, tokens=50)
         lane("other", rate=0.011, tokens=0)
 
-        begun = traffic.let_begin(self.due(), limit=50)
+        begun = throttle.let_begin(self.due(), limit=50)
 
         assert [attempt.gateway for attempt in begun] == ["sandbox"]
 
     def test_takes_no_more_than_the_limit_of_any(self):
         unfinished("sandbox", "sandbox", "other", "other")
 
-        begun = traffic.let_begin(self.due(), limit=1)
+        begun = throttle.let_begin(self.due(), limit=1)
 
         assert [attempt.gateway for attempt in begun] == ["other", "sandbox"]
 
@@ -66,25 +67,25 @@ class TestLetBegin:
         unfinished("sandbox")
         lane("sandbox", rate=8, burst=20, tokens=20)
 
-        traffic.let_begin(self.due(), limit=50)
+        throttle.let_begin(self.due(), limit=50)
 
         assert 19 <= Lane.objects.get(provider="sandbox").tokens <= 20
 
     def test_asks_no_lane_where_nobody_is_called(self):
         unfinished("")
 
-        assert len(traffic.let_begin(self.due(), limit=50)) == 1
+        assert len(throttle.let_begin(self.due(), limit=50)) == 1
         assert not Lane.objects.filter(provider="").exists()
 
 
 class TestReads:
     def test_take_tokens_only_while_the_lane_is_slowed(self):
         lane(rate=0.011, tokens=0)
-        assert traffic.may_ask("sandbox")
+        assert throttle.may_ask("sandbox")
 
         lanes.note_answers("sandbox", throttled_for=0)
 
-        assert not traffic.may_ask("sandbox")
+        assert not throttle.may_ask("sandbox")
 
     def test_take_none_that_could_be_given_back(self):
         lane(rate=0.011, burst=50, tokens=10)
@@ -137,7 +138,7 @@ class TestAPersonWhoWaits:
         pause()
         account = owing()
 
-        with pytest.raises(payments.ChargingStopped, match="they mend it"):
+        with pytest.raises(charges.GatewayClosed, match="they mend it"):
             collect(account)
 
         assert sum(provider.calls.values()) == 0
@@ -148,7 +149,7 @@ class TestAPersonWhoWaits:
         [("ON_SESSION", None, True), ("AUTO", None, True), ("AUTO", 1, False), ("RETRY", None, False)],
     )  # fmt: skip
     def test_is_whoever_neither_close_nor_dunning_stands_for(self, kind, run_id, is_theirs):
-        assert payments.Request(1, kind, run_id).is_a_persons == is_theirs
+        assert charges.Request(1, kind, run_id).is_a_persons == is_theirs
 
 
 class TestWorkThatWaits:
@@ -170,7 +171,7 @@ class TestWorkThatWaits:
         calls = sum(provider.calls.values())
         pause()
 
-        assert payments.drive_due(as_of=AS_OF) == 0
+        assert charges.drive_due(as_of=AS_OF) == 0
         assert refunds.drive_due(as_of=AS_OF) == 0
         assert sum(provider.calls.values()) == calls
 
@@ -228,7 +229,7 @@ class TestWhatWasSaid:
         ],
     )
     def test_is_counted_for_what_it_is(self, said, counts):
-        traffic.note([("sandbox", answer) for answer in said])
+        throttle.note([("sandbox", answer) for answer in said])
 
         assert tallied() == counts
 
@@ -246,7 +247,7 @@ class TestWhatWasSaid:
 
     def test_of_the_guard_is_told_too(self, provider):
         provider.before("newest", OutcomeUnknown("?"))
-        with pytest.raises(payments.ChargingStopped):
+        with pytest.raises(charges.GatewayClosed):
             collect(owing())
 
         assert tallied() == (0, 1, 0)
@@ -261,5 +262,5 @@ class TestWhatWasSaid:
         for account in accounts:
             collect(account)
 
-        with pytest.raises(payments.ChargingStopped, match="sandbox does not answer"):
+        with pytest.raises(charges.GatewayClosed, match="sandbox does not answer"):
             collect(owing())

@@ -7,10 +7,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.models import TimelineEvent
-from billing import payments, transfers
-from billing.imports.refusals import FileRefused
 from billing.models import Decision, IncomingTransfer, Invoice, Payment, PaymentAttempt
+from billing.payments import booking, charges, transfers
 from billing.references import reference_of
+from billing.usage.imports.file_errors import FileRefused
 from tests.billing.builders import collect, credit, due, owing
 from tests.closing import assert_books_hold, in_a_thread_of_the_provider
 from tests.factories import AS_OF, MandateFactory
@@ -110,7 +110,7 @@ class TestImport:
         path = statement(
             *[row(reference_of(a.pk), bank_ref=f"B{a.pk}") for a in accounts]
         )  # fmt: skip
-        real, calls = payments.book_transfer, []
+        real, calls = booking.book_transfer, []
 
         def killed(**facts):
             calls.append(real(**facts))
@@ -118,7 +118,7 @@ class TestImport:
                 raise Killed
             return calls[-1]
 
-        monkeypatch.setattr(payments, "book_transfer", killed)
+        monkeypatch.setattr(booking, "book_transfer", killed)
         with pytest.raises(Killed):
             take(path)
         assert Payment.objects.count() == IncomingTransfer.objects.count() == 1
@@ -234,7 +234,7 @@ class TestACrossingCharge:
         attempt = collect(account)
 
         take(statement(row(reference_of(account.pk))))
-        payments.drive_due(as_of=AS_OF)
+        charges.drive_due(as_of=AS_OF)
 
         attempt.refresh_from_db()
         assert attempt.state == PaymentAttempt.State.RELEASED

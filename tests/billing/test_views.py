@@ -17,14 +17,18 @@ from django.utils import timezone
 
 from accounts import clock
 from accounts.models import BillingEntity, Hold, PaymentMethod
-from billing import credits, executors, payments, stopping
 from billing.admin import groups
-from billing.close import pipeline, runner, runs
+from billing.close import pipeline, runs
+from billing.close.engine import runner
 from billing.gateways import OutcomeUnknown
+from billing.invoices import credits
 from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt, RunProgress
 from billing.models.usage import Kind
+from billing.payments import booking
 from billing.reports import progress
-from billing.views import pay, run_steps
+from billing.views.customer import pay
+from billing.views.staff import run_steps
+from billing.workers import halting, heartbeats
 from notifications import formats, lanes
 from notifications.models import Lane
 from tests.factories import (
@@ -230,7 +234,7 @@ class TestOverview:
     def test_shows_credit_payments_and_an_expired_card(self):
         account = account_using("10.00", card=None)
         CardFactory(account=account, expiry_year=2019)
-        payments.record_payment(
+        booking.record_payment(
             account_id=account.pk,
             token=uuid.uuid4(),
             amount_minor=777,
@@ -359,7 +363,7 @@ class TestInvoices:
             granted_by="ann@example.com",
             as_of=AS_OF,
         )
-        payments.record_payment(
+        booking.record_payment(
             account_id=account.pk,
             token=uuid.uuid4(),
             amount_minor=50,
@@ -724,11 +728,11 @@ class TestCards:
         card = CardFactory(account=account)
 
         def gone(**_):
-            from billing.payment_methods import NoSuchCard
+            from billing.payments.methods import NoSuchCard
 
             raise NoSuchCard(card.pk)
 
-        monkeypatch.setattr("billing.payment_methods.remove_card", gone)
+        monkeypatch.setattr("billing.payments.methods.remove_card", gone)
 
         response = member_of(account).post(f"/accounts/{account.pk}/cards/{card.pk}/remove/")
 
@@ -837,8 +841,8 @@ class TestRunPage:
         run.steps.filter(kind="INVOICE").update(run_at=in_ten_days)
         run.steps.filter(kind="CHARGE").update(state="UNKNOWN", run_at=AS_OF, because="no answer")
         Hold.objects.create(account=account, reason="MANUAL", placed_at=AS_OF)
-        executors.beat(lanes=["default"], workers=1, is_first=True)
-        executors.contribute(run_id=run.pk, kind="INVOICE", steps=1200)
+        heartbeats.beat(queues=["default"], workers=1, is_first=True)
+        heartbeats.contribute(run_id=run.pk, kind="INVOICE", steps=1200)
         lanes.grant("sandbox", wanted=1)
         Lane.objects.update(rate=100, cap=32)
         client = staff(is_superuser=True)
@@ -860,7 +864,7 @@ class TestRunPage:
         assert "paused by ann@example.com: maintenance" in paused
         assert "were refused" not in page
         run.steps.filter(kind="CHARGE").update(fenced=2, deaths=1)
-        stopping.order(because="a release", by="ann@example.com")
+        halting.order(because="a release", by="ann@example.com")
         troubled = " ".join(text(client.get(f"/runs/{run.pk}/")).split())
         assert "2 outcomes came after their lease had run out, and were refused" in troubled
         assert "1 time a worker died" in troubled

@@ -8,7 +8,7 @@ from django.test import Client
 from django_q.models import OrmQ
 
 from billing.models import Payment, PaymentAttempt, ProviderEvent
-from billing.views import webhooks
+from billing.views.ops import webhooks
 from tests.billing.builders import collect
 from tests.billing.stripe_builders import event, owing
 from tests.stripe_provider import SECRET, signed
@@ -81,7 +81,7 @@ class TestAnEventOfTheProvider:
         def crash(lane):
             raise ConnectionResetError
 
-        monkeypatch.setattr("billing.doorbell.ring", crash)
+        monkeypatch.setattr("billing.workers.doorbell.ring", crash)
 
         with pytest.raises(ConnectionResetError):
             knock()

@@ -24,9 +24,9 @@ import pytest
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from billing import inbound, refunds
-from billing.gateways.sandbox import SandboxGateway
-from billing.payments import calls
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.payments import inbound, refunds
+from billing.payments.charges import calls
 
 Act = Callable[[], Any]
 
@@ -88,14 +88,14 @@ class Session:
         self.pid = self._do(lambda: _ask("SELECT pg_backend_pid()"))
 
     def begin(self, act: Act) -> None:
-        """This will bring the act before its first step."""
+        """Bring the act before its first step."""
         self.has_stopped.clear()
         self.points, self.is_over = 0, False
         self._acts.put(act)
         assert self.has_stopped.wait(PATIENCE_SECONDS), "the act does not begin"
 
     def go(self) -> None:
-        """This will let it go on to its next point; it may wait for another's lock before that."""
+        """Let it go on to its next point; it may wait for another's lock before that."""
         self.has_stopped.clear()
         self._may_go.release()
 
@@ -156,7 +156,7 @@ class Table:
 
     def play(self, acts: Sequence[Act], turns: Sequence[int]) -> Played:
         """
-        This will play one schedule; whoever is not through at its end goes on in order.
+        Play one schedule; whoever is not through at its end goes on in order.
 
         :raises Deadlock: if all wait for each other.
         """

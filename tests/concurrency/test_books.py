@@ -6,7 +6,8 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from accounts import holds
-from billing import credits, ledger, locks
+from billing import ledger, locks
+from billing.invoices import credits
 from billing.ledger import Event, Leg
 from billing.models import Invoice, LedgerAccount, LedgerEntry, Posting
 from tests.billing.builders import assert_books_balance, bill, credit, due, grant, owing

@@ -8,10 +8,11 @@ import pytest
 from django.db import OperationalError, connection
 
 from accounts.models import Account
-from billing import payments
-from billing.close import pipeline, runner, runs, steering
+from billing.close import pipeline, runs, steering
+from billing.close.engine import runner
 from billing.close.step import FlowModule
 from billing.models import Decision, Invoice, Payment, PaymentAttempt, Step
+from billing.payments import charges
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.closing import (
     assert_books_hold,
@@ -218,7 +219,7 @@ def meddler(accounts: list[Account], chance: random.Random) -> Callable[[], None
                 case 2:
                     try:
                         collect(account)
-                    except payments.CannotCollect:
+                    except charges.CannotCollect:
                         continue
                 case 3:
                     account.payment_methods.filter(state="ACTIVE").update(
@@ -246,7 +247,7 @@ class TestPayNowAndTheClose:
         def pay_now() -> object:
             try:
                 return collect(account).state
-            except payments.CannotCollect as refusal:
+            except charges.CannotCollect as refusal:
                 return type(refusal).__name__
 
         paid, _ = at_once(pay_now, lambda: work_once("CHARGE"))

@@ -11,19 +11,9 @@ import pytest
 from django.db import transaction
 
 from accounts.models import Account, BillingEntity, Hold
-from billing import (
-    decisions,
-    disputes,
-    dunning,
-    inbound,
-    ledger,
-    locks,
-    payment_methods,
-    payments,
-    refunds,
-    reversals,
-)
-from billing.close import pipeline, runner
+from billing import decisions, dunning, ledger, locks
+from billing.close import pipeline
+from billing.close.engine import runner
 from billing.close.step import FlowModule
 from billing.gateways import EventHint
 from billing.gateways.base import About
@@ -36,8 +26,10 @@ from billing.models import (
     Refund,
     Step,
 )
-from billing.payments import AlreadyRecorded, CannotCollect, driving, settling
-from billing.refunds import CannotRefund
+from billing.payments import charges, disputes, inbound, methods, refunds, reversals
+from billing.payments.booking import AlreadyRecorded
+from billing.payments.charges import CannotCollect, driving, settling
+from billing.payments.refunds import CannotRefund
 from tests.billing.builders import (
     assert_books_balance,
     bill,
@@ -137,7 +129,7 @@ def a_table() -> Iterator[Table]:
 def settle(account: Account) -> None:
     """What is on its way comes to its end, as the sweeper would see to."""
     if account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
-        payments.drive_due(as_of=AS_OF + timedelta(hours=2))
+        charges.drive_due(as_of=AS_OF + timedelta(hours=2))
     assert not account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists()
     if account.refunds.filter(state__in=Refund.IN_FLIGHT).exists():
         refunds.drive_due(as_of=AS_OF + timedelta(hours=2))
@@ -203,7 +195,7 @@ def test_charge_and_the_card_removed(every_order, sandbox):
         assert due(account) + sum(taken_from(account, sandbox)) == MINOR, played
 
     def remove(account: Account) -> None:
-        payment_methods.remove_card(
+        methods.remove_card(
             account_id=account.pk,
             method_id=account.payment_methods.get().pk,
             actor="them",
@@ -219,9 +211,7 @@ def test_charge_and_another_card_made_the_default(every_order, charged_once):
 
     def change(account: Account) -> None:
         other = account.payment_methods.get(token="sandbox_mastercard")
-        payment_methods.make_default(
-            account_id=account.pk, method_id=other.pk, actor="them", as_of=AS_OF
-        )
+        methods.make_default(account_id=account.pk, method_id=other.pk, actor="them", as_of=AS_OF)
 
     every_order(collect, change, arrange=arrange, check=charged_once)
 
@@ -269,7 +259,7 @@ def work_on_an_event(_account: Account) -> int:
 
 
 def sweep(account: Account) -> list[PaymentAttempt]:
-    return payments.drive(list(account.attempts.all()), as_of=SOON)
+    return charges.drive(list(account.attempts.all()), as_of=SOON)
 
 
 def test_webhook_and_the_sweepers_question(every_order, charged_once):
@@ -298,7 +288,7 @@ def test_a_cancel_and_a_late_success(every_order, sandbox):
         point()
         seen = sandbox.submit(attempt.provider_ref, key="late")
         point()
-        payments.apply_provider_state({attempt.pk: seen}, as_of=SOON)
+        charges.apply_provider_state({attempt.pk: seen}, as_of=SOON)
 
     def sent_and_paid_by_hand(account: Account) -> None:
         killed_in(driving, "_submit", account)
@@ -438,7 +428,7 @@ def overpaid_by_card(account: Account) -> None:
     """12.34 by card, of which 10.00 is credit: it was paid by hand while the provider was at it."""
     killed_in(settling, "apply_provider_state", account)
     pay_by_hand(account, 1000)
-    payments.drive_due(as_of=SOON)
+    charges.drive_due(as_of=SOON)
 
 
 def using_in_november(account: Account) -> None:
@@ -577,7 +567,7 @@ def test_a_dispute_and_a_charge_by_itself(every_order, sandbox):
     )
 
     first, second = (each.results[0] for each in played[:2])
-    assert (first.state, type(second)) == ("SUCCEEDED", payments.ChargingPaused)
+    assert (first.state, type(second)) == ("SUCCEEDED", charges.AccountPaused)
 
 
 def test_a_refund_and_the_use_of_the_credit_it_would_take(every_order):

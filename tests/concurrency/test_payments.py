@@ -7,10 +7,11 @@ import pytest
 from django.db import connection, transaction
 
 from accounts.models import PaymentMethod
-from billing import locks, payments
+from billing import locks
 from billing.gateways import Observation
 from billing.models import Payment, PaymentAttempt
-from billing.payments import AttemptInFlight, NothingDue, Request, booking, driving
+from billing.payments import booking, charges
+from billing.payments.charges import AttemptInFlight, NothingDue, Request, driving
 from tests.billing.builders import (
     assert_books_balance,
     collect,
@@ -93,8 +94,8 @@ def test_batches_that_share_accounts_in_another_order_do_not_wait_for_each_other
     requests = [Request(account.pk) for account in accounts]
 
     results = at_once(
-        lambda: payments.collect_all(requests, as_of=AS_OF),
-        lambda: payments.collect_all(requests[::-1], as_of=AS_OF),
+        lambda: charges.collect_all(requests, as_of=AS_OF),
+        lambda: charges.collect_all(requests[::-1], as_of=AS_OF),
     )
 
     assert sum(len(collected.attempts) for collected in results) == 4
@@ -121,7 +122,7 @@ def test_a_customer_who_cannot_wait_takes_the_closes_attempt_on_and_pays_once(
     account = owing()
     gate, close = stopped_at(provider, moment, call, account)
 
-    (asked,) = payments.ask(list(PaymentAttempt.objects.all()), as_of=SOON)
+    (asked,) = charges.ask(list(PaymentAttempt.objects.all()), as_of=SOON)
     gate.open()
     driven = close.join()
 
@@ -135,7 +136,7 @@ def test_two_sweepers_drive_an_attempt_once(provider):
     provider.after("submit", ConnectionResetError())
     collect(account)
 
-    results = at_once(*[lambda: payments.drive_due(as_of=SOON)] * 3)
+    results = at_once(*[lambda: charges.drive_due(as_of=SOON)] * 3)
 
     assert sorted(results) == [0, 0, 1]
     assert due(account) == 0
@@ -151,7 +152,7 @@ class TestAZombie:
     def test_changes_nothing_when_the_other_has_charged(self, provider, sandbox, moment, call):
         account = owing("12.34")
         gate, zombie = stopped_at(provider, moment, call, account)
-        payments.drive_due(as_of=SOON)
+        charges.drive_due(as_of=SOON)
         assert due(account) == 0
 
         gate.open()
@@ -165,7 +166,7 @@ class TestAZombie:
         account = owing("12.34")
         gate, zombie = stopped_at(provider, moment, call, account)
         pay_by_hand(account, 1234)
-        payments.drive_due(as_of=SOON)
+        charges.drive_due(as_of=SOON)
 
         gate.open()
 
@@ -180,7 +181,7 @@ class TestAZombie:
         gate, zombie = stopped_at(provider, moment, call, account)
         cards = PaymentMethod.objects.filter(account=account)
         cards.update(state="REMOVED", removed_at=AS_OF)
-        payments.drive_due(as_of=SOON)
+        charges.drive_due(as_of=SOON)
         cards.update(state="ACTIVE", removed_at=None)
         collect(account, as_of=SOON)
 
@@ -197,7 +198,7 @@ def test_ten_who_learn_of_the_same_success_book_it_once(provider, sandbox):
     attempt = collect(account)
     seen: Observation = sandbox.read(attempt.provider_ref)
 
-    results = at_once(*[lambda: payments.apply_provider_state({attempt.pk: seen}, as_of=SOON)] * 10)
+    results = at_once(*[lambda: charges.apply_provider_state({attempt.pk: seen}, as_of=SOON)] * 10)
 
     assert {result[attempt.pk].state for result in results} == {State.SUCCEEDED}
     assert Payment.objects.count() == 1
@@ -252,7 +253,7 @@ def test_a_payment_that_waits_for_the_settling_charge_becomes_credit(monkeypatch
 
 
 def drive_whatever_others_do(attempts) -> None:
-    with driving.Flow(clock=lambda: SOON) as flow:
+    with driving.Phases(clock=lambda: SOON) as flow:
         flow.enter(attempts, fresh=False)
         while flow:
             flow.turn()
@@ -263,11 +264,11 @@ def test_storing_the_providers_objects_never_deadlocks_with_a_recheck(provider):
     accounts = [owing() for _ in range(6)]
     for _ in accounts:
         provider.after("prepare", ConnectionResetError())
-    payments.collect_all([Request(a.pk) for a in accounts], as_of=AS_OF)
+    charges.collect_all([Request(a.pk) for a in accounts], as_of=AS_OF)
     attempts = list(PaymentAttempt.objects.order_by("-account"))
 
     results = at_once(
-        lambda: payments.drive(attempts, as_of=SOON),
+        lambda: charges.drive(attempts, as_of=SOON),
         lambda: drive_whatever_others_do(
             PaymentAttempt.objects.select_related("account", "payment_method")
         ),

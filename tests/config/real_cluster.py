@@ -86,10 +86,10 @@ class RealCluster:
         assert self.process.poll() is None, self.log.read_text()
         return bool(self.main.children()) and len(self.children) == processes
 
-    def ring(self, lane: str, task: str, *arguments: str, **options: object) -> None:
+    def ring(self, queue: str, task: str, *arguments: str, **options: object) -> None:
         """Enqueue one of q_tasks, with our notes as its first argument."""
         func = f"tests.config.q_tasks.{task}"
-        async_task(func, str(self.notes), *arguments, broker=get_broker(lane), **options)
+        async_task(func, str(self.notes), *arguments, broker=get_broker(queue), **options)
 
     def lines(self) -> list[str]:
         return self.notes.read_text().splitlines() if self.notes.exists() else []

@@ -20,9 +20,9 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
 
-from billing.doorbell import LANES, UnknownLane
+from billing.workers.doorbell import QUEUES, UnknownQueue
 from config import cluster as cluster_module
-from config.cluster import CRASHED, SCHEDULES, SkipLockedBroker, parse_lanes
+from config.cluster import CRASHED, SCHEDULES, SkipLockedBroker, parse_queues
 from config.management.commands import cluster as command
 from tests.config.real_cluster import RealCluster, queue_is_empty, wait_until
 
@@ -237,33 +237,33 @@ class TestLanes:
     def test_a_cluster_answers_its_own_and_no_other(
         self, start: Callable[..., RealCluster]
     ) -> None:
-        mail = start("--workers", "1", "--lanes", "email,default")
+        mail = start("--workers", "1", "--queues", "email,default")
         mail.await_ready(processes=3)
-        assert "Cluster: lanes email, default; 1 workers." in mail.log.read_text()
+        assert "Cluster: queues email, default; 1 workers." in mail.log.read_text()
 
         mail.ring("charge", "note", "charged")
         mail.ring("email", "note", "mailed")
         mail.ring(SCHEDULES, "note", "scheduled")
 
-        wait_until(lambda: mail.has_noted("mailed", "scheduled"), "the lanes it serves")
+        wait_until(lambda: mail.has_noted("mailed", "scheduled"), "the queues it serves")
         wait_until(lambda: OrmQ.objects.count() == 1, "the acknowledgements")
         assert OrmQ.objects.filter(key="charge", lock__lte=Now()).exists()
         assert not mail.has_noted("charged")
 
     def test_are_read_from_a_list(self) -> None:
-        assert parse_lanes(" charge, email,charge ") == ("charge", "email")
+        assert parse_queues(" charge, email,charge ") == ("charge", "email")
 
     def test_are_all_of_them_unless_said(self) -> None:
-        assert parse_lanes("") == LANES
+        assert parse_queues("") == QUEUES
 
     def test_must_exist(self) -> None:
-        with pytest.raises(UnknownLane, match="Unknown lane 'chrage'"):
-            parse_lanes("default,chrage")
+        with pytest.raises(UnknownQueue, match="Unknown queue 'chrage'"):
+            parse_queues("default,chrage")
 
 
 @pytest.fixture
-def lanes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    return lambda text: monkeypatch.setenv(cluster_module.LANES_VARIABLE, text)
+def queues(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    return lambda text: monkeypatch.setenv(cluster_module.QUEUES_VARIABLE, text)
 
 
 @pytest.mark.django_db
@@ -285,17 +285,17 @@ class TestBroker:
         lease = timedelta(seconds=Conf.RETRY)
         assert OrmQ.objects.filter(lock__gt=Now() + lease - timedelta(seconds=30)).count() == 2
 
-    def test_keeps_the_lane_and_is_due_at_once(self) -> None:
+    def test_keeps_the_queue_and_is_due_at_once(self) -> None:
         pk = SkipLockedBroker("charge").enqueue("package")
 
         assert OrmQ.objects.get(lock__lte=Now()).key == "charge"
         assert SkipLockedBroker().dequeue() == [(pk, "package")]
 
-    def test_leaves_other_lanes_alone(
-        self, monkeypatch: pytest.MonkeyPatch, lanes: Callable[[str], None]
+    def test_leaves_other_queues_alone(
+        self, monkeypatch: pytest.MonkeyPatch, queues: Callable[[str], None]
     ) -> None:
         monkeypatch.setattr(Conf, "POLL", 0)
-        lanes("email")
+        queues("email")
         SkipLockedBroker("charge").enqueue("package")
 
         assert SkipLockedBroker().dequeue() is None
@@ -352,7 +352,7 @@ def test_two_brokers_share_every_doorbell_out_exactly_once(
 class TestSupervised:
     @pytest.fixture
     def supervised(self, start: Callable[..., RealCluster]) -> RealCluster:
-        supervised = start("--workers", "1", "--lanes", "default", "--supervise")
+        supervised = start("--workers", "1", "--queues", "default", "--supervise")
         wait_until(supervised.main.children, "the cluster being started")
         return supervised
 
@@ -401,23 +401,23 @@ class TestCommand:
         said = StringIO()
 
         with pytest.raises(SystemExit) as exit_info:
-            call_command("cluster", lanes="email", workers=3, supervised_by=1234, stdout=said)
+            call_command("cluster", queues="email", workers=3, supervised_by=1234, stdout=said)
 
         assert exit_info.value.code == CRASHED
-        served.assert_called_once_with(lanes=("email",), workers=3)
+        served.assert_called_once_with(queues=("email",), workers=3)
         dies_with.assert_called_once_with(1234)
-        assert said.getvalue() == "Cluster: lanes email; 3 workers.\n"
+        assert said.getvalue() == "Cluster: queues email; 3 workers.\n"
         assert Schedule.objects.filter(name="sweep").exists()
 
     @pytest.mark.django_db
-    def test_serves_every_lane_unless_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_serves_every_queue_unless_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         served = Mock(return_value=0)
         monkeypatch.setattr(command, "run_cluster", served)
 
         with pytest.raises(SystemExit):
             call_command("cluster")
 
-        served.assert_called_once_with(lanes=LANES, workers=settings.WORKERS)
+        served.assert_called_once_with(queues=QUEUES, workers=settings.WORKERS)
 
     def test_supervises_a_cluster_like_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         supervisor = Mock()
@@ -425,15 +425,15 @@ class TestCommand:
         monkeypatch.setattr(command, "Supervisor", supervisor)
 
         with pytest.raises(SystemExit) as exit_info:
-            call_command("cluster", "--supervise", lanes="charge,email", workers=3)
+            call_command("cluster", "--supervise", queues="charge,email", workers=3)
 
         assert exit_info.value.code == 0
-        arguments = "cluster --lanes charge,email --workers 3 --supervised-by"
+        arguments = "cluster --queues charge,email --workers 3 --supervised-by"
         assert arguments in " ".join(supervisor.call_args.args[0])
 
-    def test_refuses_a_lane_that_does_not_exist(self) -> None:
-        with pytest.raises(CommandError, match="Unknown lane 'chrage'"):
-            call_command("cluster", lanes="chrage")
+    def test_refuses_a_queue_that_does_not_exist(self) -> None:
+        with pytest.raises(CommandError, match="Unknown queue 'chrage'"):
+            call_command("cluster", queues="chrage")
 
     def test_refuses_to_run_without_workers(self) -> None:
         with pytest.raises(CommandError, match="at least 1, not 0"):

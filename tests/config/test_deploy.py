@@ -12,7 +12,7 @@ import yaml
 from django.conf import settings
 from django.core.management import get_commands
 
-from billing.doorbell import LANES
+from billing.workers.doorbell import QUEUES
 from config import cluster
 from tests.config.test_settings_table import TOLD
 
@@ -31,14 +31,14 @@ def commands_in(text: str) -> set[str]:
 
 
 class TestCompose:
-    def test_serves_every_lane(self):
+    def test_serves_every_queue(self):
         served = {
             service["command"][-1]
             for service in SERVICES.values()
             if "cluster" in service.get("command", [])
         }
 
-        assert served == set(LANES)
+        assert served == set(QUEUES)
 
     def test_says_of_everything_that_stays_whether_it_is_well(self):
         without = {name for name, service in SERVICES.items() if "healthcheck" not in service}
@@ -51,8 +51,8 @@ class TestCompose:
         assert {name for name, policy in restarts.items() if policy != "always"} == ONCE
 
     def test_lets_a_cluster_stop_by_itself(self):
-        for lane in LANES:
-            grace = int(SERVICES[lane]["stop_grace_period"].removesuffix("s"))
+        for queue in QUEUES:
+            grace = int(SERVICES[queue]["stop_grace_period"].removesuffix("s"))
             assert grace > cluster.STOP_SECONDS + 10
 
     def test_knows_the_commands_and_settings_that_exist(self):
@@ -63,7 +63,7 @@ class TestCompose:
         assert set(re.findall(r"\$\{(\w+)", text)) == OF_COMPOSE
 
     def test_begins_after_the_migration(self):
-        for name in ("site", "sweeper", *LANES):
+        for name in ("site", "sweeper", *QUEUES):
             assert "migrate" in SERVICES[name]["depends_on"]
         assert "migrate" not in SERVICES["migrate"]["depends_on"]
 

@@ -7,8 +7,9 @@ import pytest
 from django.test import Client
 
 from accounts.models import Account
-from billing import log_context, tasks
+from billing import tasks
 from billing.models import PaymentAttempt, Step
+from billing.workers import log_context
 from config.logs import JsonFormatter, LineFormatter
 from tests.billing.test_views import attempt_of
 from tests.closing import start_close, work, work_once

@@ -50,7 +50,7 @@ class Run:
         """Whether the site answers and the workers have started; remembers who they are."""
         assert self.process.poll() is None, self.log.read_text()
         self.seen = psutil.Process(self.process.pid).children(recursive=True)
-        return "Cluster: lanes" in self.log.read_text() and self.answers("/admin/login/") == 200
+        return "Cluster: queues" in self.log.read_text() and self.answers("/admin/login/") == 200
 
     def answers(self, path: str) -> int | None:
         try:

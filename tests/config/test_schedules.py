@@ -104,11 +104,11 @@ class TestSync:
 
 @pytest.mark.django_db(transaction=True)
 class TestFiring:
-    @pytest.mark.parametrize("lane", ["charge", "email", "default"])
-    def test_happens_in_every_cluster_on_the_lane_that_all_serve(
-        self, monkeypatch: pytest.MonkeyPatch, lane: str
+    @pytest.mark.parametrize("queue", ["charge", "email", "default"])
+    def test_happens_in_every_cluster_on_the_queue_that_all_serve(
+        self, monkeypatch: pytest.MonkeyPatch, queue: str
     ) -> None:
-        monkeypatch.setenv("CLUSTER_LANES", lane)
+        monkeypatch.setenv("CLUSTER_QUEUES", queue)
         schedules.sync()
         Schedule.objects.update(next_run=timezone.now() - timedelta(hours=6))
 

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from accounts.models import Account, PaymentMethod
-from billing import ledger, messages, payments
+from billing import ledger, messages
 from billing.models import CreditGrant, Payment, PaymentAttempt
-from billing.payments import booking, driving, rechecking, reserving, settling
+from billing.payments import booking, charges
+from billing.payments.charges import driving, rechecking, reserving, settling
 from notifications.models import Lane, Message
 from tests.billing.builders import assert_books_balance, bill, collect, credit, due, pay_by_hand
 from tests.factories import AS_OF, account_using
@@ -134,7 +135,7 @@ def killed_collecting(account: Account, reaper: Reaper, point: str) -> None:
 def heal(*, since: datetime = AS_OF) -> datetime:
     """The sweeper, once a minute, for an hour and more."""
     for minutes in (1, 2, 5, 15, 70):
-        payments.drive_due(as_of=(as_of := since + timedelta(minutes=minutes, seconds=1)))
+        charges.drive_due(as_of=(as_of := since + timedelta(minutes=minutes, seconds=1)))
     return as_of
 
 
@@ -207,7 +208,7 @@ def test_killed_again_while_it_heals(reaper, sandbox, point, again_at):
 
     reaper.kills_at(again_at)
     with suppress(Killed):  # not every point lies on the way from there
-        payments.drive_due(as_of=AS_OF + timedelta(minutes=2))
+        charges.drive_due(as_of=AS_OF + timedelta(minutes=2))
     reaper.rests()
     charge_again_where_nothing_came_of_it(account, as_of=heal(since=AS_OF + timedelta(minutes=2)))
 
@@ -240,7 +241,7 @@ def test_a_batch_killed_in_the_middle_heals_every_account(reaper, sandbox):
     reaper.kills_at("after post")
 
     with pytest.raises(Killed):
-        payments.collect_all([payments.Request(a.pk) for a in accounts], as_of=AS_OF)
+        charges.collect_all([charges.Request(a.pk) for a in accounts], as_of=AS_OF)
     heal()
 
     assert [due(account) for account in accounts] == [0, 0, 0]
@@ -260,7 +261,7 @@ def test_the_provider_may_be_away_for_longer_than_it_remembers_a_key(provider, s
     # A day later its lane has long been open again; that goes by the database's clock.
     Lane.objects.all().delete()
 
-    payments.drive_due(as_of=AS_OF + timedelta(hours=30))
+    charges.drive_due(as_of=AS_OF + timedelta(hours=30))
 
     assert PaymentAttempt.objects.get().state == State.SUCCEEDED
     assert_books_balance(sandbox)

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import BillingEntity
-from billing.close import sweeper
+from billing.close.health import sweeper
 from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt, Step
 from notifications.models import Message
 from tests.closing import assert_books_hold, finish, start_close

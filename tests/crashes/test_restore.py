@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from billing import gateways, guard, payments, reconciliation
-from billing.close import sweeper
+from billing import gateways, reconciliation
+from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
-from billing.gateways.debit import DebitGateway
+from billing.gateways.standins.debit import DebitGateway
 from billing.models import (
     GatewayGuard,
     PaymentAttempt,
@@ -20,7 +20,8 @@ from billing.models import (
     ReconciliationBreak,
     Step,
 )
-from billing.payments import AttemptInFlight, ChargingStopped, Request
+from billing.payments import charges, guard
+from billing.payments.charges import AttemptInFlight, GatewayClosed, Request
 from tests import restoring
 from tests.billing.builders import bill, collect, credit, due, pay_by_hand
 from tests.billing.stripe_builders import owing, using
@@ -51,7 +52,7 @@ def life_goes_on(*accounts, times: int = 4, since=AS_OF) -> None:
     for minutes in range(2, 2 + 3 * times, 3):
         as_of = since + timedelta(minutes=minutes)
         sweeper.sweep(as_of=as_of)
-        payments.collect_all([Request(account.pk) for account in accounts], as_of=as_of)
+        charges.collect_all([Request(account.pk) for account in accounts], as_of=as_of)
 
 
 class Line:
@@ -114,7 +115,7 @@ def test_restored_to_any_moment_of_a_charge_nobody_pays_twice(stripe, monkeypatc
 
     line.backup.restore()
     has_lost_some = PaymentAttempt.objects.count() < 3
-    with pytest.raises(ChargingStopped if has_lost_some else AttemptInFlight):
+    with pytest.raises(GatewayClosed if has_lost_some else AttemptInFlight):
         collect(pays_last, as_of=AS_OF)
     before = taken(stripe)
     life_goes_on(pays, declines, pays_last)
@@ -209,7 +210,7 @@ class TestALostChargeThatIsStillOnItsWay:
         assert waits.state == State.REQUIRES_ACTION
         backup = Backup()
         gateways.get("stripe").cancel(waits.provider_ref, key=new_key())
-        payments.ask([waits], as_of=AS_OF)
+        charges.ask([waits], as_of=AS_OF)
         account.payment_methods.update(is_default=False)
         MandateFactory(account=account)
         assert collect(account).state == State.PROCESSING
@@ -263,8 +264,8 @@ class TestALostChargeThatIsStillOnItsWay:
             patch.setattr(gateways, "get", lambda name: line)
             collect(account)
         pay_by_hand(account, 500)
-        payments.drive_due(as_of=charge_day)
-        payments.drive_due(as_of=day_of_the_rest)
+        charges.drive_due(as_of=charge_day)
+        charges.drive_due(as_of=day_of_the_rest)
         assert self.debits(debit, account) == ["CANCELED", "PROCESSING"]
 
         line.backup.restore()

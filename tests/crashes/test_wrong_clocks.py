@@ -10,10 +10,13 @@ from django.utils import timezone
 
 from accounts import clock
 from accounts.models import BillingEntity, Hold
-from billing import inbound, reconciliation, tasks
-from billing.close import runner, runs, sweeper
+from billing import reconciliation, tasks
+from billing.close import runs
+from billing.close.engine import runner
+from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.models import DunningCase, Payment, PaymentAttempt
+from billing.payments import inbound
 from billing.reports import progress
 from notifications import delivery
 from notifications.models import Message
@@ -67,10 +70,10 @@ def test_a_close_that_both_hosts_work_on_is_as_if_both_were_right(wrong):
     start_close(entity=declined.entity, as_of=clock.now())
     BillingEntity.objects.update(retry_days=[3])
 
-    for lane in ("default", "charge", "email") * 2:
+    for queue in ("default", "charge", "email") * 2:
         with wrong:
-            tasks.drain(lane)
-        tasks.drain(lane)
+            tasks.drain(queue)
+        tasks.drain(queue)
 
     assert Payment.objects.count() == len(accounts)
     assert PaymentAttempt.objects.count() == len(accounts) + 1

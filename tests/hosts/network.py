@@ -70,7 +70,7 @@ class Network:
         return ["ip", "netns", "exec", self._full(name)]
 
     def remove(self) -> None:
-        """This will remove everything that was made, whatever state it is in."""
+        """Remove everything that was made, whatever state it is in."""
         for name in self._names:
             subprocess.run(["ip", "netns", "delete", self._full(name)], check=False)
         self._names.clear()

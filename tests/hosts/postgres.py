@@ -55,7 +55,7 @@ class Postgres:
             )
 
     def wait(self) -> None:
-        """This will return once it answers."""
+        """Return once it answers."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

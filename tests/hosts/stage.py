@@ -39,7 +39,7 @@ class Stage:
         self.database = TEMPLATE
 
     def begin(self, **settings: str) -> None:
-        """This will make the database's host and the provider's, and start PostgreSQL with these settings."""
+        """Make the database's host and the provider's, and start PostgreSQL with these settings."""
         self.network.add_host(DATABASE, 2)
         self.network.add_host(PROVIDER, 3)
         self.postgres = Postgres(self.place, self.network, DATABASE, **settings)
@@ -174,7 +174,7 @@ class Stage:
         }
 
     def leave(self) -> None:
-        """This will end everything."""
+        """End everything."""
         for process in reversed(self.processes):
             for each in everything_below(process):
                 with suppress(psutil.NoSuchProcess):

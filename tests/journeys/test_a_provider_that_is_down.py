@@ -10,10 +10,11 @@ import pytest
 from django.db.models.functions import Now
 
 from accounts.models import Account, Hold
-from billing import gateways, payments, retries
+from billing import gateways
 from billing.gateways import OutcomeUnknown
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import DunningCase, GatewayGuard, Step
+from billing.payments import charges, retries
 from notifications import lanes
 from notifications.lanes import clock
 from notifications.models import Lane, Message
@@ -63,7 +64,7 @@ class World:
         # The guard goes by the database's clock: for it time passes too.
         GatewayGuard.objects.update(checked_at=Now() - timedelta(hours=1))
         work_once("CHARGE", as_of=self.at)
-        payments.drive_due(as_of=self.at)
+        charges.drive_due(as_of=self.at)
         retries.retry_due(as_of=self.at)
         work_once("HOLD", as_of=self.at)
 

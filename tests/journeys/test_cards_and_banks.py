@@ -7,8 +7,9 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import BillingEntity, PaymentMethod
-from billing import gateways, payments
+from billing import gateways
 from billing.models import DunningCase, Payment, PaymentAttempt
+from billing.payments import booking, charges
 from notifications import delivery
 from notifications.models import Message
 from tests.billing import stripe_builders
@@ -212,7 +213,7 @@ class TestConfirmingAPayment:
 
     def test_of_what_was_paid_by_hand_meanwhile_is_given_up_before(self, stripe, browser):
         attempt = browser.pay()
-        payments.record_payment(
+        booking.record_payment(
             account_id=browser.account.pk,
             token=attempt.pk,
             amount_minor=1234,
@@ -250,7 +251,7 @@ class TestAnAutomaticPaymentThatTheBankAsksAbout:
     @pytest.fixture
     def asked(self, account):
         BillingEntity.objects.update(retry_days=[3])
-        return payments.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        return charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
 
     def test_is_mailed_with_the_way_to_confirm_it(self, stripe, browser, asked):
         (mail,) = Message.objects.filter(account=browser.account)

@@ -10,9 +10,9 @@ import pytest
 from django.conf import settings
 
 from billing import books
-from billing.imports import FORMATS, import_usage, price_book
 from billing.models import Invoice, LineItem, UsageEvent
 from billing.reports import lines
+from billing.usage.imports import FORMATS, import_usage, price_book
 from tests.closing import finish, start_close
 from tests.factories import EntityFactory
 

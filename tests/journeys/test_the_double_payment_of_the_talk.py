@@ -11,10 +11,10 @@ import pytest
 from django.db.models.functions import Now
 
 from accounts.models import Account, Hold, PaymentMethod
-from billing import ledger, payments
+from billing import ledger
 from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, Step
-from billing.payments import booking
+from billing.payments import booking, charges
 from notifications import delivery
 from notifications.models import Message
 from tests.billing.builders import collect, grant, pay_by_hand
@@ -235,7 +235,7 @@ class TestTheCustomerPaysNow:
         refused = []
 
         def pay_now():
-            with pytest.raises(payments.AttemptInFlight) as raised:
+            with pytest.raises(charges.AttemptInFlight) as raised:
                 collect(invoiced)
             refused.append(raised.value.because)
 
@@ -255,7 +255,7 @@ class TestTheCustomerPaysNow:
         work_once("HOLD")
         assert step_of(account, "HOLD").because == "a payment is on its way"
         assert not Hold.objects.exists()
-        payments.drive_due(as_of=AS_OF + timedelta(minutes=1))
+        charges.drive_due(as_of=AS_OF + timedelta(minutes=1))
         finish(step_of(account, "HOLD").run, as_of=AS_OF + timedelta(minutes=1))
 
         assert Hold.objects.get(account=account).lifted_at is None

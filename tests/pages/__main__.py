@@ -9,7 +9,7 @@ import django
 
 
 def main() -> int:
-    """This will set the place up, measure in a process of its own, and say what came of it."""
+    """Set the place up, measure in a process of its own, and say what came of it."""
     parser = ArgumentParser(prog="python -m tests.pages", description=__doc__)
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=90, help="how long people look")

@@ -22,8 +22,8 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 
 from accounts.models import Account, Member, User  # noqa: E402
-from billing import doorbell  # noqa: E402
 from billing.models import CloseRun, RunProgress, Step  # noqa: E402
+from billing.workers import doorbell  # noqa: E402
 from tests.pages import world  # noqa: E402
 from tests.storm.stage import free_port  # noqa: E402
 
@@ -33,7 +33,7 @@ TIMEOUT_SECONDS = 60
 
 
 def measure(*, accounts: int, seconds: int, viewers: int) -> dict[str, object]:
-    """This will build the world, let a cluster close what is left of it, look meanwhile, and add up."""
+    """Build the world, let a cluster close what is left of it, look meanwhile, and add up."""
     call_command("migrate", verbosity=0)
     call_command("collectstatic", interactive=False, verbosity=0)
     say(f"building {accounts} accounts")

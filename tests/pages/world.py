@@ -78,7 +78,7 @@ SELECT kind, state, 'as generated', '{}', '{}', account_id %% 100 = 0, 'system',
 
 
 def build(*, accounts: int) -> CloseRun:
-    """This will fill an empty database with a close of so many accounts, nine tenths of it behind us."""
+    """Fill an empty database with a close of so many accounts, nine tenths of it behind us."""
     entity = BillingEntity.objects.get(slug="default")
     run = CloseRun.objects.create(
         entity=entity, month=OCTOBER, started_by="a measurement", started_at=AS_OF

@@ -357,7 +357,7 @@ def _with_object(world: World, ref: int, status: str) -> World:
 
 def explore(model: Model, *, wrong: Callable[[World], str] | None = None) -> Found:
     """
-    This will go through every state that can be reached, and stop at the first that is wrong.
+    Go through every state that can be reached, and stop at the first that is wrong.
 
     In every state: at most one success at the provider, one attempt in flight, and a freed account only
     where nothing can move money any more and every success is booked. And from every state there is a

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from billing import disputes, ledger, locks, payments, periods, refunds, reversals
+from billing import ledger, locks, periods
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundRefused, RefundSpec
 from billing.models import Payment, Posting, Refund
+from billing.payments import charges, disputes, refunds, reversals
 from tests.billing.builders import assert_books_balance, bill, collect, grant, pay_by_hand
 from tests.billing.dispute_builders import seen_of
 from tests.billing.test_invoicing import using
@@ -98,7 +99,7 @@ class Account(RuleBasedStateMachine):
     @precondition(lambda self: self.moving)
     @rule()
     def the_sweeper_asks_about_the_charge(self):
-        payments.drive_due(as_of=self.tick())
+        charges.drive_due(as_of=self.tick())
         self.moving = 0
         self.received(self.account.payments.latest("pk"))
 
@@ -261,7 +262,7 @@ class Account(RuleBasedStateMachine):
         try:
             if self.under_way is not None:
                 self.the_sweeper_asks_about_the_refund(is_refused=True)
-            payments.drive_due(as_of=self.tick())
+            charges.drive_due(as_of=self.tick())
             assert_books_balance(self.provider.sandbox)
             assert_books_hold(as_of=self.now)
         finally:

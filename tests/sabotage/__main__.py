@@ -65,7 +65,7 @@ class Workshop:
 
     def must_be_green(self, tests: Sequence[str]) -> None:
         """
-        This will run the tests as they are.
+        Run the tests as they are.
 
         :raises NotSound: if one fails, or is not there.
         """

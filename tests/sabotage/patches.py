@@ -3,25 +3,26 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+BISECT = "billing/workers/bisect.py"
 BOOKING = "billing/payments/booking.py"
-CALLS = "billing/payments/calls.py"
-DRIVING = "billing/payments/driving.py"
-RECHECKING = "billing/payments/rechecking.py"
-RESERVING = "billing/payments/reserving.py"
-SETTLING = "billing/payments/settling.py"
-WINDOWS = "billing/payments/windows.py"
+CALLS = "billing/payments/charges/calls.py"
+DRIVING = "billing/payments/charges/driving.py"
+RECHECKING = "billing/payments/charges/rechecking.py"
+RESERVING = "billing/payments/charges/reserving.py"
+SETTLING = "billing/payments/charges/settling.py"
+WINDOWS = "billing/payments/charges/windows.py"
 PROTOCOL = "billing/charge_protocol.py"
-INBOUND = "billing/inbound.py"
-CLAIMING = "billing/close/claiming.py"
+INBOUND = "billing/payments/inbound.py"
+CLAIMING = "billing/close/engine/claiming.py"
 LANES = "notifications/lanes/traffic.py"
-LEASES = "billing/close/leases.py"
+LEASES = "billing/close/engine/leases.py"
 STRIPE = "billing/gateways/stripe.py"
-GUARD = "billing/guard.py"
+GUARD = "billing/payments/guard.py"
 FINDING = "billing/reconciliation/finding.py"
 WORKING = "billing/reconciliation/working.py"
-REFUNDS = "billing/refunds.py"
-DISPUTES = "billing/disputes.py"
-REVERSALS = "billing/reversals.py"
+REFUNDS = "billing/payments/refunds/__init__.py"
+DISPUTES = "billing/payments/disputes.py"
+REVERSALS = "billing/payments/reversals.py"
 HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
@@ -264,7 +265,13 @@ PATCHES = (
     ),
     Patch(
         "one that cannot be written down stops the others' money",
-        (Change(DRIVING, "        if len(attempts) == 1:\n", "        if attempts:\n"),),
+        (
+            Change(
+                BISECT,
+                "    if len(items) == 1:\n        yield items[0], error\n        return\n",
+                "    if items:\n        yield from ((item, error) for item in items)\n        return\n",
+            ),
+        ),
         (f"{TEST_PAYMENTS}::test_one_that_cannot_be_written_down_stops_no_others_money",),
     ),
     Patch(

@@ -28,7 +28,7 @@ class TestASabotage:
 
 def test_one_that_does_not_apply_says_what_it_looked_for():
     with pytest.raises(DoesNotApply, match="0 times, not once:\nno such line"):
-        Change("billing/payments/calls.py", "no such line", "").made_to(settings.BASE_DIR)
+        Change("billing/payments/charges/calls.py", "no such line", "").made_to(settings.BASE_DIR)
 
 
 def test_some_are_caught():

@@ -45,7 +45,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     from django.utils import timezone
 
-    from billing.close import runner
+    from billing.close.engine import runner
     from billing.models import Step
     from config.bench import closing, watching
 
@@ -71,18 +71,18 @@ def measure(options: argparse.Namespace) -> None:
 def poison(number: int) -> None:
     """From now on so many accounts raise an error when something is to be reserved for them."""
     from accounts.models import Account
-    from billing import payments
+    from billing.payments import charges
 
     ids = list(Account.objects.order_by("pk").values_list("pk", flat=True))
     poisoned = set(ids[:: max(1, len(ids) // number)][:number]) if number else set()
-    real = payments.Collector.reserve
+    real = charges.Collector.reserve
 
     def reserve(self: Any, requests: Any) -> Any:
         if any(request.account_id in poisoned for request in requests):
             raise ValueError("poison")
         return real(self, requests)
 
-    payments.Collector.reserve = reserve  # type: ignore[method-assign]
+    charges.Collector.reserve = reserve  # type: ignore[method-assign]
 
 
 def build(accounts: int) -> Any:
@@ -91,7 +91,8 @@ def build(accounts: int) -> Any:
     from django.utils import timezone
 
     from billing import periods
-    from billing.close import pipeline, runner, runs
+    from billing.close import pipeline, runs
+    from billing.close.engine import runner
     from config.bench import building
 
     call_command("migrate", verbosity=0)

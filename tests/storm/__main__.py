@@ -23,7 +23,7 @@ RECOVERIES = (
     "refunds driven by the sweeper",
     "unknown outcomes resolved",
     "fenced outcomes dropped",
-    "lanes rung by the sweeper",
+    "queues rung by the sweeper",
     "database started",
     "database reconnects",
     "cluster crashes, restarted by the supervisor",

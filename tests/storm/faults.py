@@ -31,7 +31,7 @@ TOLD = {
 
 
 def install() -> None:
-    """This will shorten the pauses, break the provider and the mail, and count. Once per process."""
+    """Shorten the pauses, break the provider and the mail, and count. Once per process."""
     rng = random.Random(f"{settings.STORM_SEED} {os.getpid()}")
     _shorten_pauses()
     _break_provider(rng)
@@ -41,9 +41,9 @@ def install() -> None:
 
 
 def _shorten_pauses() -> None:
-    from billing import inbound, refunds
-    from billing.close import claiming, runner
-    from billing.payments import windows
+    from billing.close.engine import claiming, runner
+    from billing.payments import inbound, refunds
+    from billing.payments.charges import windows
     from notifications import delivery
     from notifications.lanes import breaker
 
@@ -68,7 +68,7 @@ def _shorten_pauses() -> None:
 
 def _break_provider(rng: random.Random) -> None:
     from billing.gateways import OutcomeUnknown, RateLimited
-    from billing.gateways.sandbox import SandboxGateway
+    from billing.gateways.standins.sandbox import SandboxGateway
 
     def broken(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -118,14 +118,14 @@ def _break_mail(rng: random.Random) -> None:
 
 
 def _count_recoveries() -> None:
-    from billing import inbound, payments, refunds
-    from billing.close import sweeper
-    from billing.payments import settling
+    from billing.close.health import sweeper
+    from billing.payments import charges, inbound, refunds
+    from billing.payments.charges import settling
     from config.embedded_postgres.server import Server
 
     _count(sweeper, "free_expired_leases", "step leases expired")
-    _count(sweeper, "ring_for_ready_steps", "lanes rung by the sweeper")
-    _count(payments, "drive_due", "attempts driven by the sweeper")
+    _count(sweeper, "ring_for_ready_steps", "queues rung by the sweeper")
+    _count(charges, "drive_due", "attempts driven by the sweeper")
     _count(refunds, "drive_due", "refunds driven by the sweeper")
     _count(inbound, "process_due", "webhooks worked on")
     real_apply = settling._apply
@@ -166,8 +166,9 @@ def _count(module: Any, name: str, what: str) -> None:
 
 def _mark_work() -> None:
     """So that the monkey finds somebody who is busy, has charges in hand, or is in the middle of a payment."""
-    from billing import payments, tasks
-    from billing.close.stint import Stint
+    from billing import tasks
+    from billing.close.engine.stint import Stint
+    from billing.payments import charges
 
     def marking(real: Callable[..., Any], what: str) -> Callable[..., Any]:
         def marked(*args: Any, **kwargs: Any) -> Any:
@@ -178,7 +179,7 @@ def _mark_work() -> None:
 
     tasks.drain = marking(tasks.drain, "busy")
     Stint._turn = marking(Stint._turn, "charging")
-    payments.collect_all = marking(payments.collect_all, "paying")
+    charges.collect_all = marking(charges.collect_all, "paying")
 
 
 class Listener(logging.Handler):

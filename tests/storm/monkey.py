@@ -60,7 +60,7 @@ class Monkey:
         }
 
     def strike(self, *, while_waiting: Callable[[], None]) -> None:
-        """This will do the next harm, waiting a little for its victim to be there."""
+        """Do the next harm, waiting a little for its victim to be there."""
         kind = self._next()
         deadline = time.monotonic() + _patience(kind)
         while True:
@@ -78,7 +78,7 @@ class Monkey:
             time.sleep(0.02)
 
     def thaw(self, *, all_of_them: bool = False) -> None:
-        """This will let those go on whose time is over."""
+        """Let those go on whose time is over."""
         for entry in list(self._frozen):
             until, processes = entry
             if all_of_them or time.monotonic() > until:

@@ -59,7 +59,7 @@ class Stage:
         self._start_at: dict[str, float] = dict.fromkeys(self.commands, 0.0)
 
     def tend(self) -> None:
-        """This will start whatever is not running and should be."""
+        """Start whatever is not running and should be."""
         for name, at in list(self._start_at.items()):
             process = self.running.get(name)
             if process is not None and process.poll() is not None:
@@ -70,19 +70,19 @@ class Stage:
                 self._start(name)
 
     def start(self, *names: str) -> None:
-        """This will start these, and keep the others waiting until they are tended to."""
+        """Start these, and keep the others waiting until they are tended to."""
         for name in names:
             if name not in self.running:
                 self._start(name)
 
     def retire(self, name: str) -> None:
-        """This will end one for good."""
+        """End one for good."""
         self._start_at.pop(name, None)
         if (process := self.running.pop(name, None)) is not None:
             _kill_group(process)
 
     def end(self, *, but: str = "") -> None:
-        """This will end everything else, whatever state it is in."""
+        """End everything else, whatever state it is in."""
         for name in self.commands:
             if name != but:
                 self.retire(name)

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from accounts.models import Account, BillingEntity, Member, PaymentMethod, User
 from billing import gateways
-from billing.gateways.sandbox import CARDS
+from billing.gateways.standins.sandbox import CARDS
 
 ACCOUNTS = 40
 # Every third of them signs in on the site.
@@ -37,7 +37,7 @@ STRIPE_CARDS = (*["pm_card_visa"] * 5, *["pm_card_mastercard"] * 3, "pm_card_cha
 
 
 def populate(rng: random.Random) -> None:
-    """This will make the entity, the customers, their cards, and who signs in on the site."""
+    """Make the entity, the customers, their cards, and who signs in on the site."""
     entity, _ = BillingEntity.objects.get_or_create(
         slug="default", defaults={"name": "Month Close", "invoice_prefix": "MC"}
     )

@@ -139,7 +139,7 @@ class Writer:
     def _import(self, name: str, events: dict, month) -> None:
         from django.utils import timezone
 
-        from billing import imports
+        from billing.usage import imports
         from tests.storm.world import HEADER, usage_row
 
         path = self.folder / f"{name}.csv"
@@ -156,7 +156,8 @@ class Writer:
     def pay_by_bank(self) -> None:
         from django.utils import timezone
 
-        from billing import ledger, payments
+        from billing import ledger
+        from billing.payments import booking
         from tests.storm.world import new_token
 
         token = new_token()
@@ -169,8 +170,8 @@ class Writer:
                 # All of it, part of it, or by mistake too much.
                 facts.extend([account, max(1, round(due * self.rng.choice([1, 1, 0.5, 1.2])))])
             account, minor = facts
-            with suppress(payments.AlreadyRecorded):
-                payments.record_payment(
+            with suppress(booking.AlreadyRecorded):
+                booking.record_payment(
                     account_id=account.pk,
                     token=token,
                     amount_minor=minor,
@@ -187,7 +188,7 @@ class Writer:
     def grant_credit(self) -> None:
         from django.utils import timezone
 
-        from billing import credits
+        from billing.invoices import credits
         from tests.storm.world import new_token
 
         token = new_token()
@@ -215,8 +216,8 @@ class Writer:
         """A colleague pays a part of a card payment back, or all that is left of it."""
         from django.utils import timezone
 
-        from billing import refunds
         from billing.models import Payment
+        from billing.payments import refunds
         from tests.storm.world import new_token
 
         token = new_token()
@@ -254,16 +255,16 @@ class Writer:
         from django.db import Error, connection
         from django.utils import timezone
 
-        from billing import payments
         from billing.models import PaymentAttempt
+        from billing.payments import charges
 
         try:
-            payments.collect(
+            charges.collect(
                 account_id=self.account().pk,
                 kind=PaymentAttempt.Kind.ON_SESSION,
                 as_of=timezone.now(),
             )
-        except payments.CannotCollect:
+        except charges.CannotCollect:
             return
         except Error:
             # Nobody was told anything: the customer looks again later.
@@ -274,7 +275,7 @@ class Writer:
         from django.utils import timezone
 
         from accounts.models import PaymentMethod
-        from billing import payment_methods
+        from billing.payments import methods
         from tests.storm.world import TOKENS
 
         facts: list = []
@@ -283,7 +284,7 @@ class Writer:
             facts[:] = facts or [self._holder_of_a_sandbox_card(), self.rng.choice(TOKENS)]
             account, token = facts
             for method in PaymentMethod.objects.filter(account=account, state="ACTIVE"):
-                payment_methods.remove_card(
+                methods.remove_card(
                     account_id=account.pk,
                     method_id=method.pk,
                     actor="customer",
@@ -293,7 +294,7 @@ class Writer:
                 from tests.storm.world import card
 
                 looks = card(account, token)
-                payment_methods.add_card(
+                methods.add_card(
                     account_id=account.pk,
                     gateway="sandbox",
                     token=token,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from accounts.models import PaymentMethod
-from billing import guard, ledger, payments
+from billing import ledger
 from billing.close.step import (
     Chunk,
     Outcome,
@@ -19,11 +19,12 @@ from billing.close.step import (
 )
 from billing.ledger import Standing
 from billing.models import CloseRun, DeclineClass, PaymentAttempt, Step
-from billing.payments import CannotCollect
+from billing.payments import charges, guard
+from billing.payments.charges import CannotCollect
 
 kind = Step.Kind.CHARGE
 follows = Step.Kind.INVOICE
-lane = "charge"
+queue = "charge"
 touches_the_world = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
@@ -33,7 +34,7 @@ State = PaymentAttempt.State
 
 
 def open_flow(*, clock: Callable[[], datetime]) -> "Charging":
-    """This will open a flow of charges, to which more are added while others are on their way."""
+    """Open a flow of charges, to which more are added while others are on their way."""
     return Charging(clock=clock)
 
 
@@ -42,7 +43,7 @@ class Charging:
 
     def __init__(self, *, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._collector = payments.Collector(clock=clock)
+        self._collector = charges.Collector(clock=clock)
         self._steps: dict[uuid.UUID, tuple[CloseRun, Step]] = {}
         self._ended: list[Outcome] = []
 
@@ -59,7 +60,7 @@ class Charging:
 
     def begin(self, chunk: Chunk) -> None:
         """
-        This will reserve what is due of each account, and take it on.
+        Reserve what is due of each account, and take it on.
 
         :raises Exception: whatever goes wrong with one of them. Then none is on its way.
         """
@@ -71,7 +72,7 @@ class Charging:
         in_flight = {
             refused.attempt.pk: refused.attempt
             for refused in collected.refused.values()
-            if isinstance(refused, payments.AttemptInFlight)
+            if isinstance(refused, charges.AttemptInFlight)
             and refused.attempt.state != State.REVIEW
             # For another step of ours, of another month, it is driven already.
             and refused.attempt.pk not in self._steps
@@ -87,7 +88,7 @@ class Charging:
                 ended.append(_attempted(step, answered[account.pk], standings[account.pk]))
             elif refused is None:
                 steps[collected.attempts[account.pk].pk] = (chunk.run, step)
-            elif isinstance(refused, payments.AttemptInFlight) and refused.attempt.pk in driven:
+            elif isinstance(refused, charges.AttemptInFlight) and refused.attempt.pk in driven:
                 steps[refused.attempt.pk] = (chunk.run, step)
             else:
                 ended.append(_refused(chunk, step, refused))
@@ -97,7 +98,7 @@ class Charging:
         self._collector.enter(driven.values(), fresh=False)
 
     def turn(self) -> list[Outcome]:
-        """This will take them a little further; returns how those end that have come as far as they do."""
+        """Take them a little further; returns how those end that have come as far as they do."""
         at_rest = self._collector.turn()
         ended, self._ended = self._ended, []
         standings = ledger.standings([a.account_id for a in at_rest], as_of=self._clock())
@@ -117,7 +118,7 @@ class Charging:
         return failed
 
     def leave(self, steps: Collection[int]) -> None:
-        """This will send nothing more for these: they are somebody else's."""
+        """Send nothing more for these: they are somebody else's."""
         self._collector.leave(
             [attempt for attempt, (_, step) in self._steps.items() if step.pk in steps]
         )
@@ -143,10 +144,10 @@ def _answered_before(chunk: Chunk) -> dict[int, PaymentAttempt]:
     }
 
 
-def _request(run: CloseRun, step: Step) -> payments.Request:
+def _request(run: CloseRun, step: Step) -> charges.Request:
     assert step.account_id is not None, f"{step} is not about an account"
     charges_anyway = run.when_balance_changed == CloseRun.ChangedBalance.CHARGE_DUE_NOW
-    return payments.Request(
+    return charges.Request(
         account_id=step.account_id,
         run_id=run.pk,
         only_if_due_minor=None if charges_anyway else step.expected.get("due_minor"),
@@ -158,19 +159,19 @@ def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
     expected_minor = step.expected.get("due_minor", 0)
     changed = expected_minor != refusal.standing.due_minor
     match refusal:
-        case payments.AttemptInFlight(attempt=attempt):
+        case charges.AttemptInFlight(attempt=attempt):
             return _in_flight(chunk, step, attempt, saw=saw)
-        case payments.NothingDue() if expected_minor > 0 and refusal.standing.due_minor <= 0:
+        case charges.NothingDue() if expected_minor > 0 and refusal.standing.due_minor <= 0:
             return skipped(step, "settled meanwhile", saw=saw, expect=saw, world_changed=True)
-        case payments.ChargingStopped():
+        case charges.GatewayClosed():
             return later(step, refusal.because, run_at=chunk.as_of + LOOK_AGAIN_AFTER, saw=saw)
-        case payments.BalanceChanged() if (
+        case charges.BalanceChanged() if (
             chunk.run.when_balance_changed == CloseRun.ChangedBalance.HOLD_FOR_PERSON
         ):
             return blocked(
                 step, "the balance has changed: a person decides", saw=saw, world_changed=True
             )
-        case payments.NoPaymentMethod() if step.expected.get("has_card") and not _has_card(
+        case charges.NoPaymentMethod() if step.expected.get("has_card") and not _has_card(
             chunk, step
         ):
             return skipped(step, "card removed meanwhile", saw=saw, expect=saw, world_changed=True)
@@ -192,7 +193,7 @@ def _in_flight(
     if attempt.state == State.REVIEW:
         because = f"a payment is in review: {attempt.because}"
         return blocked(step, because, saw=saw, attempt=attempt)
-    if attempt.run_id == chunk.run.pk and payments.on_its_way(attempt, as_of=chunk.as_of):
+    if attempt.run_id == chunk.run.pk and charges.on_its_way(attempt, as_of=chunk.as_of):
         return _attempted(step, attempt, ledger.standing(attempt.account_id, as_of=chunk.as_of))
     if paused := guard.shut([attempt.gateway]):
         return _wait_for_gateway(chunk, step, attempt, paused[attempt.gateway], saw=saw)
@@ -212,7 +213,7 @@ def _wait_for_gateway(
 
 def _attempted(step: Step, attempt: PaymentAttempt, standing: Standing) -> Outcome:
     saw = {**standing.facts, "charged_minor": attempt.amount_minor}
-    expected_minor = payments.chargeable_minor(
+    expected_minor = charges.chargeable_minor(
         attempt.gateway, step.expected.get("due_minor", 0), attempt.currency
     )
     changed = attempt.amount_minor != expected_minor
@@ -233,7 +234,7 @@ def _attempted(step: Step, attempt: PaymentAttempt, standing: Standing) -> Outco
             return done(
                 step, attempt.because, saw=saw, expect=saw, world_changed=changed, attempt=attempt
             )
-        case _ if on_its_way := payments.on_its_way(attempt, as_of=standing.as_of):
+        case _ if on_its_way := charges.on_its_way(attempt, as_of=standing.as_of):
             return done(
                 step, on_its_way, saw=saw, expect=saw, world_changed=changed, attempt=attempt
             )

@@ -16,7 +16,7 @@ from notifications.models import Message
 
 kind = Step.Kind.EMAIL
 follows = Step.Kind.INVOICE
-lane = "email"
+queue = "email"
 batch = delivery.BATCH
 touches_the_world = True
 

@@ -5,14 +5,15 @@ from datetime import timedelta
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import dunning, guard, ledger, payments, traffic
+from billing import dunning, ledger
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import DunningCase, Invoice, PaymentAttempt, Step
+from billing.payments import charges, guard, throttle
 
 kind = Step.Kind.HOLD
 follows = Step.Kind.CHARGE
-lane = "default"
+queue = "default"
 batch = 200
 touches_the_world = False
 
@@ -40,7 +41,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
         ).values_list("account", "gateway")
     )
-    cannot_pay = traffic.nobody_can_pay(chunk.accounts)
+    cannot_pay = throttle.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
@@ -48,7 +49,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     paused = pauses.because_of(chunk.accounts)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        if payments.is_too_little(standings[pk], gateways_of_cards.get(pk)):
+        if charges.is_too_little(standings[pk], gateways_of_cards.get(pk)):
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:
@@ -100,7 +101,7 @@ def _decide(
 def _wait_for_payment(
     chunk: Chunk, step: Step, standing: Standing, attempt: PaymentAttempt
 ) -> Outcome:
-    if payments.on_its_way(attempt, as_of=chunk.as_of):
+    if charges.on_its_way(attempt, as_of=chunk.as_of):
         # As a debit takes days; should it fail, dunning begins then.
         return skipped(step, "covered by a payment on its way", saw=standing.facts)
     if attempt.state == PaymentAttempt.State.REQUIRES_ACTION:

@@ -3,21 +3,22 @@
 from collections.abc import Iterator
 
 from accounts.models import PaymentMethod
-from billing import invoicing, ledger
+from billing import ledger
 from billing.close.step import Chunk, Outcome, blocked, done, skipped
+from billing.invoices import drafting
 from billing.models import Step
 
 kind = Step.Kind.INVOICE
 follows = None
-lane = "default"
+queue = "default"
 batch = 200
 touches_the_world = False
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Draft from the summaries, issue, apply credit; say what is due, for the charge to expect."""
-    drafted = invoicing.draft_invoices(list(chunk.accounts.values()), month=chunk.run.month)
-    invoicing.issue_invoices(
+    drafted = drafting.draft_invoices(list(chunk.accounts.values()), month=chunk.run.month)
+    drafting.issue_invoices(
         list(drafted.invoices.values()), accounts=chunk.accounts, as_of=chunk.as_of
     )
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)

@@ -8,7 +8,7 @@ from billing.reports import finance
 
 kind = Step.Kind.REPORT
 follows = None
-lane = "default"
+queue = "default"
 batch = 1
 touches_the_world = False
 

@@ -11,9 +11,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from accounts import clock
-from billing import books, progress
+from billing import books
 from billing.books import Finding
-from billing.management import tables
+from billing.management import progress_bar, tables
 
 ROWS_SHOWN = 10
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         as_of = clock.now()
         try:
             chosen = books.promises(options["only"])
-            with progress.bar("check_books", total=len(chosen), unit="checks") as bar:
+            with progress_bar.bar("check_books", total=len(chosen), unit="checks") as bar:
                 findings = books.check(
                     as_of=as_of, only=options["only"], on_progress=lambda _: bar.advance()
                 )

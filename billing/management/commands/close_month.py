@@ -11,11 +11,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
 from accounts.models import BillingEntity
-from billing import metering, progress, stopping
-from billing.close import attendance, rehearsal, runs
-from billing.management import tables
+from billing.close import foreground, rehearsal, runs
+from billing.management import progress_bar, tables
 from billing.models import CloseRun
 from billing.reports import progress as progress_report
+from billing.usage import tallying
+from billing.workers import halting
 
 INTERRUPTED = 130
 FIRST_YEAR = 1970
@@ -53,11 +54,11 @@ class Command(BaseCommand):
         run, is_new = self._start(entity, month, options["when_balance_changed"])
         with (
             _Stop() as stop,
-            progress.bar(
+            progress_bar.bar(
                 f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
             ) as bar,
         ):
-            self._attend(run, bar, stop, work=not options["watch"])
+            self._work_on(run, bar, stop, work=not options["watch"])
         self._tell(
             run, is_new=is_new, seconds=time.monotonic() - started_at, as_json=options["json"]
         )
@@ -72,7 +73,7 @@ class Command(BaseCommand):
         self, entity: BillingEntity, month: date, policy: str | None
     ) -> tuple[CloseRun, bool]:
         try:
-            stopping.check_halt()
+            halting.check_halt()
             run, is_new = runs.start(
                 entity=entity,
                 month=month,
@@ -80,7 +81,7 @@ class Command(BaseCommand):
                 as_of=clock.now(),
                 when_balance_changed=policy or CloseRun.ChangedBalance.CHARGE_DUE_NOW,
             )
-        except (stopping.Halted, runs.NotOverYet, metering.EventsWithoutPeriod) as error:
+        except (halting.Halted, runs.NotOverYet, tallying.EventsWithoutPeriod) as error:
             raise CommandError(str(error)) from error
         if policy not in {None, run.when_balance_changed}:
             raise CommandError(
@@ -89,22 +90,22 @@ class Command(BaseCommand):
             )
         return run, is_new
 
-    def _attend(self, run: CloseRun, bar: progress.Bar, stop: "_Stop", *, work: bool) -> None:
+    def _work_on(self, run: CloseRun, bar: progress_bar.Bar, stop: "_Stop", *, work: bool) -> None:
         shown = _Shown(bar)
         try:
-            attendance.attend(
+            foreground.work_on(
                 run,
                 clock=clock.now,
                 on_sight=shown.sight,
                 stopped=lambda: stop.asked,
                 work=work,
             )
-        except stopping.Halted as halted:
+        except halting.Halted as halted:
             raise CommandError(f"{halted}: resume {run} with the same command then") from halted
 
     def _rehearse(self, entity: BillingEntity, month: date, *, as_json: bool) -> None:
         total = len(runs.accounts_to_close(entity))
-        with progress.bar("Rehearsing", total=total, unit="accounts") as bar:
+        with progress_bar.bar("Rehearsing", total=total, unit="accounts") as bar:
             result = rehearsal.rehearse(
                 entity=entity, month=month, as_of=clock.now(), on_progress=bar.advance
             )
@@ -191,10 +192,10 @@ class _Stop:
 class _Shown:
     """What the bar shows already."""
 
-    def __init__(self, bar: progress.Bar) -> None:
+    def __init__(self, bar: progress_bar.Bar) -> None:
         self._bar = bar
         self._ended = 0
 
-    def sight(self, sight: attendance.Sight) -> None:
+    def sight(self, sight: foreground.Sight) -> None:
         self._bar.advance(sight.ended - self._ended)
         self._ended = sight.ended

@@ -11,8 +11,10 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 
 from accounts import clock
-from billing import executors, reconciliation
-from billing.close import runs, sweeper
+from billing import reconciliation
+from billing.close import runs
+from billing.close.health import sweeper
+from billing.workers import heartbeats
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def _tell_of_the_last(self, seconds: float) -> int:
-        last = executors.last_sweep()
+        last = heartbeats.last_sweep()
         if last is None:
             self.stdout.write("There never was a sweep.")
             return 1

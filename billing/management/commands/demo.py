@@ -18,14 +18,13 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
 from accounts.models import Account, BillingEntity
-from billing import progress
-from billing.close import attendance, runs
+from billing.close import foreground, runs
 from billing.demo import charging, meddling, provider
-from billing.fakestripe import shared
-from billing.imports import FORMATS, Watch, import_usage
-from billing.management import tables
+from billing.gateways.standins.fakestripe import shared
+from billing.management import progress_bar, tables
 from billing.models import CloseRun
 from billing.reports import progress as progress_report
+from billing.usage.imports import FORMATS, Watch, import_usage
 from notifications.models import Message
 
 MAIL_AFTER_SECONDS = 60
@@ -72,7 +71,7 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Example Cloud: {Account.objects.count()} customers, {rows:,} usage events in {provider.MONTH:%B %Y}"
         )
-        with progress.bar("Importing usage", total=usage.stat().st_size, unit="B") as bar:
+        with progress_bar.bar("Importing usage", total=usage.stat().st_size, unit="B") as bar:
             imported = import_usage(
                 path=usage,
                 form=FORMATS["csv"],
@@ -85,7 +84,7 @@ class Command(BaseCommand):
 
     def _save_cards(self, accounts: list[Account]) -> None:
         holders = charging.chosen(accounts)
-        with progress.bar("Entering cards", total=len(holders), unit="cards") as bar:
+        with progress_bar.bar("Entering cards", total=len(holders), unit="cards") as bar:
             charging.save(holders, on_saved=lambda: bar.advance(1))
         charging.trouble()
 
@@ -116,17 +115,17 @@ class Command(BaseCommand):
         )
         deeds = meddling.plan(run)
         shown = 0
-        with progress.bar(
+        with progress_bar.bar(
             f"Closing {run}", total=progress_report.counts(run).everything, unit="steps"
         ) as bar:
 
-            def on_sight(sight: attendance.Sight) -> None:
+            def on_sight(sight: foreground.Sight) -> None:
                 nonlocal shown
                 bar.advance(sight.ended - shown)
                 shown = sight.ended
                 meddling.meddle(run, deeds, as_of=clock.now())
 
-            attendance.attend(
+            foreground.work_on(
                 run, clock=clock.now, on_sight=on_sight, stopped=lambda: False, work=False
             )
         return run

@@ -1,4 +1,4 @@
-"""Which clusters run, where, for which lanes, and when each last gave a sign of life."""
+"""Which clusters run, where, for which queues, and when each last gave a sign of life."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from billing import executors
 from billing.management import tables
+from billing.workers import heartbeats
 
 
 class Command(BaseCommand):
@@ -26,12 +26,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, here: bool, **options: Any) -> None:
-        found = [each for each in executors.seen() if not here or each.host == settings.HOST_NAME]
+        found = [each for each in heartbeats.seen() if not here or each.host == settings.HOST_NAME]
         rows = [
             {
                 "host": each.host,
                 "pid": each.pid,
-                "lanes": ",".join(each.lanes),
+                "lanes": ",".join(each.queues),
                 "workers": each.workers,
                 "started_at": each.started_at.isoformat(timespec="seconds"),
                 "silent_seconds": round(each.silent_seconds),

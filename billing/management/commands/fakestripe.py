@@ -9,9 +9,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.fakestripe import shared
-from billing.fakestripe.errors import ApiError
-from billing.fakestripe.server import Options, Server, add_arguments
+from billing.gateways.standins.fakestripe import shared
+from billing.gateways.standins.fakestripe.errors import ApiError
+from billing.gateways.standins.fakestripe.server import Options, Server, add_arguments
 
 NAMES = Options.__dataclass_fields__
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing import stopping
+from billing.workers import halting
 
 
 class Command(BaseCommand):
@@ -26,12 +26,12 @@ class Command(BaseCommand):
         by = getpass.getuser()
         try:
             if options["because"]:
-                stopping.order(because=options["because"], by=by)
+                halting.order(because=options["because"], by=by)
             elif options["lift"]:
-                stopping.lift(by=by)
-        except (stopping.AlreadyHalted, stopping.NotHalted) as refused:
+                halting.lift(by=by)
+        except (halting.AlreadyHalted, halting.NotHalted) as refused:
             raise CommandError(str(refused)) from refused
-        halt = stopping.halt()
+        halt = halting.halt()
         self.stdout.write(
             f"{halt}, since {halt.ordered_at:%H:%M:%S} UTC" if halt else "Work goes on"
         )

@@ -8,10 +8,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
-from billing import transfers
-from billing.imports.refusals import FileRefused
 from billing.models import IncomingTransfer
 from billing.money import money, to_major
+from billing.payments import transfers
+from billing.usage.imports.file_errors import FileRefused
 
 
 class Command(BaseCommand):

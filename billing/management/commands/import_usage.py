@@ -8,9 +8,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
-from billing import imports, progress
-from billing.imports import price_book
-from billing.imports.price_book import PriceBook, StoredPrices
+from billing.management import progress_bar
+from billing.usage import imports
+from billing.usage.imports import price_book
+from billing.usage.imports.price_book import PriceBook, StoredPrices
 
 
 class Command(BaseCommand):
@@ -73,7 +74,7 @@ class Command(BaseCommand):
         started_at = time.monotonic()
         try:
             book = _read_book(book_path, currency=currency)
-            with progress.bar("Reading", total=_size(file), unit="B") as bar:
+            with progress_bar.bar("Reading", total=_size(file), unit="B") as bar:
                 imported = imports.import_usage(
                     path=file,
                     form=imports.FORMATS[form],

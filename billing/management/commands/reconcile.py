@@ -11,8 +11,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
-from billing import gateways, progress, reconciliation
-from billing.management import tables
+from billing import gateways, reconciliation
+from billing.management import progress_bar, tables
 from billing.models import Reconciliation, ReconciliationBreak
 from billing.money import money
 
@@ -56,7 +56,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _reconcile(self, name: str, since: datetime | None) -> Reconciliation:
-        with progress.bar(f"Reconciling {name}", unit="objects") as bar:
+        with progress_bar.bar(f"Reconciling {name}", unit="objects") as bar:
             while True:
                 one = reconciliation.start(
                     gateway=name, started_by=STARTED_BY, as_of=clock.now(), since=since
@@ -66,7 +66,7 @@ class Command(BaseCommand):
                 if since is None or one.since is None or one.since <= since:
                     return one
 
-    def _finish(self, one: Reconciliation, bar: progress.Bar) -> None:
+    def _finish(self, one: Reconciliation, bar: progress_bar.Bar) -> None:
         while not one.is_finished:
             try:
                 reconciliation.work(one, as_of=clock.now(), on_progress=bar.advance)

@@ -9,9 +9,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django_q.conf import Conf
 
-from billing.doorbell import LANES, UnknownLane
+from billing.workers.doorbell import QUEUES, UnknownQueue
 from config import schedules
-from config.cluster import LANES_VARIABLE, die_with, parse_lanes, run_cluster
+from config.cluster import die_with, parse_queues, queues_in_environment, run_cluster
 from config.supervisor import Supervisor
 
 
@@ -20,9 +20,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
+            "--queues",
+            # Its name before.
             "--lanes",
-            default=os.environ.get(LANES_VARIABLE, ""),
-            help=f"Which lanes to serve, comma separated. All of them unless said: {','.join(LANES)}.",
+            default=queues_in_environment(),
+            help=f"Which queues to serve, comma separated. All of them unless said: {','.join(QUEUES)}.",
         )
         parser.add_argument(
             "--workers",
@@ -41,39 +43,39 @@ class Command(BaseCommand):
     def handle(
         self,
         *_args: Any,
-        lanes: str,
+        queues: str,
         workers: int,
         supervise: bool,
         supervised_by: int | None,
         **_options: Any,
     ) -> None:
-        served = self.checked(lanes, workers)
+        served = self.checked(queues, workers)
         if supervise:
             sys.exit(self.supervise(served, workers))
         if supervised_by is not None:
             die_with(supervised_by)
         schedules.sync()
-        self.stdout.write(f"Cluster: lanes {', '.join(served)}; {workers} workers.")
+        self.stdout.write(f"Cluster: queues {', '.join(served)}; {workers} workers.")
         self.stdout.flush()
-        sys.exit(run_cluster(lanes=served, workers=workers))
+        sys.exit(run_cluster(queues=served, workers=workers))
 
-    def checked(self, lanes: str, workers: int) -> tuple[str, ...]:
-        """The lanes to serve. Raises `CommandError` for what could never run."""
+    def checked(self, queues: str, workers: int) -> tuple[str, ...]:
+        """The queues to serve. Raises `CommandError` for what could never run."""
         if workers < 1:
             raise CommandError(f"--workers must be at least 1, not {workers}.")
         if Conf.CLUSTER_NAME != Conf.PREFIX:
             raise CommandError(
                 f"Unset Q_CLUSTER_NAME (now {Conf.CLUSTER_NAME!r}): a cluster of another name fires "
-                "no schedules. Choose what it serves with --lanes."
+                "no schedules. Choose what it serves with --queues."
             )
         try:
-            return parse_lanes(lanes)
-        except UnknownLane as error:
+            return parse_queues(queues)
+        except UnknownQueue as error:
             raise CommandError(str(error)) from error
 
-    def supervise(self, lanes: tuple[str, ...], workers: int) -> int:
+    def supervise(self, queues: tuple[str, ...], workers: int) -> int:
         """Keep a cluster running in a process of its own, until told to stop."""
         manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
-        command = [*manage, "cluster", "--lanes", ",".join(lanes), "--workers", str(workers)]
+        command = [*manage, "cluster", "--queues", ",".join(queues), "--workers", str(workers)]
         command += ["--supervised-by", str(os.getpid())]
         return Supervisor(command, say=self.stderr.write).run()

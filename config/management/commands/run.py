@@ -67,7 +67,7 @@ def parts(bind: str) -> dict[str, list[str]]:
 
 
 def become(part: str, *, bind: str, started_by: int) -> None:
-    """This will turn this process into a part of the run, which dies with whoever started it."""
+    """Turn this process into a part of the run, which dies with whoever started it."""
     die_with(started_by)
     command = {
         SITE: [

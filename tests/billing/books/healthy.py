@@ -12,9 +12,11 @@ from decimal import Decimal
 from django.db import transaction
 
 from accounts.models import Account
-from billing import credits, disputes, gateways, locks, metering, payments, refunds, reversals
-from billing.close import pipeline, runner, runs
+from billing import gateways, locks
+from billing.close import pipeline, runs
+from billing.close.engine import runner
 from billing.gateways import DisputeStatus, RefundStatus
+from billing.invoices import credits
 from billing.models import (
     CloseRun,
     CreditGrant,
@@ -25,6 +27,8 @@ from billing.models import (
     UsageEvent,
 )
 from billing.models.usage import Kind
+from billing.payments import booking, charges, disputes, refunds, reversals
+from billing.usage import tallying
 from tests.billing.dispute_builders import seen_of
 from tests.closing import cancel
 from tests.factories import (
@@ -115,7 +119,7 @@ class Month:
 
     def use(self, month: date, *names: str, usage: dict[str, object] | None = None) -> None:
         """Three hours each, in three events; of the usage in WHO unless another is said."""
-        metering.ensure_partitions([month])
+        tallying.ensure_partitions([month])
         batch = UsageBatch.objects.create(source="csv", name=f"{month}.csv", sha256="0" * 64)
         for name in names or WHO:
             facts = usage or WHO[name][2]
@@ -148,7 +152,7 @@ class Month:
         )
 
     def tally(self) -> None:
-        metering.tally(as_of=self.now)
+        tallying.tally(as_of=self.now)
         self.look()
 
     def give_credit(self) -> None:
@@ -203,7 +207,7 @@ class Month:
             ("overpays", 50_00),
             ("has its money taken back", 50_00),
         ):
-            payments.record_payment(
+            booking.record_payment(
                 account_id=self.accounts[name].pk,
                 token=token(),
                 amount_minor=amount_minor,
@@ -273,7 +277,7 @@ class Month:
         account = self.accounts["has no card"]
         CardFactory(account=account, token="sandbox_lost_reply")
         kind = PaymentAttempt.Kind.ON_SESSION
-        attempt = payments.collect(account_id=account.pk, kind=kind, as_of=self.now)
+        attempt = charges.collect(account_id=account.pk, kind=kind, as_of=self.now)
         assert attempt.is_in_flight
         self.look()
 

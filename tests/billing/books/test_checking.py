@@ -9,11 +9,12 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
-from billing import books, gateways, payments
+from billing import books, gateways
 from billing.books import BookUnreadable, ViewsMissing, schema
 from billing.gateways import Observation, Status
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import NumberSeries, Payment, PaymentAttempt, ProviderRecord
+from billing.payments import charges
 from tests.billing.books.healthy import Month
 from tests.factories import AS_OF, AccountFactory, CardFactory, EntityFactory
 
@@ -131,7 +132,7 @@ class TestTheSnapshot:
 
         def book() -> Iterator[Observation]:
             seen = {attempt.pk: success(str(attempt.pk))}
-            elsewhere(lambda: payments.apply_provider_state(seen, as_of=AS_OF))
+            elsewhere(lambda: charges.apply_provider_state(seen, as_of=AS_OF))
             assert Payment.objects.using("default").count() == 0, "the snapshot stands"
             yield from seen.values()
 

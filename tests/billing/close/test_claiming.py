@@ -11,7 +11,9 @@ from django.db.models.functions import Now
 from django_q.models import OrmQ
 
 from accounts.models import Account, PaymentMethod
-from billing.close import claiming, pipeline, runner, sweeper
+from billing.close import pipeline
+from billing.close.engine import claiming, runner
+from billing.close.health import sweeper
 from billing.close.step import skipped
 from billing.models import CloseRun, PaymentAttempt, Step
 from notifications import lanes
@@ -342,7 +344,7 @@ class TestTheLine:
             cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute("SET LOCAL enable_sort = off")
             taking = explained(cursor, claiming.TAKE, parameters)
-            looking = explained(cursor, claiming.QUEUES, {"kind": "CHARGE"})
+            looking = explained(cursor, claiming.LINES, {"kind": "CHARGE"})
 
         assert "Index Scan using steps_to_claim" in taking
         assert "Sort" not in taking

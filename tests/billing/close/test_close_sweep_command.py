@@ -9,8 +9,10 @@ from django.core.management import call_command
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from billing import payments, reconciliation, stopping
+from billing import reconciliation
 from billing.models import CloseRun, Step, Sweep
+from billing.payments import charges
+from billing.workers import halting
 from tests.closing import start_close, work
 from tests.factories import account_using
 
@@ -48,7 +50,7 @@ class TestOnce:
         assert close_sweep() == ("Swept: nothing to heal.\n", 0)
 
     def test_says_by_its_exit_code_that_a_part_failed_and_does_the_others(self, monkeypatch):
-        monkeypatch.setattr(payments, "drive_due", broken)
+        monkeypatch.setattr(charges, "drive_due", broken)
         monkeypatch.setattr(reconciliation, "start_due", broken)
         account_using("1.00")
 
@@ -60,7 +62,7 @@ class TestOnce:
 
     def test_under_a_halt_says_so(self):
         account_using("1.00")
-        stopping.order(because="release 1.4", by="ann")
+        halting.order(because="release 1.4", by="ann")
 
         said, code = close_sweep()
 

@@ -7,7 +7,8 @@ import pytest
 from django.db import InterfaceError, OperationalError, connection
 from django.db.models.functions import Now
 
-from billing.close import claiming, markers, sweeper
+from billing.close.engine import claiming, markers
+from billing.close.health import sweeper
 from billing.close.step import Chunk
 from billing.models import ClaimMarker, Step
 from tests.billing.close.test_runner import (

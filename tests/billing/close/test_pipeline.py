@@ -1,8 +1,8 @@
 """The pipeline: what follows what, and which doorbell wakes it."""
 
-from billing import doorbell
 from billing.close import pipeline
 from billing.models import Step
+from billing.workers import doorbell
 
 
 class TestThePipeline:
@@ -10,7 +10,7 @@ class TestThePipeline:
         assert sorted(pipeline.KINDS) == sorted(Step.Kind.values)
 
     def test_rings_no_doorbell_that_nobody_hears(self):
-        assert set(pipeline.LANES) <= set(doorbell.LANES)
+        assert set(pipeline.QUEUES) <= set(doorbell.QUEUES)
 
     def test_charges_and_writes_after_the_invoice_and_holds_after_the_charge(self):
         assert [step.kind for step in pipeline.followers("INVOICE")] == ["CHARGE", "EMAIL"]

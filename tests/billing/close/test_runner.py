@@ -13,7 +13,9 @@ from django_q.models import OrmQ
 
 from accounts.models import Account
 from billing import gateways
-from billing.close import claiming, pipeline, runner, sweeper
+from billing.close import pipeline
+from billing.close.engine import claiming, runner
+from billing.close.health import sweeper
 from billing.close.step import Chunk, Outcome, done, later, unknown
 from billing.models import ClaimMarker, Decision, Step
 from tests.closing import cancel, start_close
@@ -35,7 +37,7 @@ class Module:
     perform: Callable[[Chunk], Iterable[Outcome]]
     kind: str = "INVOICE"
     touches_the_world: bool = False
-    lane: str = "default"
+    queue: str = "default"
     follows: str | None = None
     batch: int = 200
 
@@ -45,7 +47,7 @@ class Module:
 
 def charging(perform: Callable[[Chunk], Iterable[Outcome]], *, batch: int = 200) -> Module:
     """A charge step: it touches the world."""
-    return Module(perform, kind="CHARGE", lane="charge", touches_the_world=True, batch=batch)
+    return Module(perform, kind="CHARGE", queue="charge", touches_the_world=True, batch=batch)
 
 
 def does_all(chunk: Chunk) -> list[Outcome]:
@@ -107,13 +109,13 @@ class TestStepsThatTouchOnlyOurDatabase:
         assert {(step.state, step.expected["seen"]) for step in following} == {("READY", True)}
         assert set(Step.objects.filter(kind="HOLD").values_list("state", flat=True)) == {"WAITING"}
 
-    def test_ring_the_lanes_of_what_follows(self, invoices, settings):
+    def test_ring_the_queues_of_what_follows(self, invoices, settings):
         settings.WORKERS = 3
         OrmQ.objects.all().delete()
 
         Module(does_all).work()
 
-        rung = {lane: OrmQ.objects.filter(key=lane).count() for lane in pipeline.LANES}
+        rung = {queue: OrmQ.objects.filter(key=queue).count() for queue in pipeline.QUEUES}
         assert rung == {"default": 0, "charge": 3, "email": 3}
 
     def test_one_poison_account_is_found_by_halves_and_charged_alone(self, invoices):
@@ -448,7 +450,7 @@ class TestDrain:
         modules = (Module(does_all, batch=3), Module(does_all, kind="HOLD", follows="CHARGE"))
         monkeypatch.setattr(pipeline, "STEPS", (*modules, charging(raising(Killed()))))
 
-    def test_works_on_its_lane_alone_until_nothing_is_ready(self, invoices, modules):
+    def test_works_on_its_queue_alone_until_nothing_is_ready(self, invoices, modules):
         assert runner.drain("default", clock=lambda: AS_OF, until=lambda: False) == 7
 
         assert {step.state for step in reread(invoices)} == {"DONE"}

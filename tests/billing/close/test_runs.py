@@ -7,9 +7,9 @@ from django.db import IntegrityError, connection, transaction
 from django_q.models import OrmQ
 
 from accounts.models import BillingEntity
-from billing import metering
 from billing.close import runs
 from billing.models import BillingPeriod, CloseRun
+from billing.usage import tallying
 from tests.closing import finish, start_close, step_of, work_once
 from tests.factories import (
     AS_OF,
@@ -145,12 +145,12 @@ class TestStartDue:
 
         def start(*, entity: BillingEntity, **facts):
             if entity.slug == "default":
-                raise metering.EventsWithoutPeriod("a batch in trouble")
+                raise tallying.EventsWithoutPeriod("a batch in trouble")
             return real(entity=entity, **facts)
 
         monkeypatch.setattr(runs, "start", start)
 
-        with pytest.raises(metering.EventsWithoutPeriod):
+        with pytest.raises(tallying.EventsWithoutPeriod):
             runs.start_due(as_of=AS_OF)
         assert CloseRun.objects.get().entity == other
 

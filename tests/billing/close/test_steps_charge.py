@@ -5,11 +5,11 @@ from datetime import date, timedelta
 import pytest
 from django.conf import settings
 
-from billing import payments
 from billing.close.step import Chunk
 from billing.close.steps import charge
 from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
 from billing.models import GatewayGuard, Payment, PaymentAttempt
+from billing.payments import charges
 from tests.billing.builders import collect
 from tests.closing import cancel, decision_on, start_close, step_of, work, work_once
 from tests.factories import AS_OF, account_using
@@ -137,7 +137,7 @@ class TestAnAnswerThatDidNotCome:
         account = invoiced()
         provider.after("submit", OutcomeUnknown("the reply was lost"))
         work_once("CHARGE")
-        payments.drive_due(as_of=LATER)
+        charges.drive_due(as_of=LATER)
 
         work_once("CHARGE", as_of=LATER)
 

@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import OrmQ
 
-from billing.close import runner
+from billing.close.engine import runner
 from billing.models import Invoice, Step, UsageSummary
 from tests.billing.builders import grant
 from tests.closing import decision_on, start_close, step_of, work, work_once

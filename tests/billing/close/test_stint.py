@@ -7,10 +7,12 @@ from django.db import OperationalError
 from django.db.models.functions import Now
 
 from accounts.models import Account
-from billing.close import claiming, leases, pipeline, runner, stint, sweeper
+from billing.close import pipeline
+from billing.close.engine import claiming, leases, runner, stint
+from billing.close.health import sweeper
 from billing.close.steps import charge
 from billing.models import Payment, PaymentAttempt, Step
-from billing.payments import rechecking, reserving, windows
+from billing.payments.charges import rechecking, reserving, windows
 from notifications import lanes
 from notifications.lanes import Grant
 from notifications.models import Lane

@@ -9,10 +9,12 @@ import pytest
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from billing import credits, executors, inbound, payments
-from billing.close import sweeper
+from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
+from billing.invoices import credits
 from billing.models import CreditGrant, PaymentAttempt, Step
+from billing.payments import charges, inbound
+from billing.workers import heartbeats
 from tests.billing.builders import collect, grant, owing
 from tests.closing import start_close, states, step_of, work
 from tests.factories import AS_OF, account_using
@@ -65,7 +67,7 @@ class TestSweep:
         def broken(**_facts):
             raise LookupError("a defect")
 
-        monkeypatch.setattr(payments, "drive_due", broken)
+        monkeypatch.setattr(charges, "drive_due", broken)
         monkeypatch.setattr(credits, "expire_due_credits", broken)
 
         with pytest.raises(LookupError):
@@ -89,7 +91,7 @@ class TestSweep:
             return 0
 
         monkeypatch.setattr(inbound, "process_due", take_long)
-        monkeypatch.setattr(payments, "drive_due", lambda **_facts: 1)
+        monkeypatch.setattr(charges, "drive_due", lambda **_facts: 1)
 
         healed = sweeper.sweep(as_of=AS_OF)
 
@@ -98,7 +100,7 @@ class TestSweep:
         assert healed["reports"] == 1
         assert "attempts" not in healed
         assert "attempts and what follows are left" in caplog.text
-        assert executors.last_sweep() is not None
+        assert heartbeats.last_sweep() is not None
 
 
 class TestFreeExpiredLeases:

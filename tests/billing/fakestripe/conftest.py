@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import stripe
 
-from billing.fakestripe.server import Options, Server
+from billing.gateways.standins.fakestripe.server import Options, Server
 
 
 def sdk(url: str, key: str = "sk_test_contract", **kwargs) -> stripe.StripeClient:
@@ -128,7 +128,7 @@ def confirm(client, intent, key=None, **params):
 
 
 def eventually(claim, seconds: float = 30):
-    """This will wait until the claim holds."""
+    """Wait until the claim holds."""
     deadline = time.monotonic() + seconds
     while not (result := claim()):
         assert time.monotonic() < deadline, "it never came to hold"

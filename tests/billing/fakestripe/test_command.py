@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from billing.fakestripe.server import Server
+from billing.gateways.standins.fakestripe.server import Server
 from tests.billing.fakestripe.conftest import speaking_to
 
 ROOT = Path(__file__).parents[3]

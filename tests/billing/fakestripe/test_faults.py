@@ -6,8 +6,8 @@ import time
 import pytest
 import stripe
 
-from billing.fakestripe import faults
-from billing.fakestripe.book import Book
+from billing.gateways.standins.fakestripe import faults
+from billing.gateways.standins.fakestripe.book import Book
 from tests.billing.fakestripe.conftest import confirm, eventually, speaking_to
 
 

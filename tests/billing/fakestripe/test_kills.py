@@ -127,7 +127,7 @@ def test_the_log_cannot_be_changed(client, customer, server):
 
 
 def test_a_fault_of_our_own_leaves_no_half_of_a_request(client, server, control, monkeypatch):
-    monkeypatch.setattr("billing.fakestripe.events.record", lambda *args: 1 / 0)
+    monkeypatch.setattr("billing.gateways.standins.fakestripe.events.record", lambda *args: 1 / 0)
     monkeypatch.setattr("socketserver.BaseServer.handle_error", lambda *args: None)
 
     with pytest.raises(stripe.APIConnectionError):

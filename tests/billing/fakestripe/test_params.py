@@ -6,9 +6,9 @@ import pytest
 import stripe
 from stripe import params as sdk
 
-from billing.fakestripe import currencies, provider, routes
-from billing.fakestripe.errors import ApiError
-from billing.fakestripe.params import boolean, decode, mapping, sequence, text
+from billing.gateways.standins.fakestripe import currencies, provider, routes
+from billing.gateways.standins.fakestripe.errors import ApiError
+from billing.gateways.standins.fakestripe.params import boolean, decode, mapping, sequence, text
 
 TYPES = {
     "GET /v1/account": "AccountRetrieveCurrentParams",

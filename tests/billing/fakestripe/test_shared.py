@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 
 # A process that uses the provider of a folder until it is told to stop, or killed.
 USER = """

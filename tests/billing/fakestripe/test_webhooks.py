@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import stripe
 
-from billing.fakestripe.server import Options
+from billing.gateways.standins.fakestripe.server import Options
 from tests.billing.fakestripe.conftest import (
     Control,
     confirm,

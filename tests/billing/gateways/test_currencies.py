@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moneyed import CURRENCIES
 
-from billing.fakestripe import currencies as provider
+from billing.gateways.standins.fakestripe import currencies as provider
 from billing.gateways.stripe_currencies import (
     MINIMUM_MINOR,
     REFUSED,

@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 
 from billing import gateways
-from billing.fakedebit import DirectDebit, signature
 from billing.gateways import About, AttemptSpec, Misconfigured, NotAuthentic
+from billing.gateways.standins.fakedebit import DirectDebit, signature
 
 
 @pytest.fixture
@@ -63,7 +63,13 @@ class TestDays:
         ref = submitted(gateway)
 
         told = subprocess.run(
-            [sys.executable, "-m", "billing.fakedebit", str(settings.DEBIT_BOOK), "2"],
+            [
+                sys.executable,
+                "-m",
+                "billing.gateways.standins.fakedebit",
+                str(settings.DEBIT_BOOK),
+                "2",
+            ],
             capture_output=True,
             text=True,
             check=True,

@@ -3,7 +3,7 @@
 import pytest
 
 from billing.gateways import Misconfigured, NotAuthentic
-from billing.gateways.sandbox import CARDS
+from billing.gateways.standins.sandbox import CARDS
 
 
 def test_charges_any_amount_in_full(sandbox):

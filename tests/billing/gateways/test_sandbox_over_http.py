@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from billing.gateways import Misconfigured, NotSent, OutcomeUnknown, RateLimited
-from billing.gateways.sandbox_remote import RemoteSandbox
-from billing.gateways.sandbox_server import Limit
+from billing.gateways.standins.sandbox_remote import RemoteSandbox
+from billing.gateways.standins.sandbox_server import Limit
 from tests.served_sandbox import served_sandbox
 
 

@@ -11,7 +11,7 @@ of the books holds; the provider has taken exactly what we have booked; each mes
 database says, row for row, what it says after a run without any fault (`dump`).
 
 A run ends as soon as the database says what it says without faults at the same place of the script, and
-the same lanes are rung: from there on both would do the same. `--to-the-end` does not take that for
+the same queues are rung: from there on both would do the same. `--to-the-end` does not take that for
 granted, and takes four times as long.
 
 What is not: kill -9 is not a power cut, and the database here may run with fsync off; the kill storm

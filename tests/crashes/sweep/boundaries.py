@@ -23,10 +23,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.utils.module_loading import import_string
 
-from billing import doorbell
 from billing.gateways import OutcomeUnknown
 from billing.gateways.base import Gateway
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.workers import doorbell
 
 KILLED = 137
 OURS = ("billing", "notifications", "accounts", "config")
@@ -115,7 +115,7 @@ def record_with(new: Recorder) -> None:
 
 
 def install() -> None:
-    """This will wrap everything that makes something true for others. Once per process, for good."""
+    """Wrap everything that makes something true for others. Once per process, for good."""
     _wrap_transactions()
     _wrap_writes_outside_transactions()
     for name in _calls_of_the_protocol():
@@ -266,10 +266,10 @@ def _wrap_mail() -> None:
 def _wrap_doorbell() -> None:
     real = doorbell.async_task
 
-    def wrapped(function: str, lane: str, **options: Any) -> Any:
+    def wrapped(function: str, queue: str, **options: Any) -> Any:
         return recorder.meet(
-            f"doorbell:{lane}",
-            lambda: real(function, lane, **options),
+            f"doorbell:{queue}",
+            lambda: real(function, queue, **options),
             lambda: _lost_connection(connection),
         )
 

@@ -27,7 +27,7 @@ def family() -> Iterator[str]:
 
 
 def create(name: str, *, like: str = "template0") -> None:
-    """This will make a database, anew if there is one: as a copy, if it is like another."""
+    """Make a database, anew if there is one: as a copy, if it is like another."""
     connections.close_all()
     with connection._nodb_cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

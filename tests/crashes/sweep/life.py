@@ -27,12 +27,12 @@ from django.db.models.functions import Now
 from django_q.models import OrmQ
 
 from billing import books
-from billing.close import stint
-from billing.faults import THE_DATABASES
+from billing.close.engine import stint
 from billing.gateways import Status
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
-from billing.payments import calls
+from billing.payments.charges import calls
+from billing.workers.faults import THE_DATABASES
 from notifications.mail import message_id
 from notifications.models import Message
 from tests import restoring
@@ -90,7 +90,7 @@ class Snapshots:
         self.family = family
 
     def take(self, act: int, world: World, recorder: Recorder) -> None:
-        """This will keep the database, the files, and what they say."""
+        """Keep the database, the files, and what they say."""
         shutil.copytree(world.folder, self.folder / str(act))
         with recorder.paused():
             says = {"met": recorder.names, "dump": dump(), "rung": _rung()}
@@ -98,7 +98,7 @@ class Snapshots:
         (self.folder / f"{act}.json").write_text(json.dumps(says))
 
     def restore(self, act: int, *, database: str, folder: Path) -> None:
-        """This will make the database and the files what they were then."""
+        """Make the database and the files what they were then."""
         databases.create(database, like=self._database(act))
         databases.use(database)
         restoring.looks_like_itself()
@@ -133,12 +133,12 @@ class Stage:
     until_same: bool = False
 
     def golden(self) -> Report:
-        """This will run the scenario without faults, and take the snapshots."""
+        """Run the scenario without faults, and take the snapshots."""
         self._populate()
         return self._in_a_folder(lambda folder: self._run(folder, (), self.snapshots.take))
 
     def warm_up(self) -> None:
-        """This will run it in this very process: what its children need is loaded, and stays."""
+        """Run it in this very process: what its children need is loaded, and stays."""
         self._populate()
         recorder = Recorder()
         boundaries.record_with(recorder)
@@ -152,7 +152,7 @@ class Stage:
         scenario.populate()
 
     def run(self, *strikes: Strike) -> Report:
-        """This will run it, struck in its first lives as told."""
+        """Run it, struck in its first lives as told."""
         return self._in_a_folder(lambda folder: self._struck(folder, strikes))
 
     def _struck(self, folder: Path, strikes: tuple[Strike, ...]) -> Report:
@@ -197,7 +197,7 @@ class Stage:
         return report
 
     def _may_end(self, act: int, _world: World, recorder: Recorder) -> bool:
-        """The same rows, and each lane that somebody would wake there is woken here."""
+        """The same rows, and each queue that somebody would wake there is woken here."""
         if not self.until_same or not recorder.has_struck:
             return False
         with recorder.paused():

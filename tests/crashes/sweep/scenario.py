@@ -22,20 +22,15 @@ from django.utils.module_loading import import_string
 from django_q.models import OrmQ
 
 from accounts.models import Account, BillingEntity, PaymentMethod
-from billing import (
-    credits,
-    doorbell,
-    imports,
-    inbound,
-    payment_methods,
-    payments,
-    refunds,
-    tasks,
-)
+from billing import tasks
 from billing.close import pipeline
 from billing.gateways import About, EventHint, Observation, RefundStatus, Status
-from billing.gateways.sandbox import SandboxGateway
+from billing.gateways.standins.sandbox import SandboxGateway
+from billing.invoices import credits
 from billing.models import Payment, PaymentAttempt, ProviderEvent, Refund, Step
+from billing.payments import booking, charges, inbound, methods, refunds
+from billing.usage import imports
+from billing.workers import doorbell
 from config.schedules import SCHEDULES
 from notifications.models import Message
 from tests.crashes.sweep import boundaries
@@ -96,7 +91,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
 
     def settle_in(self) -> None:
-        """This will point the process at this world's files and clock."""
+        """Point the process at this world's files and clock."""
         settings.SANDBOX_BOOK = self.folder / "book.sqlite3"
         settings.MAIL_SINK = self.folder / "mail.jsonl"
         tasks.clock = SimpleNamespace(now=self.clock.now)
@@ -170,7 +165,7 @@ def _sent_back_in_the_book(account: str) -> str:
 
 
 def populate() -> None:
-    """This will make the entity and the customers."""
+    """Make the entity and the customers."""
     BillingEntity.objects.get_or_create(
         slug="default", defaults={"name": "Month Close", "invoice_prefix": "MC"}
     )
@@ -234,9 +229,9 @@ def bank_sends_it_back(world: World) -> None:
     )
 
 
-def working(*lanes: str) -> Callable[[World], None]:
+def working(*queues: str) -> Callable[[World], None]:
     def work_on(world: World) -> None:
-        work(world, *lanes)
+        work(world, *queues)
 
     return work_on
 
@@ -269,23 +264,23 @@ SCRIPT: tuple[Callable[[World], None], ...] = (
 # --- the workers
 
 
-def work(world: World, *lanes: str) -> None:
+def work(world: World, *queues: str) -> None:
     """
-    This will answer the doorbells of the lanes until nothing is left to do in them.
+    Answer the doorbells of the queues until nothing is left to do in them.
 
     Only a doorbell starts a drain, and only the sweeper rings one that was lost: as in a cluster.
 
     :raises NeverQuiet: if they do not come to rest.
     """
     for _ in range(ROUNDS):
-        while _answer_a_doorbell(lanes):
+        while _answer_a_doorbell(queues):
             pass
         with boundaries.recorder.paused():
-            left = unfinished(lanes)
+            left = unfinished(queues)
         if not left:
             return
         heal(world)
-    raise NeverQuiet(f"{', '.join(lanes)}: {left}")
+    raise NeverQuiet(f"{', '.join(queues)}: {left}")
 
 
 def heal(world: World) -> None:
@@ -310,14 +305,14 @@ def let_time_pass() -> None:
     Message.objects.update(next_attempt_at=Least(F("next_attempt_at"), Now()))
 
 
-def _answer_a_doorbell(lanes: tuple[str, ...]) -> bool:
+def _answer_a_doorbell(queues: tuple[str, ...]) -> bool:
     """As the cluster does: claimed for ten minutes, gone when answered, left lying by a killed worker."""
     with boundaries.recorder.paused():
-        due = OrmQ.objects.filter(key__in=lanes, lock__lte=Now()).order_by("lock", "pk")
+        due = OrmQ.objects.filter(key__in=queues, lock__lte=Now()).order_by("lock", "pk")
         first = due.first()
         if first is None:
             return False
-        # Several of a lane wake several workers; one is enough here.
+        # Several of a queue wake several workers; one is enough here.
         claimed = list(due.filter(key=first.key).values_list("pk", flat=True))
         OrmQ.objects.filter(pk__in=claimed).update(lock=Now() + timedelta(minutes=10))
     tasks.drain(first.key)
@@ -326,14 +321,14 @@ def _answer_a_doorbell(lanes: tuple[str, ...]) -> bool:
     return True
 
 
-def unfinished(lanes: tuple[str, ...] = doorbell.LANES) -> list[str]:
-    """What is still to be done in these lanes, in words."""
-    kinds = [step.kind for step in pipeline.STEPS if step.lane in lanes]
+def unfinished(queues: tuple[str, ...] = doorbell.QUEUES) -> list[str]:
+    """What is still to be done in these queues, in words."""
+    kinds = [step.kind for step in pipeline.STEPS if step.queue in queues]
     open_steps = Step.objects.filter(
         kind__in=kinds, state__in=[Step.State.READY, Step.State.RUNNING, Step.State.UNKNOWN]
     )
     left = [f"{step} {step.state}" for step in open_steps]
-    if "charge" in lanes:
+    if "charge" in queues:
         in_flight = PaymentAttempt.objects.filter(state__in=PaymentAttempt.IN_FLIGHT)
         left += [f"attempt of {attempt.account} {attempt.state}" for attempt in in_flight]
         on_their_way = Refund.objects.filter(state__in=Refund.IN_FLIGHT)
@@ -341,7 +336,7 @@ def unfinished(lanes: tuple[str, ...] = doorbell.LANES) -> list[str]:
         left += [
             f"event {event.event_id}" for event in ProviderEvent.objects.filter(outcome="WAITING")
         ]
-    if "email" in lanes:
+    if "email" in queues:
         waiting = Message.objects.filter(state__in=[Message.State.QUEUED, Message.State.SENDING])
         left += [f"{message} {message.state}" for message in waiting]
     return left
@@ -352,7 +347,7 @@ def unfinished(lanes: tuple[str, ...] = doorbell.LANES) -> list[str]:
 
 def pay_by_bank(world: World, account: str, minor: int = MINOR) -> None:
     try:
-        payments.record_payment(
+        booking.record_payment(
             account_id=_pk(account),
             token=uuid.uuid5(TOKENS, f"payment {account}"),
             amount_minor=minor,
@@ -362,7 +357,7 @@ def pay_by_bank(world: World, account: str, minor: int = MINOR) -> None:
             recorded_by="ann@example.com",
             as_of=world.clock.now(),
         )
-    except payments.AlreadyRecorded:
+    except booking.AlreadyRecorded:
         return
 
 
@@ -383,17 +378,17 @@ def grant_credit(world: World, account: str, minor: int) -> None:
 
 def pay_now(world: World, account: str) -> None:
     try:
-        payments.collect(
+        charges.collect(
             account_id=_pk(account), kind=PaymentAttempt.Kind.ON_SESSION, as_of=world.clock.now()
         )
-    except payments.NothingDue:
+    except charges.NothingDue:
         # Killed the last time, and healed since.
         return
-    except payments.ChargingStopped:
+    except charges.GatewayClosed:
         # The provider did not say what it has: the customer tries again.
         pay_now(world, account)
         return
-    except payments.AttemptInFlight:
+    except charges.AttemptInFlight:
         pass
     _wait_for_the_outcome(world, account)
 
@@ -442,13 +437,13 @@ def remove_card(world: World, account: str) -> None:
     with boundaries.recorder.paused():
         card = PaymentMethod.objects.get(account__external_id=account)
     try:
-        payment_methods.remove_card(
+        methods.remove_card(
             account_id=card.account_id,
             method_id=card.pk,
             actor=account,
             as_of=world.clock.now(),
         )
-    except payment_methods.NoSuchCard:
+    except methods.NoSuchCard:
         return
 
 

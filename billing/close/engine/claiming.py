@@ -1,0 +1,307 @@
+"""
+Which steps are taken next, by whom, and how many: in line, fair between runs, no faster than their lanes.
+
+A step stands in line by its time, ten minutes earlier for each step of priority: so one that waits gains on
+those that come later, and none waits for ever (`Turn`). Runs, and in them the lanes of providers, take
+turns: a run of half a million steps leaves room for one of three. A mail takes the mail server's lane; a charge
+that of its account's card as it is now: `Step.provider` is where it was last seen, and is corrected here; out
+of a lane that is shut, from which nobody claims, by the sweeper.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from accounts.models import PaymentMethod
+from billing import gateways
+from billing.close.step import StepModule
+from billing.models import CloseRun, PaymentAttempt, Step
+from notifications import lanes
+from notifications.lanes import Grant
+
+
+class Throttled(Exception):
+    """Steps are ready, and none may begin now. Says when to look again; None: when another one ends."""
+
+    def __init__(self, refused: Sequence[Grant]) -> None:
+        soonest = min(refused, key=lambda grant: grant.wait_seconds if grant.again_at else 3600)
+        super().__init__(soonest.because)
+        self.again_at: datetime | None = soonest.again_at
+        self.wait_seconds = soonest.wait_seconds
+
+
+@dataclass(frozen=True)
+class Leased:
+    """Steps of one run and lane that are ours for a while, and what was granted for them."""
+
+    steps: list[Step]
+    granted: Grant | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Line:
+    """Where ready steps of a kind stand: a run's, and in it a provider's."""
+
+    run_id: int
+    provider: str
+
+
+# A step whose worker died with it in hand is suspected: it is tried only when nothing else is ready, with a
+# few others, and after the second time alone. So the third death of one is its own, and it is dead.
+DEATHS_MAX = 3
+SUSPECTS_TOGETHER = 16
+
+# Whose turn it was last in this process, by kind.
+_last_turn: dict[str, Line] = {}
+
+
+def ready(module: StepModule, *, limit: int, only: Sequence[int] | None = None) -> list[Step]:
+    """
+    Lock ready steps of one run, or those of `only` that still are, in the caller's transaction.
+
+    Steps that another worker holds are passed over.
+    """
+    for line in turns(module.kind):
+        steps = _take(module.kind, line, limit=limit, only=only)
+        if steps:
+            _last_turn[module.kind] = line
+            return steps
+    return []
+
+
+def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
+    """
+    Lease ready steps of one run and lane, as many as its lane grants.
+
+    `suspects`: also those that may kill their worker, if nothing else is ready. Only for one that has
+    nothing else in hand.
+
+    A step counts an attempt when it is leased, so that one that kills its worker runs out of them.
+
+    :raises Throttled: if steps are ready, and no lane of theirs lets any begin.
+    """
+    moved = True
+    while moved:
+        moved = False
+        refused: list[Grant] = []
+        for line in turns(module.kind):
+            leased, elsewhere = _lease(module, line, limit=limit, suspects=suspects)
+            if leased.steps:
+                _last_turn[module.kind] = line
+                return leased
+            if elsewhere:
+                # All that were taken: then many have moved, and the lane they went to may not let them begin.
+                go_where_the_cards_are(line)
+                moved = True
+            if leased.granted and not leased.granted.count:
+                refused.append(leased.granted)
+    if refused:
+        raise Throttled(refused)
+    return Leased([])
+
+
+def leave_shut_lanes() -> int:
+    """Have charges that wait in a lane which is shut go to that of their account's card as it is now."""
+    return sum(
+        go_where_the_cards_are(line)
+        for line in turns(Step.Kind.CHARGE)
+        if line.provider and lanes.why_shut(line.provider)
+    )
+
+
+def go_where_the_cards_are(line: Line) -> int:
+    """
+    Put the charges of a line right whose card is another provider's now. Returns how many moved.
+
+    Those of which something is at the provider already stay: there it is asked about.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            MOVE,
+            {
+                "run": line.run_id,
+                "provider": line.provider,
+                "set_up": gateways.names(),
+                "in_flight": list(PaymentAttempt.IN_FLIGHT),
+            },
+        )
+        return int(cursor.rowcount)
+
+
+def report_to_lane(leased: Leased) -> None:
+    """Tell the lane what became of its grant, after the work: what has ended, and what called nobody."""
+    if leased.granted is None:
+        return
+    lanes.end_probe(leased.granted)
+    ours = Step.objects.filter(pk__in=[step.pk for step in leased.steps])
+    states = Counter(ours.values_list("state", flat=True))
+    lanes.note_done(leased.granted.provider, states[Step.State.DONE] + states[Step.State.BLOCKED])
+    # Where nothing was due, nobody was called.
+    lanes.give_back(leased.granted, unused=states[Step.State.SKIPPED])
+
+
+def turns(kind: str) -> list[Line]:
+    """The lines in which steps of this kind are due, the one after the last turn's first."""
+    with connection.cursor() as cursor:
+        cursor.execute(LINES, {"kind": kind})
+        lines = sorted(Line(run_id, provider) for run_id, provider in cursor.fetchall())
+    last = _last_turn.get(kind)
+    return lines if last is None else sorted(lines, key=lambda line: line <= last)
+
+
+# What is due now. Nobody is more than ten steps of priority, so 100 minutes, behind their time: the bound
+# lets the index pass by what waits for a later day.
+IN_LINE = "run_at AT TIME ZONE 'UTC' - priority * INTERVAL '10 minutes'"
+DUE = f"""
+       state IN ('READY', 'UNKNOWN') AND run_at <= statement_timestamp()
+   AND {IN_LINE} <= statement_timestamp() AT TIME ZONE 'UTC' + INTERVAL '100 minutes'
+"""
+# From one provider's first step to the next one's, by the index: not past all those between. Nor are all that
+# are due looked at, as they would be to see whether one EXISTS: with the LIMIT each line is looked into once.
+LINES = f"""
+SELECT r.id, p.provider
+  FROM billing_closerun r
+ CROSS JOIN LATERAL (
+       WITH RECURSIVE each (provider) AS (
+           SELECT min(provider) FROM billing_step
+            WHERE run_id = r.id AND kind = %(kind)s AND state IN ('READY', 'UNKNOWN')
+           UNION ALL
+           SELECT (SELECT min(s.provider) FROM billing_step s
+                    WHERE s.run_id = r.id AND s.kind = %(kind)s AND s.state IN ('READY', 'UNKNOWN')
+                      AND s.provider > each.provider)
+             FROM each WHERE each.provider IS NOT NULL)
+       SELECT provider FROM each WHERE provider IS NOT NULL) p
+ CROSS JOIN LATERAL (
+       SELECT FROM billing_step
+        WHERE run_id = r.id AND kind = %(kind)s AND provider = p.provider AND {DUE}
+        LIMIT 1) due
+ WHERE r.state = '{CloseRun.State.RUNNING}'
+"""
+TAKE = f"""
+SELECT * FROM billing_step
+ WHERE run_id = %(run)s AND kind = %(kind)s AND provider = %(provider)s AND {DUE}
+   AND (%(only)s::bigint[] IS NULL OR id = ANY (%(only)s))
+   AND deaths BETWEEN %(least)s AND %(most)s
+ ORDER BY {IN_LINE}, id
+ LIMIT %(limit)s
+   FOR UPDATE SKIP LOCKED
+"""
+# What another worker holds is passed over; what `_of_this_lane` does to those in hand, for all of a line.
+MOVE = """
+UPDATE billing_step s
+   SET provider = moved.provider
+  FROM (SELECT waiting.id, coalesce(card.gateway, '') AS provider
+          FROM billing_step waiting
+          LEFT JOIN accounts_paymentmethod card
+            ON card.account_id = waiting.account_id AND card.is_default AND card.state = 'ACTIVE'
+           AND card.gateway = ANY(%(set_up)s)
+         WHERE waiting.run_id = %(run)s AND waiting.kind = 'CHARGE' AND waiting.provider = %(provider)s
+           AND waiting.state IN ('READY', 'UNKNOWN') AND coalesce(card.gateway, '') <> waiting.provider
+           AND NOT EXISTS (
+               SELECT FROM billing_paymentattempt sent
+                WHERE sent.account_id = waiting.account_id AND sent.state = ANY(%(in_flight)s))
+           FOR UPDATE OF waiting SKIP LOCKED) moved
+ WHERE s.id = moved.id
+"""
+
+
+def _take(
+    kind: str,
+    line: Line,
+    *,
+    limit: int,
+    only: Sequence[int] | None = None,
+    suspects: bool = True,
+) -> list[Step]:
+    # By deaths: how many are taken together.
+    rounds = [(0, 0, limit)]
+    if suspects:
+        rounds += [(2, DEATHS_MAX, min(limit, 1)), (1, 1, min(limit, SUSPECTS_TOGETHER))]
+    for least, most, at_most in rounds:
+        parameters = {
+            "run": line.run_id,
+            "kind": kind,
+            "provider": line.provider,
+            "limit": at_most,
+            "only": None if only is None else list(only),
+            "least": least,
+            "most": most,
+        }
+        steps = list(Step.objects.raw(TAKE, parameters))
+        if steps:
+            run = CloseRun.objects.get(pk=line.run_id)
+            for step in steps:
+                step.run = run
+            return steps
+    return []
+
+
+def _granted(provider: str, limit: int) -> Grant | None:
+    """What the provider's lane lets begin; None where no provider is called."""
+    if not provider:
+        return None
+    return lanes.grant(provider, wanted=limit, in_flight=lambda: in_flight(provider))
+
+
+def in_flight(provider: str) -> int:
+    """How many leases of a lane are alive. One that has run out is not: its worker is, or stands still."""
+    return Step.objects.filter(
+        provider=provider, state=Step.State.RUNNING, lease_until__gt=Now()
+    ).count()
+
+
+@transaction.atomic(durable=True)
+def _lease(module: StepModule, line: Line, *, limit: int, suspects: bool) -> tuple[Leased, int]:
+    """What is leased from one line, and how many were found to stand in the wrong one."""
+    granted = _granted(line.provider, limit)
+    count = granted.count if granted else limit
+    found = _take(module.kind, line, limit=count, suspects=suspects)
+    steps = _of_this_lane(found) if module.kind == Step.Kind.CHARGE else found
+    _write_leases(steps)
+    if granted:
+        lanes.give_back(granted, unused=granted.count - len(steps))
+    return Leased(steps, granted), len(found) - len(steps)
+
+
+def _write_leases(steps: Sequence[Step]) -> None:
+    token = uuid.uuid4()
+    Step.objects.filter(pk__in=[step.pk for step in steps]).update(
+        state=Step.State.RUNNING,
+        lease_token=token,
+        lease_until=Now() + timedelta(seconds=settings.STEP_LEASE_SECONDS),
+        attempts=F("attempts") + 1,
+    )
+    for step in steps:
+        step.lease_token = token
+
+
+def _of_this_lane(steps: Sequence[Step]) -> list[Step]:
+    """Those whose card is where it was last seen. The others stay ready, and go to the line of their lane."""
+    providers = _providers(step.account_id for step in steps if step.account_id is not None)
+    stay = []
+    for step in steps:
+        provider = providers.get(step.account_id or 0, "")
+        if provider == step.provider:
+            stay.append(step)
+        else:
+            step.provider = provider
+            step.save(update_fields=["provider"])
+    return stay
+
+
+def _providers(account_ids: Iterable[int]) -> dict[int, str]:
+    """Through whom each account is charged now; what is not set up is called by nobody, and takes no lane."""
+    cards = PaymentMethod.objects.filter(
+        account__in=account_ids,
+        is_default=True,
+        state=PaymentMethod.State.ACTIVE,
+        gateway__in=gateways.names(),
+    )
+    return dict(cards.values_list("account", "gateway"))

@@ -1,0 +1,73 @@
+"""
+Receive money exactly once: reserve → prepare → recheck → submit → settle.
+
+    reserve   transaction: lock the account, read what is due now, write the attempt down
+    prepare   no transaction: the provider makes an object that carries no money yet; its id is stored
+    recheck   transaction: lock again; is it still due, is the card still there? else give up
+    submit    no transaction: the provider may move the money, once for this object
+    settle    transaction: what the provider says becomes payment, ledger, receipt, lifted hold
+
+Every phase works on many attempts at once; a customer's own payment is a list of one. A phase that
+does not get through leaves the attempt where it is, and `drive` goes on from there, in any process,
+after asking the provider. An attempt is given up only when the provider says it is cancelled.
+The protocol, its crash matrix and its proof: docs/payments.md. A phase is a module:
+
+    collecting.py  the acts              calls.py       the provider, asked        booking.py    money in
+    reserving.py   T1                    rechecking.py  T3                         reviewing.py  a person looks
+    driving.py     the phases in order   settling.py    T4 and T5                  claiming.py   one driver at a time
+"""
+
+from billing.payments.charges.amounts import chargeable_minor, is_too_little
+from billing.payments.charges.calls import spec
+from billing.payments.charges.collecting import (
+    Collector,
+    ask,
+    begin_authentication,
+    collect,
+    collect_all,
+    drive,
+    drive_due,
+)
+from billing.payments.charges.debits import on_its_way, waits_for_its_day
+from billing.payments.charges.rechecking import give_up
+from billing.payments.charges.refusals import (
+    AccountPaused,
+    AttemptInFlight,
+    BalanceChanged,
+    CannotCollect,
+    GatewayClosed,
+    NoPaymentMethod,
+    NothingDue,
+)
+from billing.payments.charges.reserving import Collected, Request
+from billing.payments.charges.reviewing import NotInReview, resolve_review, take_review
+from billing.payments.charges.settling import apply_provider_state
+
+__all__ = [
+    "AccountPaused",
+    "AttemptInFlight",
+    "BalanceChanged",
+    "CannotCollect",
+    "Collected",
+    "Collector",
+    "GatewayClosed",
+    "NoPaymentMethod",
+    "NotInReview",
+    "NothingDue",
+    "Request",
+    "apply_provider_state",
+    "ask",
+    "begin_authentication",
+    "chargeable_minor",
+    "collect",
+    "collect_all",
+    "drive",
+    "drive_due",
+    "give_up",
+    "is_too_little",
+    "on_its_way",
+    "resolve_review",
+    "spec",
+    "take_review",
+    "waits_for_its_day",
+]

@@ -1,0 +1,162 @@
+"""T3, recheck: between reserving and now the world may have changed. Nothing is sent without it."""
+
+from collections.abc import Container, Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts import pauses
+from accounts.models import PaymentMethod
+from billing import charge_protocol, decisions, ledger, locks
+from billing.charge_protocol import Move, State
+from billing.ledger import Standing
+from billing.models import Decision, DeclineClass, PaymentAttempt
+from billing.payments import guard, methods
+from billing.payments.charges import debits, reserving, windows, writing
+
+NOT_CONFIRMED = "the customer did not confirm it in time"
+SETTLED = "settled meanwhile"
+LESS_DUE = "less is due meanwhile"
+LESS_THAN_ASKED = "less is due than the customer was asked to confirm"
+
+
+@transaction.atomic(durable=True)
+def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """
+    Between reserving and now the world may have changed: is it still due, is the card still there?
+
+    Returns, as they are now, those that were looked at; where a gateway has closed meanwhile, they wait
+    as they are.
+    """
+    ids = [attempt.account_id for attempt in attempts]
+    accounts = locks.accounts_for_update(ids)
+    stopped = guard.shut(attempt.gateway for attempt in attempts)
+    attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
+    standings = ledger.standings(ids, as_of=as_of)
+    paused = pauses.because_of(ids)
+    blocked = methods.blocked_tokens(attempt.payment_method for attempt in attempts)
+    given_up = []
+    looked_at = locks.attempts_for_update([attempt.pk for attempt in attempts])
+    rechecked = [a for a in looked_at if a.state in charge_protocol.RECHECKED]
+    for attempt in rechecked:
+        attempt.account = accounts[attempt.account_id]
+        standing = standings[attempt.account_id]
+        pausing = reserving.pausing(attempt.kind, paused.get(attempt.account_id))
+        because = _no_longer(attempt, standing, blocked, pausing)
+        if because is not None:
+            if because != pausing and (
+                code := _implied_decline_code(attempt, because, as_of=as_of)
+            ):
+                attempt.decline_code = code
+                attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
+            attempt.state = charge_protocol.moved(attempt.state, Move.NO_LONGER_DUE)
+            attempt.because = because
+            given_up.append(_gave_up(attempt, standing, because))
+        elif attempt.state == State.PREPARED and debits.waits_for_its_day(attempt, as_of=as_of):
+            attempt.next_action_at = debits.begins_at(attempt)
+        else:
+            attempt.state = charge_protocol.moved(attempt.state, Move.STILL_DUE)
+            attempt.submitted_at = attempt.submitted_at or as_of
+    decisions.record(*given_up)
+    writing.save_all(rechecked)
+    return looked_at
+
+
+@transaction.atomic(durable=True)
+def give_up(attempt: PaymentAttempt, *, because: str, as_of: datetime) -> None:
+    """
+    Send nothing more of an attempt: it is cancelled at its provider next. What is further stays as it is.
+
+    One that has no object is released at once: only for who has seen that the provider has none of it that
+    could still move money.
+    """
+    locks.account_for_update(attempt.account_id)
+    [current] = locks.attempts_for_update([attempt.pk])
+    if current.state == State.RESERVED:
+        current.state = charge_protocol.moved(current.state, Move.UNANSWERED)
+        current.next_action_at = None
+    elif current.state in charge_protocol.RECHECKED:
+        current.state = charge_protocol.moved(current.state, Move.NO_LONGER_DUE)
+    else:
+        return
+    current.because = because
+    standing = ledger.standing(current.account_id, as_of=as_of)
+    decisions.record(_gave_up(current, standing, because))
+    writing.save_all([current])
+
+
+def _no_longer(
+    attempt: PaymentAttempt,
+    standing: Standing,
+    blocked: Container[tuple[str, str]],
+    pausing: str | None,
+) -> str | None:
+    """Why the reserved amount may not be charged any more; None where it may."""
+    if standing.due_minor <= 0:
+        return SETTLED
+    if pausing is not None:
+        return pausing
+    method = attempt.payment_method
+    if (method.gateway, method.token) in blocked:
+        return "card blocked meanwhile"
+    if method.state != PaymentMethod.State.ACTIVE:
+        return "card removed meanwhile"
+    if method.has_expired(standing.as_of):
+        return f"{method} has expired meanwhile"
+    if standing.due_minor < attempt.amount_minor:
+        return LESS_THAN_ASKED if attempt.state == State.REQUIRES_ACTION else LESS_DUE
+    if attempt.state == State.REQUIRES_ACTION and _waits_in_vain(attempt, standing.as_of):
+        return NOT_CONFIRMED
+    return None
+
+
+def _implied_decline_code(attempt: PaymentAttempt, because: str, *, as_of: datetime) -> str:
+    """The decline code where dunning waits for the customer now, since no close asks again; else empty."""
+    if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
+        return ""
+    if because == NOT_CONFIRMED:
+        return "authentication_required"
+    # The close has gone on without it: it takes the bank days, or its customer.
+    left_the_close = attempt.charge_date is not None or attempt.state == State.REQUIRES_ACTION
+    if not left_the_close or because in {SETTLED, LESS_DUE, LESS_THAN_ASKED}:
+        return ""
+    method = attempt.payment_method
+    if method.is_mandate:
+        return ENDED_MANDATES.get(method.mandate_status, REMOVED)
+    if method.has_expired(as_of):
+        return "expired_card"
+    return REMOVED if method.state == PaymentMethod.State.REMOVED else "payment_method_unusable"
+
+
+REMOVED = "payment_method_missing"
+ENDED_MANDATES: dict[str, str] = {
+    PaymentMethod.MandateStatus.CANCELLED: "mandate_cancelled",
+    PaymentMethod.MandateStatus.EXPIRED: "mandate_expired",
+}
+
+
+def leaves_the_rest(attempt: PaymentAttempt) -> bool:
+    """Whether nobody else asks for what is due now of a released one: its close has gone on without it."""
+    if attempt.charge_date is not None:
+        return True
+    is_theirs = attempt.kind == PaymentAttempt.Kind.ON_SESSION
+    return attempt.because == LESS_THAN_ASKED and not is_theirs
+
+
+def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:
+    assert attempt.submitted_at is not None, f"{attempt} waits for the customer, but was never sent"
+    return as_of - attempt.submitted_at >= windows.CUSTOMER_MAY_TAKE
+
+
+def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decision:
+    return decisions.decision(
+        act="SUBMIT",
+        did=Decision.Did.SKIPPED,
+        because=because,
+        account_id=attempt.account_id,
+        expected={"due_minor": attempt.amount_minor, "currency": attempt.currency},
+        saw=standing.facts,
+        world_changed=True,
+        run_id=attempt.run_id,
+        attempt=attempt,
+    )

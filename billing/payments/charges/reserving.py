@@ -1,0 +1,169 @@
+"""T1, reserve: lock the accounts, read what is due now, write the attempts down."""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts import pauses
+from accounts.models import Account, PaymentMethod
+from billing import ledger, locks, messages
+from billing.ledger import Standing
+from billing.models import PaymentAttempt
+from billing.money import money
+from billing.payments import guard, methods
+from billing.payments.charges import amounts, debits, windows
+from billing.payments.charges.refusals import (
+    AccountPaused,
+    AttemptInFlight,
+    BalanceChanged,
+    CannotCollect,
+    GatewayClosed,
+    NoPaymentMethod,
+    NothingDue,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Whose money to collect: what is due now, or only if it is `only_if_due_minor`."""
+
+    account_id: int
+    kind: str = PaymentAttempt.Kind.AUTO
+    run_id: int | None = None
+    only_if_due_minor: int | None = None
+
+    @property
+    def is_a_persons(self) -> bool:
+        """Whether a person waits for it: their own payment, or support's."""
+        return self.run_id is None and self.kind != PaymentAttempt.Kind.RETRY
+
+
+@dataclass
+class Collected:
+    """What became of each account's request: an attempt, wherever it stands, or why there is none."""
+
+    attempts: dict[int, PaymentAttempt] = field(default_factory=dict)
+    refused: dict[int, CannotCollect] = field(default_factory=dict)
+
+
+def gateways_of(requests: Sequence[Request]) -> list[str]:
+    """The gateways that these would be charged through, as it looks before anything is locked."""
+    return list(
+        PaymentMethod.objects.filter(
+            account__in=[request.account_id for request in requests],
+            is_default=True,
+            state=PaymentMethod.State.ACTIVE,
+        )
+        .values_list("gateway", flat=True)
+        .distinct()
+    )
+
+
+@transaction.atomic(durable=True)
+def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: datetime) -> Collected:
+    ids = [request.account_id for request in requests]
+    accounts = locks.accounts_for_update(ids)
+    standings = ledger.standings(ids, as_of=as_of)
+    in_flight = {
+        attempt.account_id: attempt
+        for attempt in PaymentAttempt.objects.filter(
+            account__in=ids, state__in=PaymentAttempt.IN_FLIGHT
+        )
+    }
+    cards = {
+        method.account_id: method
+        for method in PaymentMethod.objects.filter(
+            account__in=ids, is_default=True, state=PaymentMethod.State.ACTIVE
+        )
+    }
+    blocked = methods.blocked_tokens(cards.values())
+    stopped = stopped | guard.shut(method.gateway for method in cards.values())
+    paused = pauses.because_of(ids)
+    collected = Collected()
+    for request in requests:
+        pk = request.account_id
+        refusal = _refusal(
+            request,
+            standings[pk],
+            in_flight.get(pk),
+            cards.get(pk),
+            blocked,
+            pausing(request.kind, paused.get(pk)),
+            as_of=as_of,
+        ) or _stopped(stopped, standings[pk], cards[pk])
+        if refusal is not None:
+            collected.refused[pk] = refusal
+        else:
+            collected.attempts[pk] = _reserved(request, accounts[pk], standings[pk], cards[pk])
+    PaymentAttempt.objects.bulk_create(collected.attempts.values())
+    for pk, attempt in collected.attempts.items():
+        if debits.waits_for_its_day(attempt, as_of=as_of):
+            messages.charge_announced(
+                attempt, account=accounts[pk], due_minor=standings[pk].due_minor, as_of=as_of
+            )
+    return collected
+
+
+def _refusal(
+    request: Request,
+    standing: Standing,
+    in_flight: PaymentAttempt | None,
+    method: PaymentMethod | None,
+    blocked: Container[tuple[str, str]],
+    paused: str | None,
+    *,
+    as_of: datetime,
+) -> CannotCollect | None:
+    """Why not to charge now; None where everything holds."""
+    if in_flight is not None:
+        return AttemptInFlight("a payment is on its way", standing=standing, attempt=in_flight)
+    if standing.due_minor <= 0:
+        return NothingDue("nothing is due", standing=standing)
+    if paused is not None:
+        return AccountPaused(paused, standing=standing)
+    if request.only_if_due_minor not in {None, standing.due_minor}:
+        return BalanceChanged("the balance has changed", standing=standing)
+    if method is None:
+        return NoPaymentMethod("there is no card", standing=standing)
+    if method.has_expired(as_of):
+        return NoPaymentMethod(f"{method} has expired", standing=standing)
+    if (method.gateway, method.token) in blocked:
+        return NoPaymentMethod(f"{method} is blocked on another account", standing=standing)
+    if not amounts.chargeable_minor(method.gateway, standing.due_minor, standing.currency):
+        due = money(standing.due_minor, standing.currency)
+        return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
+    return None
+
+
+def pausing(kind: str, paused: str | None) -> str | None:
+    """Why an account's pause stops a charge of this kind; its customer's own it does not."""
+    return None if kind == PaymentAttempt.Kind.ON_SESSION else paused
+
+
+def _stopped(
+    stopped: Mapping[str, str], standing: Standing, method: PaymentMethod
+) -> GatewayClosed | None:
+    if method.gateway not in stopped:
+        return None
+    because = f"charging through {method.gateway} is paused: {stopped[method.gateway]}"
+    return GatewayClosed(because, standing=standing)
+
+
+def _reserved(
+    request: Request, account: Account, standing: Standing, method: PaymentMethod
+) -> PaymentAttempt:
+    return PaymentAttempt(
+        account=account,
+        run_id=request.run_id,
+        kind=request.kind,
+        currency=standing.currency,
+        amount_minor=amounts.chargeable_minor(
+            method.gateway, standing.due_minor, standing.currency
+        ),
+        payment_method=method,
+        gateway=method.gateway,
+        charge_date=debits.charge_date(account, method.gateway, as_of=standing.as_of),
+        next_action_at=standing.as_of + windows.DRIVE_WINDOW,
+    )

@@ -1,0 +1,269 @@
+"""
+Charging pauses where the provider may know of charges that our database has lost.
+
+After a restore from a backup rows are gone whose money has moved; charged again, somebody pays twice.
+So before anything is reserved or sent, a gateway must be open, and it closes by itself:
+
+1. the database is not the one that charged last: restored from a dump, to a point in time, or failed
+   over. Its identity is the server's system identifier, its timeline, and the ids of the database and
+   of our own table, which a dump makes anew.
+2. one of a provider's newest objects belongs to an attempt we do not know: a copy of the disk was put
+   back. Then all of them close. An attempt is committed before its provider hears of it, so a database that is whole knows all.
+
+What neither notices: rows overwritten in place, in the same tables, within a minute of their backup.
+It opens when the provider has been listed and what was lost is found again (billing/reconciliation/).
+Times here are the database's own: a row that was restored is as old as it looks.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+from django.db.models import Max
+
+from billing import gateways
+from billing.gateways import Misconfigured, Observation
+from billing.models import GatewayGuard, PaymentAttempt, ReconciliationBreak
+from billing.payments import throttle
+
+logger = logging.getLogger(__name__)
+
+# A provider made its object after our row, by another clock, and maybe after days of trouble.
+LISTED_BEFORE = timedelta(days=3)
+# How often a gateway's newest objects are looked at, and how long the last look will do if the provider
+# does not answer.
+CHECK_SECONDS = 60
+CHECK_HOLDS_SECONDS = 600
+
+# What an ordinary role may call unless somebody has taken it away, as some hosts do.
+MAY_ASK = """
+SELECT has_function_privilege('pg_control_system()', 'execute')
+   AND has_function_privilege('pg_current_wal_lsn()', 'execute')
+   AND has_function_privilege('pg_walfile_name(pg_lsn)', 'execute')
+"""
+# A failover or a restore to a point in time begins a new timeline: the first 8 digits of a WAL file.
+SERVER = """
+SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8)
+  FROM pg_control_system()
+"""
+DATABASE = f"""
+SELECT oid || '/' || '{GatewayGuard._meta.db_table}'::regclass::oid FROM pg_database
+ WHERE datname = current_database()
+"""
+STANDING = """
+SELECT paused_because, database_identity,
+       server_started_at = pg_postmaster_start_time() AND checked_at > now() - %(check)s * interval '1 second',
+       server_started_at = pg_postmaster_start_time() AND checked_at > now() - %(holds)s * interval '1 second'
+  FROM billing_gatewayguard WHERE gateway = %(gateway)s
+"""
+OPEN = """
+INSERT INTO billing_gatewayguard
+       (gateway, database_identity, server_started_at, checked_at, paused_because)
+VALUES (%s, %s, pg_postmaster_start_time(), now(), '')
+ON CONFLICT (gateway) DO UPDATE
+   SET server_started_at = excluded.server_started_at, checked_at = excluded.checked_at
+ WHERE billing_gatewayguard.paused_at IS NULL
+   AND billing_gatewayguard.database_identity = excluded.database_identity
+"""
+CLOSE = """
+INSERT INTO billing_gatewayguard AS g
+       (gateway, database_identity, server_started_at, checked_at, paused_at, paused_because, list_from)
+VALUES (%s, %s, pg_postmaster_start_time(), now(), clock_timestamp(), %s, %s)
+ON CONFLICT (gateway) DO UPDATE
+   SET paused_at = excluded.paused_at, paused_because = excluded.paused_because, list_from = excluded.list_from
+ WHERE g.paused_at IS NULL
+"""
+REOPEN = """
+UPDATE billing_gatewayguard
+   SET database_identity = %s, server_started_at = pg_postmaster_start_time(), checked_at = now(),
+       paused_at = NULL, paused_because = '', list_from = NULL
+ WHERE gateway = %s AND paused_at = %s
+"""
+
+ANOTHER_DATABASE = (
+    "this is not the database that charged last: it was restored, moved or failed over"
+)
+UNKNOWN_OBJECT = "the provider has charges that this database has lost: {refs}"
+NO_ANSWER = "the provider does not answer what its newest charges are"
+
+
+@dataclass(frozen=True)
+class _Standing:
+    paused_because: str
+    is_this_database: bool
+    is_fresh: bool
+    will_do: bool
+
+
+def watch(names: Iterable[str]) -> dict[str, str]:
+    """
+    Look whether each gateway may be charged through; why not, by name, of those that may not.
+
+    Asks the provider at most once a minute, with nothing open. Says nothing of a gateway that is not set
+    up: nothing can be sent through it.
+    """
+    assert not transaction.get_connection().in_atomic_block, (
+        "a network call with a transaction open"
+    )
+    found = {}
+    for name in sorted(set(names)):
+        with suppress(Misconfigured):
+            # Loads its SDK, which takes half a second: before anybody holds a lock.
+            gateways.get(name)
+            if because := _look(name):
+                found[name] = because
+    return found
+
+
+def watch_all() -> dict[str, str]:
+    """Look at every gateway that was ever charged through, unless nobody may call it now; see `watch`."""
+    names = set(GatewayGuard.objects.values_list("gateway", flat=True))
+    return watch(names - set(throttle.shut(names)))
+
+
+def shut(names: Iterable[str]) -> dict[str, str]:
+    """Which of these gateways are closed, and why; in the caller's transaction."""
+    found = {}
+    for name in sorted(set(names)):
+        standing = _standing(name)
+        if standing is not None and (because := _why_shut(standing)):
+            found[name] = because
+    return found
+
+
+def any_is_shut() -> bool:
+    """
+    Whether any gateway of this installation is closed; in the caller's transaction.
+
+    Whoever seems to owe may have paid through it, whatever card of theirs we still know.
+    """
+    return bool(shut(gateways.names()))
+
+
+def paused() -> list[GatewayGuard]:
+    """The gateways that wait for the provider to be listed."""
+    return list(GatewayGuard.objects.filter(paused_at__isnull=False).order_by("gateway"))
+
+
+@transaction.atomic(durable=True)
+def reopen(guard: GatewayGuard) -> bool:
+    """Let a gateway charge again, unless it was closed once more meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(REOPEN, [_identity(), guard.gateway, guard.paused_at])
+        is_open = bool(cursor.rowcount)
+    if is_open:
+        logger.warning("charging through %s goes on: the provider was listed", guard.gateway)
+    return is_open
+
+
+def own_reference(text: str) -> uuid.UUID | None:
+    """The attempt that a provider's object names; none where that is no attempt's id."""
+    with suppress(ValueError):
+        return uuid.UUID(text)
+    return None
+
+
+# --- looking
+
+
+def _look(name: str) -> str:
+    """Why a gateway may not be charged through; empty where it may."""
+    standing = _standing(name)
+    if standing is not None and (because := _why_shut(standing)):
+        if not standing.paused_because:
+            _close(name, because)
+        return because
+    if standing is not None and standing.is_fresh:
+        return ""
+    try:
+        newest = gateways.get(name).newest()
+    except Misconfigured:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
+        throttle.note([(name, error)])
+        logger.warning("%s: %s: %r", name, NO_ANSWER, error)
+        return "" if standing is not None and standing.will_do else NO_ANSWER
+    throttle.note([(name, newest)])
+    if unknown := _unknown(name, newest):
+        because = UNKNOWN_OBJECT.format(refs=", ".join(seen.ref for seen in unknown))[:300]
+        # What was lost of one was lost of all: who paid here may have a card elsewhere by what we still know.
+        for each in {name, *GatewayGuard.objects.values_list("gateway", flat=True)}:
+            _close(each, because)
+        return because
+    _open(name)
+    return ""
+
+
+def _why_shut(standing: _Standing) -> str:
+    if standing.paused_because:
+        return standing.paused_because
+    return "" if standing.is_this_database else ANOTHER_DATABASE
+
+
+def _unknown(name: str, newest: Iterable[Observation]) -> list[Observation]:
+    """Those that are neither an attempt of ours, nor known to be nobody's."""
+    attempts = {seen: own_reference(seen.own_reference) for seen in newest}
+    known = set(
+        PaymentAttempt.objects.filter(pk__in=[pk for pk in attempts.values() if pk]).values_list(
+            "pk", flat=True
+        )
+    )
+    strange = [seen for seen, pk in attempts.items() if pk not in known]
+    explained = set(
+        ReconciliationBreak.objects.filter(
+            gateway=name, provider_ref__in=[seen.ref for seen in strange]
+        ).values_list("provider_ref", flat=True)
+    )
+    return [seen for seen in strange if seen.ref not in explained]
+
+
+def _standing(name: str) -> _Standing | None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            STANDING, {"gateway": name, "check": CHECK_SECONDS, "holds": CHECK_HOLDS_SECONDS}
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    because, identity, is_fresh, will_do = row
+    return _Standing(because, identity == _identity(), is_fresh, will_do)
+
+
+def _identity() -> str:
+    """Which database this is; without the server's part where we may not ask for it."""
+    with connection.cursor() as cursor:
+        cursor.execute(DATABASE)
+        (database,) = cursor.fetchone()
+        cursor.execute(MAY_ASK)
+        if not cursor.fetchone()[0]:
+            return str(database)
+        cursor.execute(SERVER)
+        (server,) = cursor.fetchone()
+    return f"{server}/{database}"
+
+
+@transaction.atomic(durable=True)
+def _open(name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(OPEN, [name, _identity()])
+
+
+@transaction.atomic(durable=True)
+def _close(name: str, because: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(CLOSE, [name, _identity(), because, _list_from(name)])
+        is_news = bool(cursor.rowcount)
+    if is_news:
+        logger.error("charging through %s is paused: %s", name, because)
+
+
+def _list_from(name: str) -> datetime | None:
+    """From when on something may be lost; everything where we have nothing to go by."""
+    newest: datetime | None = PaymentAttempt.objects.filter(gateway=name).aggregate(
+        at=Max("created_at")
+    )["at"]
+    return newest - LISTED_BEFORE if newest else None

@@ -1,0 +1,240 @@
+"""
+Cards and mandates on an account, all called cards here: added, made the default, removed, blocked.
+
+Only the default card is ever charged. The first card becomes it; after that its holder chooses:
+when the default is removed, no other card takes its place by itself, so that nobody is charged on
+a card they did not choose for it. The pages say so, and the close skips with "there is no card".
+
+A card whose bank says never again is blocked for ever, and with it its token, on whatever account.
+"""
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts import timeline
+from accounts.models import PaymentMethod
+from billing import dunning, gateways, locks
+
+logger = logging.getLogger(__name__)
+State = PaymentMethod.State
+
+
+class AlreadyAdded(Exception):
+    """The account has this card: the form was sent twice."""
+
+    def __init__(self, method: PaymentMethod) -> None:
+        super().__init__(f"{method} is on the account already")
+        self.method = method
+
+
+class CardExpired(ValueError):
+    """The card's last month is over, or the mandate has ended."""
+
+
+class CardBlocked(Exception):
+    """The card's bank has said never to charge it again."""
+
+
+class NoSuchCard(LookupError):
+    """The account has no such card, or it was removed or blocked meanwhile."""
+
+
+@transaction.atomic(durable=True)
+def add_card(
+    *,
+    account_id: int,
+    gateway: str,
+    token: str,
+    brand: str,
+    last_four: str,
+    actor: str,
+    as_of: datetime,
+    expiry_month: int | None = None,
+    expiry_year: int | None = None,
+    mandate_status: str = "",
+    customer_ref: str = "",
+    make_default: bool = False,
+) -> PaymentMethod:
+    """
+    Store a card that the gateway knows by this token. The first one becomes the default.
+
+    A card has an expiry; a mandate a status instead.
+    What a declined card has left unpaid is tried with the new default soon.
+
+    :raises AlreadyAdded: if the account has this card.
+    :raises CardExpired: if its last month is over, or the mandate has ended.
+    :raises CardBlocked: if it is blocked, on this account or another.
+    :raises gateways.Misconfigured: if there is no such gateway.
+    """
+    gateways.get(gateway)
+    account = locks.account_for_update(account_id)
+    active = list(PaymentMethod.objects.filter(account=account, state=State.ACTIVE))
+    for method in active:
+        if (method.gateway, method.token) == (gateway, token):
+            raise AlreadyAdded(method)
+    added = PaymentMethod(
+        account=account,
+        gateway=gateway,
+        token=token,
+        customer_ref=customer_ref,
+        brand=brand,
+        last_four=last_four,
+        expiry_month=expiry_month,
+        expiry_year=expiry_year,
+        mandate_status=mandate_status,
+    )
+    if added.has_expired(as_of):
+        raise CardExpired(f"{added} is not good any more: {added.good_until}")
+    if blocked_tokens([added]):
+        raise CardBlocked(f"{added} is blocked")
+    added.save()
+    _record(added, "card.added", f"Card added: {added}", actor=actor)
+    if make_default or not active:
+        _make_default(added, actor=actor, as_of=as_of)
+    return added
+
+
+@transaction.atomic(durable=True)
+def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
+    """
+    Charge this card from now on. One that is the default already stays it.
+
+    What a declined card has left unpaid is tried with this one soon.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
+    :raises CardBlocked: if it is blocked on another account.
+    """
+    locks.account_for_update(account_id)
+    method = _one(account_id, method_id, State.ACTIVE)
+    if blocked_tokens([method]):
+        raise CardBlocked(f"{method} is blocked")
+    if not method.is_default:
+        _make_default(method, actor=actor, as_of=as_of)
+    return method
+
+
+@transaction.atomic(durable=True)
+def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
+    """
+    Remove a card. What is on its way with it already is not called back.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed.
+    """
+    locks.account_for_update(account_id)
+    method = _one(account_id, method_id, State.ACTIVE, State.BLOCKED)
+    method.state = State.REMOVED
+    method.removed_at = as_of
+    method.is_default = False
+    method.save(update_fields=["state", "removed_at", "is_default"])
+    _record(method, "card.removed", f"Card removed: {method}", actor=actor)
+    return method
+
+
+def detach(method: PaymentMethod) -> None:
+    """
+    Have the gateway forget a card that was removed. A network call: with nothing open.
+
+    Should it fail, no harm is done: what is removed here is not charged.
+    """
+    is_used = PaymentMethod.objects.filter(
+        gateway=method.gateway, token=method.token, state=State.ACTIVE
+    )
+    if is_used.exists():
+        return
+    try:
+        gateways.get(method.gateway).detach(method.token)
+    except Exception as error:  # noqa: BLE001 - whatever the call raises, the card is removed
+        logger.warning("card %s is removed, but not detached: %r", method.pk, error)
+
+
+@transaction.atomic(durable=True)
+def update_card(
+    *, account_id: int, method_id: int, seen: gateways.Method, actor: str, as_of: datetime
+) -> PaymentMethod:
+    """
+    Write down how a card looks now: its bank has sent its holder a new one.
+
+    One that is blocked stays it: its holder enters the new one. What it has left unpaid is tried soon.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
+    """
+    locks.account_for_update(account_id)
+    method = _one(account_id, method_id, State.ACTIVE)
+    looks = {
+        "brand": seen.brand,
+        "last_four": seen.last_four,
+        "expiry_month": seen.expiry_month,
+        "expiry_year": seen.expiry_year,
+        "mandate_status": seen.mandate_status,
+    }
+    if looks == {name: getattr(method, name) for name in looks}:
+        return method
+    for name, value in looks.items():
+        setattr(method, name, value)
+    method.save(update_fields=list(looks))
+    what = "Mandate" if method.is_mandate else "Card"
+    summary = f"{what} updated by its bank: {method}, {method.good_until}"
+    _record(method, "card.updated", summary, actor=actor)
+    if method.is_default:
+        dunning.try_again_soon(account_id, as_of=as_of)
+    return method
+
+
+def block_card(method: PaymentMethod, *, because: str, as_of: datetime) -> None:
+    """
+    Never charge a card again. In the caller's transaction, its account locked; twice is once.
+
+    One that was removed meanwhile stays removed, and is as little charged under another name.
+    """
+    current = PaymentMethod.objects.get(pk=method.pk)
+    if current.blocked_at is not None:
+        return
+    current.blocked_at = as_of
+    current.blocked_because = because[:300]
+    current.is_default = False
+    if current.state == State.ACTIVE:
+        current.state = State.BLOCKED
+    current.save(update_fields=["blocked_at", "blocked_because", "is_default", "state"])
+    _record(current, "card.blocked", f"Card blocked for ever: {current}, {because}", actor="system")
+
+
+def blocked_tokens(methods: Iterable[PaymentMethod]) -> set[tuple[str, str]]:
+    """Gateway and token of those among these cards that are blocked, on whatever account."""
+    return set(
+        PaymentMethod.objects.filter(
+            token__in={method.token for method in methods}, blocked_at__isnull=False
+        ).values_list("gateway", "token")
+    )
+
+
+def _one(account_id: int, method_id: int, *states: str) -> PaymentMethod:
+    try:
+        return PaymentMethod.objects.get(pk=method_id, account=account_id, state__in=states)
+    except PaymentMethod.DoesNotExist:
+        raise NoSuchCard(method_id) from None
+
+
+def _make_default(method: PaymentMethod, *, actor: str, as_of: datetime) -> None:
+    # The old one first: the constraint allows one default at any moment.
+    PaymentMethod.objects.filter(account=method.account_id, is_default=True).update(
+        is_default=False
+    )
+    method.is_default = True
+    method.save(update_fields=["is_default"])
+    _record(method, "card.default", f"Default card: {method}", actor=actor)
+    dunning.try_again_soon(method.account_id, as_of=as_of)
+
+
+def _record(method: PaymentMethod, kind: str, summary: str, *, actor: str) -> None:
+    timeline.record(
+        timeline.event(
+            account_id=method.account_id,
+            kind=kind,
+            summary=summary,
+            actor=actor,
+            payment_method=method.pk,
+        )
+    )

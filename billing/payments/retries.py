@@ -1,0 +1,221 @@
+"""
+Work on open dunning cases: try the card again when its day has come, hold the account at the end.
+
+A case is claimed by moving its time ahead under the account's lock; the charge itself is `payments`',
+and its end is noted in the case by the transaction that ends the attempt. So a kill anywhere costs a
+few minutes: the case comes up again, and finds what became of the charge.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from accounts import holds, pauses
+from accounts.models import PaymentMethod
+from billing import decisions, dunning, ledger, locks
+from billing.ledger import Standing
+from billing.models import Decision, DeclineClass, DunningCase, Invoice, PaymentAttempt
+from billing.payments import charges, guard, throttle
+
+# Longer than a charge takes: after that, whoever had claimed the case is dead.
+TRY_WINDOW = timedelta(minutes=10)
+# When to look again at an account that cannot be charged or held just now.
+LOOK_AGAIN_AFTER = timedelta(hours=1)
+# When the provider could not even be asked: an operator has to mend that first.
+AFTER_A_FAULT_OF_OURS = timedelta(days=1)
+
+
+def retry_due(*, as_of: datetime, limit: int = 50) -> int:
+    """
+    Charge again the accounts whose day has come, and hold those whose schedule has ended.
+
+    Returns how many cases it worked on.
+    """
+    retried, ended = 0, 0
+    due = _to_try(as_of).annotate(gateway=throttle.gateway_of("account"))
+    begun = throttle.let_begin(due.order_by("next_try_at", "pk"), limit=limit)
+    if ids := [case.account_id for case in begun]:
+        claimed = _claim(ids, as_of=as_of)
+        requests = [charges.Request(pk, PaymentAttempt.Kind.RETRY) for pk in claimed]
+        _note(charges.collect_all(requests, as_of=as_of), as_of=as_of)
+        retried = len(claimed)
+    if ids := _accounts(_to_end(as_of).order_by("ends_at", "pk"), limit):
+        ended = _end_all(ids, as_of=as_of)
+    return retried + ended
+
+
+def _to_try(as_of: datetime) -> QuerySet[DunningCase]:
+    return DunningCase.objects.filter(closed_at=None, next_try_at__lte=as_of)
+
+
+def _to_end(as_of: datetime) -> QuerySet[DunningCase]:
+    return DunningCase.objects.filter(closed_at=None, next_try_at=None, ends_at__lte=as_of)
+
+
+def _accounts(due: QuerySet[DunningCase], limit: int) -> list[int]:
+    return list(due.values_list("account", flat=True)[:limit])
+
+
+# --- trying again
+
+
+@transaction.atomic(durable=True)
+def _claim(account_ids: list[int], *, as_of: datetime) -> list[int]:
+    """Those still to charge; their next time moves ahead, so that one process at a time has them."""
+    locks.accounts_for_update(account_ids)
+    due = _to_try(as_of).filter(account__in=account_ids)
+    claimed = list(due.values_list("account", flat=True))
+    due.update(next_try_at=as_of + TRY_WINDOW)
+    return claimed
+
+
+@transaction.atomic(durable=True)
+def _note(collected: charges.Collected, *, as_of: datetime) -> None:
+    """Write down what was tried, and what becomes of the cases of which nothing was."""
+    ids = {*collected.attempts, *collected.refused}
+    locks.accounts_for_update(ids)
+    standings = ledger.standings(ids, as_of=as_of)
+    claimed = _still_claimed(ids, as_of=as_of)
+    for pk, attempt in collected.attempts.items():
+        decisions.record(_tried(attempt, standings[pk]))
+        never_sent = attempt.state == PaymentAttempt.State.RELEASED and attempt.provider_ref is None
+        if never_sent and pk in claimed:
+            _try_again_at(claimed[pk], as_of + AFTER_A_FAULT_OF_OURS)
+    for pk, refused in collected.refused.items():
+        if pk in claimed:
+            _refused(claimed[pk], refused, standings[pk])
+
+
+def _still_claimed(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, DunningCase]:
+    """
+    The open cases, by account, whose time is where our claim put it.
+
+    Others know better by now when to try again: another card was added, or the charge that was on its
+    way has ended.
+    """
+    ours = DunningCase.objects.filter(
+        account__in=account_ids, closed_at=None, next_try_at=as_of + TRY_WINDOW
+    )
+    return {case.account_id: case for case in ours}
+
+
+def _tried(attempt: PaymentAttempt, standing: Standing) -> Decision:
+    return decisions.decision(
+        act="RETRY",
+        did=Decision.Did.DONE,
+        because=f"its day had come: {attempt.get_state_display().lower()}",
+        account_id=attempt.account_id,
+        saw={**standing.facts, "charged_minor": attempt.amount_minor},
+        attempt=attempt,
+    )
+
+
+def _refused(case: DunningCase, refused: charges.CannotCollect, standing: Standing) -> None:
+    match refused:
+        case charges.NoPaymentMethod():
+            # Another card, or a renewed one, brings the next try.
+            _try_again_at(case, None)
+        case charges.NothingDue():
+            dunning.close_case(case, because=refused.because[:300], as_of=standing.as_of)
+        case _:
+            # A payment is on its way, or charging is paused: nothing to decide yet.
+            _try_again_at(case, standing.as_of + LOOK_AGAIN_AFTER)
+            return
+    decisions.record(_decision("RETRY", Decision.Did.SKIPPED, refused.because, standing))
+
+
+def _try_again_at(case: DunningCase, at: datetime | None) -> None:
+    case.next_try_at = at
+    case.save(update_fields=["next_try_at"])
+
+
+# --- the end of the schedule
+
+
+@transaction.atomic(durable=True)
+def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
+    locks.accounts_for_update(account_ids)
+    cases = list(_to_end(as_of).filter(account__in=account_ids).select_related("account__entity"))
+    standings = ledger.standings(account_ids, as_of=as_of)
+    for case in cases:
+        _end(case, standings[case.account_id])
+    return len(cases)
+
+
+def _end(case: DunningCase, standing: Standing) -> None:
+    """Hold who is overdue, has nothing on its way, and could have been charged."""
+    gateway = _gateway_of(case)
+    if (
+        standing.in_flight_minor
+        or guard.any_is_shut()
+        or pauses.because_of([case.account_id])
+        or throttle.nobody_can_pay([case.account_id])
+    ):
+        # It may have paid, or even has, and our database has lost it; it is not charged at all; or nobody
+        # could pay now, which is not its fault.
+        _put_off(case, standing.as_of + LOOK_AGAIN_AFTER)
+    elif case.decline_class == DeclineClass.OURS:
+        because = f"our set-up or request is wrong: {case.decline_code}"
+        _close(case, standing, Decision.Did.BLOCKED, because)
+    elif charges.is_too_little(standing, gateway):
+        _close(case, standing, Decision.Did.SKIPPED, "less is due than can be charged")
+    elif not standing.overdue_minor:
+        _put_off(case, _first_due_at(case))
+    else:
+        _hold(case, standing)
+
+
+def _put_off(case: DunningCase, until: datetime) -> None:
+    case.ends_at = until
+    case.save(update_fields=["ends_at"])
+
+
+def _close(case: DunningCase, standing: Standing, did: str, because: str) -> None:
+    dunning.close_case(case, because=because, as_of=standing.as_of)
+    decisions.record(_decision("HOLD", did, because, standing))
+
+
+def _hold(case: DunningCase, standing: Standing) -> None:
+    because = "overdue and not paid at the end of the schedule"
+    try:
+        hold = dunning.place_hold(case.account, standing)
+    except holds.AlreadyHeld:
+        _close(case, standing, Decision.Did.SKIPPED, "already held")
+        return
+    dunning.close_case(case, because=because, as_of=standing.as_of)
+    decisions.record(_decision("HOLD", Decision.Did.DONE, because, standing, hold=hold))
+
+
+def _gateway_of(case: DunningCase) -> str | None:
+    return (
+        PaymentMethod.objects.filter(
+            account=case.account_id, is_default=True, state=PaymentMethod.State.ACTIVE
+        )
+        .values_list("gateway", flat=True)
+        .first()
+    )
+
+
+def _first_due_at(case: DunningCase) -> datetime:
+    due_at = (
+        Invoice.objects.filter(account=case.account_id, state="ISSUED", settled_at=None)
+        .order_by("due_at")
+        .values_list("due_at", flat=True)
+        .first()
+    )
+    assert due_at is not None, f"{case}: something is due, but no invoice is open"
+    return due_at
+
+
+def _decision(act: str, did: str, because: str, standing: Standing, **links: Any) -> Decision:
+    return decisions.decision(
+        act=act,
+        did=did,
+        because=because,
+        account_id=standing.account_id,
+        saw=standing.facts,
+        **links,
+    )

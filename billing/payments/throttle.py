@@ -1,0 +1,103 @@
+"""
+How calls to payment providers go through their lanes (notifications/lanes).
+
+Whoever takes up waiting work asks `let_begin` first; a person who waits is `admitted`; and whatever was said
+is noted, so that the breaker opens and the lane slows down whoever made the calls. Steps of the close ask in
+their claim (close/claiming.py). Calls while a customer enters or removes a card are theirs, and few: they pass
+by the lanes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeVar
+
+from django.db.models import Model, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
+
+from accounts.models import PaymentMethod
+from billing import gateways
+from notifications import lanes
+
+Row = TypeVar("Row", bound=Model)
+
+DEFAULT = Q(is_default=True, state=PaymentMethod.State.ACTIVE)
+
+NO_IS_AN_ANSWER = (gateways.RefundRefused, gateways.Misconfigured)
+# It said nothing, as far as anybody knows.
+UNANSWERED = (gateways.OutcomeUnknown, gateways.NotSent, OSError)
+
+
+def let_begin(due: "QuerySet[Row]", *, limit: int, is_read: bool = False) -> list[Row]:
+    """
+    Say which of the due rows may be begun now: of each gateway's the first, as many as its lane grants.
+
+    One gateway that is down or slow keeps no other's rows from their turn. A row says its `gateway`, which may
+    be annotated; where that is empty nobody is called. `is_read`: they ask, and move nothing; see `lanes.grant`.
+    """
+    found: list[Row] = []
+    for gateway in due.order_by("gateway").values_list("gateway", flat=True).distinct():
+        theirs = due.filter(gateway=gateway)
+        found += _first(theirs, gateway, limit, is_read=is_read) if gateway else theirs[:limit]
+    return found
+
+
+def _first(due: "QuerySet[Row]", gateway: str, limit: int, *, is_read: bool) -> list[Row]:
+    granted = lanes.grant(gateway, wanted=limit, is_read=is_read)
+    rows = list(due[: granted.count])
+    lanes.give_back(granted, unused=granted.count - len(rows))
+    return rows
+
+
+def may_ask(gateway: str) -> bool:
+    """Say whether one thing that only asks, such as a reconciliation, may begin now."""
+    return lanes.grant(gateway, wanted=1, is_read=True).count > 0
+
+
+def gateway_of(account: str) -> Coalesce:
+    """The gateway that an account is charged through now, by the name of its column; empty: nobody is called."""
+    card = PaymentMethod.objects.filter(DEFAULT, account=OuterRef(account))
+    return Coalesce(Subquery(card.values("gateway")[:1]), Value(""))
+
+
+def not_admitted(names: Iterable[str]) -> dict[str, str]:
+    """Let a person's own piece of work through each of these; why not, by name, of those that are shut."""
+    return {name: because for name in sorted(set(names)) if (because := lanes.admit(name))}
+
+
+def shut(names: Iterable[str]) -> dict[str, str]:
+    """Through which of these gateways nobody can pay now, and why: it does not answer, or is paused by hand."""
+    return {name: because for name in sorted(set(names)) if (because := lanes.why_shut(name))}
+
+
+def nobody_can_pay(account_ids: Iterable[int]) -> dict[int, str]:
+    """The accounts whose customer cannot pay by card now, and why: the provider of theirs, or of new ones, is shut."""
+    ids = list(account_ids)
+    cards = PaymentMethod.objects.filter(DEFAULT, account__in=ids)
+    theirs = dict(cards.values_list("account", "gateway"))
+    named = {pk: theirs.get(pk, gateways.for_cards()) for pk in ids}
+    closed = shut(named.values())
+    return {pk: closed[gateway] for pk, gateway in named.items() if gateway in closed}
+
+
+def note(said: Iterable[tuple[str, object]]) -> None:
+    """
+    Tell each gateway's lane how its calls went: what came back of each, or what it raised.
+
+    Call it with no transaction open. Errors of our own making say nothing of the provider, nor does what was
+    not sent any more.
+    """
+    by_gateway: dict[str, list[object]] = defaultdict(list)
+    for gateway, answer in said:
+        by_gateway[gateway].append(answer)
+    for gateway, answers in sorted(by_gateway.items()):
+        waits = [a.retry_after_seconds for a in answers if isinstance(a, gateways.RateLimited)]
+        lanes.note_answers(
+            gateway,
+            answered=sum(_is_answer(answer) for answer in answers),
+            unanswered=sum(isinstance(answer, UNANSWERED) for answer in answers),
+            throttled_for=max(waits, default=None),
+        )
+
+
+def _is_answer(answer: object) -> bool:
+    return not isinstance(answer, Exception) or isinstance(answer, NO_IS_AN_ANSWER)

@@ -1,0 +1,178 @@
+"""
+Usage files into usage events, and on into the tally.
+
+Read and checked row by row into a staging table, stored from there in one transaction: killed at
+any point, a file is imported whole or not at all, and importing it again adds nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from django.db import Error, transaction
+
+from billing.models import UsageBatch
+from billing.usage import tallying
+from billing.usage.imports import aws_cur, csv_file, files, focus, price_book, staging, storing
+from billing.usage.imports.file_errors import FileRefused, RowsRejected
+from billing.usage.imports.files import Table
+from billing.usage.imports.price_book import PriceBook, StoredPrices
+from billing.usage.imports.rejects import Rejects
+from billing.usage.imports.rows import Columns, Format
+
+__all__ = ["FORMATS", "FileRefused", "Imported", "RowsRejected", "Watch", "import_usage"]
+
+FORMATS = {form.name: form for form in (aws_cur.FORMAT, focus.FORMAT, csv_file.FORMAT)}
+
+LONGEST_FILE_NAME = 300
+# What of a header is shown to somebody who sent another file than we expect.
+COLUMNS_SHOWN = 8
+COLUMN_NAME_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how far an import has come."""
+
+    # Bytes read from the disk since the last call.
+    on_bytes: Callable[[int], None] | None = None
+    # What is being done now.
+    on_phase: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an import."""
+
+    batch: UsageBatch
+    accounts_added: int
+    products_added: int
+    prices: StoredPrices | None
+    # Where the rejected rows are listed; None: there were none.
+    rejects_path: Path | None
+    # Batches, this one included, that were added to the summaries.
+    batches_tallied: int = 0
+
+
+def import_usage(
+    *,
+    path: Path,
+    form: Format,
+    as_of: datetime,
+    rejects_path: Path,
+    book: PriceBook | None = None,
+    strict: bool = False,
+    watch: Watch | None = None,
+) -> Imported:
+    """
+    Import a usage file, with a price book where there is one, and tally it.
+
+    Rows that cannot be billed are listed at `rejects_path` and the others imported; if `strict`,
+    one such row keeps the whole file out.
+
+    :raises FileRefused: if the file cannot be read, or none of its rows; nothing was imported.
+    """
+    watch = watch or Watch()
+    try:
+        with (
+            files.open_table(path, on_bytes=watch.on_bytes) as table,
+            Rejects(rejects_path, header=table.header) as rejects,
+        ):
+            _check_columns(table, form)
+            rows_read = staging.stage(table=table, form=form, rejects=rejects)
+            batch = UsageBatch(
+                source=form.name,
+                name=path.name[:LONGEST_FILE_NAME],
+                sha256=table.sha256,
+                rows_read=rows_read,
+            )
+            watch.on_phase("Storing")
+            tallying.ensure_partitions(staging.months())
+            stored = _store(
+                batch=batch, path=path, form=form, book=book, rejects=rejects, strict=strict
+            )
+    finally:
+        # A lost connection has dropped it already.
+        with suppress(Error):
+            staging.drop()
+    watch.on_phase("Tallying")
+    return replace(stored, batches_tallied=tallying.tally(as_of=as_of))
+
+
+def _check_columns(table: Table, form: Format) -> None:
+    columns = Columns(table.header)
+    missing = columns.missing(form.required)
+    if not missing:
+        return
+    fitting = [other.name for other in FORMATS.values() if not columns.missing(other.required)]
+    if fitting:
+        fix = f"It looks like {fitting[0]}: import it with --format {fitting[0]}."
+    elif table.path.suffix == ".gz" and not table.is_gzip:
+        fix = "It is named .gz and is no gzip file: fetch it again."
+    else:
+        fix = "Export it with these columns, or name the --format it has."
+    raise FileRefused(
+        f"{table.path} is not in the format {form.name} ({form.description}): it lacks the"
+        f" column{'s' * (len(missing) > 1)} {', '.join(missing)}. Its columns are"
+        f" {_shown(columns.names)}. {fix} Nothing was imported."
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:COLUMN_NAME_SHOWN] for name in names[:COLUMNS_SHOWN])
+    return f"{shown}, …" if len(names) > COLUMNS_SHOWN else shown
+
+
+@transaction.atomic(durable=True)
+def _store(
+    *,
+    batch: UsageBatch,
+    path: Path,
+    form: Format,
+    book: PriceBook | None,
+    rejects: Rejects,
+    strict: bool,
+) -> Imported:
+    """Store the staged rows of a file as one batch: all of it or, if it raises, nothing."""
+    storing.lock()
+    prices = None if book is None else price_book.store(book)
+    accounts_added = storing.add_accounts()
+    rejected = storing.reject_other_currencies(form)
+    all_are_new = storing.all_are_new(form)
+    if form.has_event_ids and not all_are_new:
+        rejected += storing.reject_other_content(form)
+    if rejected:
+        _list_rejected(path, rejects)
+    _refuse_rejected(batch, rejects, strict=strict)
+    products_added = storing.add_products()
+    batch.rows_rejected = rejects.count
+    batch.save()
+    batch.rows_added = storing.add_events(batch=batch, form=form, all_are_new=all_are_new)
+    batch.rows_known = batch.rows_read - batch.rows_rejected - batch.rows_added
+    batch.save()
+    return Imported(
+        batch=batch,
+        accounts_added=accounts_added,
+        products_added=products_added,
+        prices=prices,
+        rejects_path=rejects.path if rejects.count else None,
+    )
+
+
+def _list_rejected(path: Path, rejects: Rejects) -> None:
+    """The file is read once more: the staging table does not keep the rows as they were."""
+    with files.open_table(path) as table:
+        rows = table.rows()
+        for number, rejection in storing.rejections():
+            raw = next(row for found, row in rows if found == number)
+            rejects.add(number=number, rejection=rejection, row=raw)
+
+
+def _refuse_rejected(batch: UsageBatch, rejects: Rejects, *, strict: bool) -> None:
+    if rejects.count and (strict or rejects.count == batch.rows_read):
+        raise RowsRejected(
+            f"{rejects.count} of {batch.rows_read} rows of {batch.name} cannot be billed, the first:"
+            f" {rejects.first}. All are listed in {rejects.path}. Nothing was imported."
+        )

@@ -1,0 +1,38 @@
+"""Set up a direct debit: a mandate of the sandbox provider, chosen by what it will do."""
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from accounts import clock
+from billing import gateways
+from billing.forms import AddMandateForm
+from billing.payments import methods
+from billing.views.access import Seat, payers_only, show
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@payers_only
+def add(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """A sandbox mandate: one of a few that each behave in their own way. No real account is asked for."""
+    if "debit" not in gateways.names():
+        raise Http404
+    form = AddMandateForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            mandate = methods.add_card(
+                account_id=seat.account.pk,
+                actor=seat.email,
+                as_of=clock.now(),
+                **form.mandate_details(seat.account),
+            )
+        except methods.AlreadyAdded as already:
+            mandate = already.method
+        except (methods.CardExpired, methods.CardBlocked):
+            messages.error(request, _("This direct debit was ended: set up another one."))
+            return redirect("cards", seat.account.pk)
+        messages.success(request, _("%(card)s is on the account.") % {"card": mandate})
+        return redirect("cards", seat.account.pk)
+    return show(request, seat, "billing/mandate_add.html", {"tab": "cards", "form": form})
