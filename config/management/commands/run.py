@@ -37,6 +37,8 @@ class Command(BaseCommand):
         if part is not None and started_by is not None:
             become(part, bind=bind, started_by=started_by)
             return
+        # For looking around: its parts say that no real money moves, as long as none does.
+        os.environ.setdefault("TRIAL", "true")
         call_command("migrate", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
         if settings.SHARES_PROVIDER:
