@@ -37,8 +37,6 @@ class Command(BaseCommand):
         if part is not None and started_by is not None:
             become(part, bind=bind, started_by=started_by)
             return
-        # For looking around: its parts say that no real money moves, as long as none does.
-        os.environ.setdefault("TRIAL", "true")
         call_command("migrate", verbosity=0)
         call_command("collectstatic", interactive=False, verbosity=0)
         if settings.SHARES_PROVIDER:
@@ -79,7 +77,9 @@ def become(part: str, *, bind: str, started_by: int) -> None:
         ],
         WORKERS: [*manage("cluster"), "--supervise"],
     }[part]
-    os.execv(command[0], command)  # noqa: S606 - our own words, no shell
+    # For looking around: its pages say that no real money moves, as long as none does.
+    environment = {"TRIAL": "true", **os.environ}
+    os.execve(command[0], command, environment)  # noqa: S606 - our own words, no shell
 
 
 def manage(name: str) -> list[str]:
