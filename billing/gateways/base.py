@@ -388,6 +388,14 @@ class Gateway(Protocol):
         """The card that came of `begin_setup`, and for which account it was begun."""
         ...
 
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        """
+        The cards or mandates that may be chosen for an account on our own page, by token: how each looks and behaves.
+
+        Those of a stand-in; a real provider has none, and a page of its own to enter one.
+        """
+        ...
+
     def read_method(self, token: str) -> Method:
         """A card as the provider knows it now."""
         ...

@@ -207,6 +207,13 @@ class DebitGateway:
         """Nothing comes of a setup in which nothing is signed."""
         return FinishedSetup(account_ref=ref, method=None)
 
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        """Return a mandate of this account for each way that one can behave."""
+        return {
+            f"{name}.{account_ref}": f"Direct debit ···· {behaviour.last_four}: {behaviour.title}"
+            for name, behaviour in fakedebit.BEHAVIOURS.items()
+        }
+
     def read_method(self, token: str) -> Method:
         """
         A mandate as it stands.

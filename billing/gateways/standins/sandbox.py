@@ -323,6 +323,13 @@ class SandboxGateway:
         """Nothing comes of a setup in which nothing is entered."""
         return FinishedSetup(account_ref=ref, method=None)
 
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        """Return every sandbox card; they are the same for all accounts."""
+        return {
+            card.token: f"{card.brand} ···· {card.last_four}: {card.title}"
+            for card in CARDS.values()
+        }
+
     def read_method(self, token: str) -> Method:
         """
         How a card looks. None of them ever expires.
