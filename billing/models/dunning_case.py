@@ -10,7 +10,7 @@ class DunningCase(models.Model):
 
     Opened in the transaction that ends a declined automatic charge; closed in the one that brings the due
     to zero, or at the schedule's end. At most one is open per account (constraint). Written by
-    billing/dunning/__init__.py and billing/payments/retries.py, under the account's lock.
+    billing/dunning/cases.py and billing/payments/retries.py, under the account's lock.
     """
 
     # Card networks count; the entity's schedule has no more days either.
