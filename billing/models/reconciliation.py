@@ -7,7 +7,7 @@ class Reconciliation(models.Model):
     """
     One comparison of a provider's book with ours, over what the provider made since a moment.
 
-    Worked on in slices, by any process: billing/reconciliation/__init__.py. What it found amiss are its breaks.
+    Worked on in slices, by any process: billing/reconciliation/working.py. What it found amiss are its breaks.
     """
 
     class State(models.TextChoices):
