@@ -146,10 +146,10 @@ def payment_received(payment: Payment, *, allocated_minor: int, entity_id: int) 
 
 def payment_reversed(reversal: PaymentReversal, *, out_of: str, entity_id: int) -> Event:
     """
-    Money that we had is gone: what it had settled is owed again, what it had left as credit is not theirs.
+    Book a reversed payment: reopen the receivable and remove unused credit.
 
-    `out_of` is the ledger account that it leaves: cash, or what a dispute had taken from it already.
-    What we had paid back before cannot be asked for again: it stays our cost.
+    `out_of` is the ledger account that the money leaves: cash, or disputed money that left cash earlier.
+    What we had refunded before cannot be asked for again: it stays our cost.
     """
     payment = reversal.payment
     parts = (

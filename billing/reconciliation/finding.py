@@ -343,7 +343,7 @@ def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterat
         yield 0
 
 
-# --- small truths
+# --- batches and counts
 
 
 def _in_batches(objects: QuerySet[ListedObject]) -> Iterator[list[ListedObject]]:
