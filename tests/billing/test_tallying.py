@@ -325,7 +325,7 @@ class TestTally:
 
     def test_a_batch_that_cannot_be_tallied_whole_is_not_tallied(self, batch, monkeypatch):
         usage = batch((AccountFactory(), at(1)))
-        monkeypatch.setattr(tallying, "_open_periods_of", lambda _: None)
+        monkeypatch.setattr(tallying, "open_periods_of", lambda _: None)
 
         with pytest.raises(tallying.EventsWithoutPeriod, match="of its 1 events only 0"):
             tallying.tally(as_of=AS_OF)
