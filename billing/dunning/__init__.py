@@ -1,8 +1,8 @@
 """
 What happens to accounts that do not pay: cases of declined cards, and holds.
 
-A declined automatic charge opens a case; `retries` works on it, and holds the account at its end. Who has
-no card to be tried again is held by the close. Both end the moment that what is owed is paid.
+A declined automatic charge opens a case; `retries` works on it, and holds the account at its end. The
+close holds accounts that have no card to try again. Both end as soon as what is owed is paid.
 """
 
 from billing.dunning.cases import close_case, is_news, note_failure, open_case, try_again_soon

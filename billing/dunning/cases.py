@@ -7,9 +7,9 @@ from billing import messages
 from billing.ledger import Standing
 from billing.models import DeclineClass, DunningCase, PaymentAttempt
 
-# Declines after which another day may help; of our own faults an operator may mend.
+# After these declines another day may help: the card may have money again, or an operator has mended our fault.
 TRIED_AGAIN = (DeclineClass.SOFT, DeclineClass.OURS)
-# Who was asked to confirm a payment with it cannot any more.
+# With such a card, a customer who was asked to confirm a payment no longer can.
 CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
 
 
@@ -19,8 +19,8 @@ def note_failure(
     """
     Open a case for a declined automatic charge of a (locked) account, or note it in the open one.
 
-    None where there is nothing to follow: its customer was at it, nothing is due any more, the entity
-    tries nothing again and the close itself holds, or the fault is ours.
+    Returns None where there is nothing to follow up: the customer was on the site, nothing is due any
+    more, the entity retries nothing and the close itself holds, or the fault is ours.
     """
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION or standing.due_minor <= 0:
         return None
@@ -29,7 +29,7 @@ def note_failure(
     if case is not None:
         case.retries_made = min(case.retries_made + 1, DunningCase.RETRIES_MAX)
     elif (days or attempt.charge_date) and attempt.decline_class != DeclineClass.OURS:
-        # Of a debit, the close that would hold is over: without a schedule it is held a day later.
+        # A debit is declined after the close, which would hold. Without a schedule it is held a day later.
         ends_at = standing.as_of + timedelta(days=days[-1] if days else 1)
         case = DunningCase(account=account, opened_at=standing.as_of, ends_at=ends_at)
     else:
@@ -48,9 +48,9 @@ def open_case(account_id: int) -> DunningCase | None:
 
 def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
     """
-    Whether a decline tells the customer something that no earlier one of its case has told.
+    Whether to tell the customer of a decline: no earlier one of its case said the same.
 
-    The last one does not: the hold that follows has a message of its own.
+    The last decline of a case is not told: the hold that follows has a message of its own.
     """
     case = attempt.case
     if case is None:
@@ -63,7 +63,7 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
 
 
 def try_again_soon(account_id: int, *, as_of: datetime) -> None:
-    """Have the account's case tried at once: it has another card to be charged, or a renewed one."""
+    """Retry the account's case at once: its card was replaced or renewed."""
     DunningCase.objects.filter(
         account=account_id, closed_at=None, retries_made__lt=DunningCase.RETRIES_MAX
     ).update(next_try_at=as_of)

@@ -26,10 +26,10 @@ def place_hold(account: Account, standing: Standing) -> Hold:
 
 def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datetime) -> list[Hold]:
     """
-    Lift the overdue holds of the (locked) accounts that have nothing overdue any more.
+    Lift the overdue holds of (locked) accounts with nothing overdue, and close cases of those that owe nothing.
 
-    And close the cases of those that owe nothing. Called in every transaction that lowers what is owed,
-    so that nobody who has paid stays held, or is tried again.
+    Called in every transaction that lowers what is owed, so that nobody who has paid stays on hold or is
+    charged again.
     """
     ids = list(account_ids)
     open_holds = list(
@@ -92,7 +92,7 @@ def lift_hold_by_hand(*, hold_id: int, reason: str, actor: str, as_of: datetime)
     """
     Lift a hold, for whatever reason it was placed.
 
-    One for overdue invoices is placed anew by the next close that finds them unpaid.
+    The next close that finds overdue invoices unpaid places a hold again.
 
     :raises NotHeld: if it is lifted already.
     """

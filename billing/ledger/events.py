@@ -1,4 +1,4 @@
-"""What each business event books: its ledger accounts, its amounts, its source. Nothing is written here."""
+"""What each business event books: ledger accounts, amounts and source. Nothing is written to the database here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Event:
 
 
 def invoice_issued(invoice: Invoice) -> Event:
-    """An invoice above zero is owed; one below zero is credit the customer has."""
+    """An issued invoice: above zero it is owed, below zero it is credit of the customer's."""
     owed = Kind.RECEIVABLE if invoice.total_minor > 0 else Kind.CUSTOMER_CREDIT
     return Event(
         kind=LedgerEntry.Kind.INVOICE_ISSUED,
@@ -62,7 +62,7 @@ def _said(instant: datetime | None) -> datetime:
 
 
 def credit_granted(grant: CreditGrant, *, entity_id: int, as_of: datetime) -> Event:
-    """A credit given away costs us promotions, and we owe it to the customer."""
+    """A credit granted: it costs us promotions, and we owe it to the customer."""
     return _credit(
         LedgerEntry.Kind.CREDIT_GRANTED,
         f"grant:{grant.pk}",
@@ -79,7 +79,7 @@ def credit_granted(grant: CreditGrant, *, entity_id: int, as_of: datetime) -> Ev
 def credit_applied(
     grant: CreditGrant, *, allocation_id: int, amount_minor: int, entity_id: int, as_of: datetime
 ) -> Event:
-    """Credit used on an invoice: we owe less credit, they owe less money."""
+    """Credit applied to an invoice: we owe less credit, the customer owes less money."""
     return _credit(
         LedgerEntry.Kind.CREDIT_APPLIED,
         f"allocation:{allocation_id}",
@@ -93,7 +93,7 @@ def credit_applied(
 def credit_expired(
     grant: CreditGrant, *, amount_minor: int, entity_id: int, as_of: datetime
 ) -> Event:
-    """Credit not used in time is no longer owed."""
+    """Credit expired: we no longer owe it."""
     return _credit(
         LedgerEntry.Kind.CREDIT_EXPIRED,
         f"grant:{grant.pk}",
@@ -126,7 +126,7 @@ def _credit(
 
 
 def payment_received(payment: Payment, *, allocated_minor: int, entity_id: int) -> Event:
-    """Cash came in: it settles what is owed, and what is left over is the customer's credit."""
+    """A payment received: it settles what is owed, and the rest is the customer's credit."""
     legs = [Leg(Kind.CASH, payment.amount_minor, payment.gateway)]
     if allocated_minor:
         legs.append(Leg(Kind.RECEIVABLE, -allocated_minor))
@@ -173,7 +173,7 @@ def payment_reversed(reversal: PaymentReversal, *, out_of: str, entity_id: int) 
 
 
 def dispute_opened(dispute: Dispute, *, entity_id: int, as_of: datetime) -> Event:
-    """The provider has withdrawn the disputed money, and a fee; nobody owes more or less by that yet."""
+    """A dispute opened: the provider has withdrawn the money and a fee. The customer owes the same as before."""
     legs = [Leg(Kind.DISPUTED, dispute.amount_minor, dispute.gateway)]
     if dispute.fee_minor:
         legs.append(Leg(Kind.DISPUTE_FEES, dispute.fee_minor))
@@ -182,7 +182,7 @@ def dispute_opened(dispute: Dispute, *, entity_id: int, as_of: datetime) -> Even
 
 
 def dispute_won(dispute: Dispute, *, entity_id: int, as_of: datetime) -> Event:
-    """The disputed money is back; the fee is not."""
+    """A dispute won: the money comes back, the fee does not."""
     legs = (
         Leg(Kind.CASH, dispute.amount_minor, dispute.gateway),
         Leg(Kind.DISPUTED, -dispute.amount_minor, dispute.gateway),
@@ -206,7 +206,7 @@ def _dispute(
 
 
 def refund_reserved(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
-    """Money is to be paid back: what the payment had left as credit, and beyond that our revenue."""
+    """A refund reserved: first out of the credit that the payment had left, then out of our revenue."""
     parts = ((Kind.CUSTOMER_CREDIT, refund.credit_minor), (Kind.REFUNDS, refund.cost_minor))
     return _refund(
         LedgerEntry.Kind.REFUND_RESERVED,
@@ -221,7 +221,7 @@ def refund_reserved(refund: Refund, *, entity_id: int, as_of: datetime) -> Event
 
 
 def refund_sent(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
-    """It has left us."""
+    """A refund sent: the money has left us."""
     return _refund(
         LedgerEntry.Kind.REFUND_SENT,
         refund,
@@ -236,9 +236,10 @@ def refund_sent(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
 
 def refund_undone(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
     """
-    It never left us: everything is as it was before, but for credit that has gone back meanwhile.
+    A refund undone: the money never left us, and everything is booked back.
 
-    What the reversal had to count as lost, because this refund had taken it, is not lost.
+    Credit that a reversal has taken meanwhile does not come back. Where the reversal booked a loss because
+    of this refund, the loss is undone instead.
     """
     parts = (
         (Kind.CUSTOMER_CREDIT, refund.credit_minor - refund.lost_minor),
@@ -259,7 +260,7 @@ def refund_undone(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
 def refund_taken_of_credit(
     refund: Refund, *, amount_minor: int, entity_id: int, as_of: datetime
 ) -> Event:
-    """What it had cost us of revenue is taken of credit, which is there again."""
+    """A refund's cost taken from credit: its payment has credit again, so our revenue need not pay for it."""
     return _refund(
         LedgerEntry.Kind.REFUND_FROM_CREDIT,
         refund,
@@ -271,9 +272,9 @@ def refund_taken_of_credit(
 
 def refund_returned(refund: Refund, *, entity_id: int, as_of: datetime) -> Event:
     """
-    It had left us, and came back: it is the customer's, so we owe it to them.
+    A refund returned: the money had left us and came back. It is the customer's credit.
 
-    But for what a reversal had to count as lost because of it: that is not lost.
+    Where a reversal booked a loss because of this refund, the loss is undone first.
     """
     parts = (
         (Kind.CUSTOMER_CREDIT, refund.amount_minor - refund.lost_minor),

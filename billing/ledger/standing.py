@@ -25,7 +25,7 @@ class Standing:
 
     @property
     def uncovered_minor(self) -> int:
-        """What is overdue beyond what is on its way: a debit at the bank is not chased."""
+        """What is overdue beyond the attempts in flight: we do not chase a debit that is at the bank."""
         return max(0, self.overdue_minor - self.in_flight_minor)
 
     @property
@@ -89,7 +89,7 @@ SELECT a.id, a.currency, coalesce(receivable.balance_minor, 0), coalesce(overdue
 
 def balance(kind: str, *, account_id: int, as_of: datetime) -> int:
     """
-    The balance of a customer-side ledger account, in the account's currency, as it stood in the books at an instant.
+    The balance of a customer-side ledger account at an instant, in the account's currency.
 
     In minor units; positive is a debit (a receivable they owe), negative a credit (credit they have).
     """

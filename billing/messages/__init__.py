@@ -1,13 +1,15 @@
 """
 What customers are told about their money, and whether it is still true just before it is sent.
 
-One module a kind: its letter, and beside it the recheck. What they share is in `letters` and `rechecks`.
+There is one module for each kind: its letter, and beside it the recheck, which runs just before
+the message is sent. `letters` and `rechecks` have what they share.
 
-Leaves: each writes a message in the caller's transaction, under the account's lock, and returns
-it, or None if the fact is told already. Each states the balance, and the instant it was true at.
+Each function writes a message in the caller's transaction, under the account's lock. It returns the
+message, or None if the customer was told of this fact before. Every message states the balance, and
+the instant at which it was true.
 
-An account without an email address stops no money: what nobody could be told of stands on its
-timeline. Only `invoices_issued` raises, because sending it is all its step does.
+An account without an email address stops no money: the message that could not be written is noted on
+the account's timeline. Only `invoices_issued` raises, because its step does nothing else.
 """
 
 from billing.messages.charge_announced import (
@@ -38,7 +40,6 @@ from billing.messages.payment_reversed import (
     recheck_payment_reversed,
 )
 from billing.messages.receipt import RECEIPT, Receipt, payments_received
-from billing.messages.rechecks import one_by_one
 from billing.messages.refund import (
     REFUND_RETURNED,
     REFUND_SENT,
@@ -72,11 +73,11 @@ def register() -> None:
     """Make our kinds known to the outbox, each with its recheck."""
     catalog.register(INVOICE, recheck=recheck_invoices)
     catalog.register(RECEIPT)
-    catalog.register(PAYMENT_FAILED, recheck=one_by_one(recheck_payment_failed))
-    catalog.register(CONFIRMATION_NEEDED, recheck=one_by_one(recheck_confirmation_needed))
-    catalog.register(CHARGE_ANNOUNCED, recheck=one_by_one(recheck_charge_announced))
-    catalog.register(PAYMENT_REVERSED, recheck=one_by_one(recheck_payment_reversed))
+    catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
+    catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
+    catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
+    catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
     catalog.register(REFUND_SENT)
-    catalog.register(REFUND_RETURNED, recheck=one_by_one(recheck_refund_returned))
-    catalog.register(HOLD_PLACED, recheck=one_by_one(recheck_hold_placed))
-    catalog.register(HOLD_LIFTED, recheck=one_by_one(recheck_hold_lifted))
+    catalog.register(REFUND_RETURNED, recheck=recheck_refund_returned)
+    catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
+    catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)

@@ -1,11 +1,11 @@
-"""A direct debit to come: how much, and on which day."""
+"""The announcement of a direct debit: how much, and on which day."""
 
 import uuid
 from datetime import datetime
 
 from accounts.models import Account
 from billing.messages.letters import compose, tell
-from billing.messages.rechecks import Looked, cancel, keep_or_rerender, subject
+from billing.messages.rechecks import Looked, cancel, keep_or_rerender, one_by_one, subject
 from billing.models import PaymentAttempt
 from notifications.catalog import Verdict
 from notifications.formats import Reader
@@ -18,7 +18,7 @@ CHARGE_ANNOUNCED = "CHARGE_ANNOUNCED"
 def charge_announced(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """Tell what a direct debit will collect, and on which day, days before it does."""
+    """Announce a direct debit some days before: what it will collect, and on which day."""
     return tell(_charge_announced(attempt, account=account, due_minor=due_minor, as_of=as_of))
 
 
@@ -38,8 +38,9 @@ def _charge_announced(
     )
 
 
+@one_by_one
 def recheck_charge_announced(looked: Looked, as_of: datetime) -> Verdict:
-    """Given up, or handed to the bank already: an announcement would not be true, or late."""
+    """Cancel it once the debit was given up, or is at the bank: it would be wrong, or too late."""
     message, account, standing = looked
     attempt = PaymentAttempt.objects.get(pk=uuid.UUID(subject(message)))
     if attempt.state not in {PaymentAttempt.State.RESERVED, PaymentAttempt.State.PREPARED}:

@@ -1,11 +1,11 @@
-"""A payment that the customer has to confirm with the bank."""
+"""The request to confirm a payment with the bank."""
 
 import uuid
 from datetime import datetime
 
 from accounts.models import Account
 from billing.messages.letters import attempt_link, compose, tell
-from billing.messages.rechecks import Looked, cancel, subject
+from billing.messages.rechecks import Looked, cancel, one_by_one, subject
 from billing.models import PaymentAttempt
 from notifications.catalog import Keep, Verdict
 from notifications.formats import Reader
@@ -17,7 +17,7 @@ CONFIRMATION_NEEDED = "CONFIRMATION_NEEDED"
 def confirmation_needed(
     attempt: PaymentAttempt, *, account: Account, until: datetime, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """Tell that the bank wants the customer to confirm a payment, where, and until when."""
+    """Ask the customer to confirm a payment with the bank: where, and until when."""
     reader = Reader.of(account)
     context = {
         "amount": reader.money(attempt.amount_minor, attempt.currency),
@@ -38,12 +38,13 @@ def confirmation_needed(
 
 
 def was_asked_to_confirm(attempt: PaymentAttempt) -> bool:
-    """Whether its customer has had a mail about this attempt already, which said what happens next."""
+    """Whether the customer has had this mail about the attempt. It says what happens next."""
     return Message.objects.filter(kind=CONFIRMATION_NEEDED, fact=f"attempt:{attempt.pk}").exists()
 
 
+@one_by_one
 def recheck_confirmation_needed(looked: Looked, as_of: datetime) -> Verdict:
-    """Confirmed, or given up: there is nothing to confirm any more."""
+    """Cancel it once the payment was confirmed or given up."""
     message, _account, standing = looked
     attempt = PaymentAttempt.objects.get(pk=uuid.UUID(subject(message)))
     if attempt.state != PaymentAttempt.State.REQUIRES_ACTION:

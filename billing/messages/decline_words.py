@@ -14,8 +14,8 @@ _TRY_AGAIN = _("Please try again and confirm it, or pay with another card.")
 _LATER = _("Please try again later, or pay with another card.")
 DECLINED = (_("The bank declined the card."), _ASK_BANK)
 
-# By the provider's code. Lost, stolen and suspected cards are told as "declined": the holder of a
-# stolen card must not learn more from us than from the bank.
+# By the provider's code. Lost, stolen and suspected cards are only called "declined": whoever holds
+# a stolen card must not learn more from us than from the bank.
 DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
     "insufficient_funds": (_("The card did not have enough funds."), _CHECK_FUNDS),
     "card_velocity_exceeded": (_("The card is over its limit."), _CHECK_FUNDS),

@@ -24,13 +24,13 @@ from notifications.outbox import Letter
 
 INVOICE = "INVOICE"
 
-# More do not help a reader of a mail; the invoice's page shows them all.
+# A longer list helps no reader of a mail; the invoice's page shows all.
 PRODUCTS_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Bill:
-    """An issued invoice, its locked account, and what that owes now."""
+    """An issued invoice, its locked account, and what the account owes now."""
 
     invoice: Invoice
     account: Account
@@ -39,7 +39,7 @@ class Bill:
 
 def invoices_issued(bills: Sequence[Bill], *, as_of: datetime) -> list[Message | None]:
     """
-    Tell of invoices: what for, how much, what is due, and how it will be paid.
+    Send invoices: what they are for, how much, what is due, and how it will be paid.
 
     :raises NoRecipient: if an account has no email address.
     """
@@ -109,7 +109,7 @@ def _settled_by(invoice_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
 
 
 def _products(invoice_ids: Sequence[int]) -> dict[int, list[tuple[str, int]]]:
-    """By invoice: what each product came to, the greatest first."""
+    """By invoice: the total of each product, the greatest first."""
     sums = (
         LineItem.objects.filter(invoice__in=invoice_ids)
         .values_list("invoice", "product__name")
@@ -134,7 +134,7 @@ def _rows(products: list[tuple[str, int]], *, currency: str, reader: Reader) -> 
 
 
 def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
-    """By account: the card or mandate the close will charge, if there is one that can be."""
+    """By account: the card or mandate the close will charge, if one can be charged."""
     cards = PaymentMethod.objects.filter(
         account__in=account_ids, is_default=True, state=PaymentMethod.State.ACTIVE
     )
@@ -142,7 +142,7 @@ def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int
 
 
 def recheck_invoices(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
-    """Settled by a payment: the receipt tells it. Another balance: the mail says that one."""
+    """Cancel those that a payment has settled: the receipt tells it. Render anew where the balance differs."""
     looked = look(messages, as_of=as_of)
     paid = _paid_by_a_payment(_invoice_of(m) for m in messages if stated(m) > 0)
     anew = _invoices_anew(
@@ -161,13 +161,13 @@ def recheck_invoices(messages: Sequence[Message], as_of: datetime) -> list[Verdi
 
 
 def _paid_by_a_payment(invoice_ids: Iterable[int]) -> set[int]:
-    """Those of the invoices that are settled, by a payment at least in part."""
+    """The invoices that are settled, at least in part by a payment."""
     settled = Invoice.objects.filter(pk__in=[*invoice_ids], settled_at__isnull=False)
     return set(settled.filter(allocations__payment__isnull=False).values_list("pk", flat=True))
 
 
 def _invoices_anew(looked: Sequence[Looked], *, as_of: datetime) -> dict[uuid.UUID, Letter]:
-    """By message: what those would say now that state another balance."""
+    """By message: the new letter of each that states another balance than the account has now."""
     changed = [each for each in looked if each[2].due_minor != stated(each[0])]
     if not changed:
         return {}

@@ -1,4 +1,4 @@
-"""What every letter says of the balance, and how it is queued in the caller's transaction."""
+"""What all letters share: they state the balance, and are queued in the caller's transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -25,6 +25,7 @@ def compose(
     due_minor: int,
     as_of: datetime,
 ) -> Letter:
+    """Make a letter of a kind about a fact, with the balance and its instant added to the context."""
     reader = Reader.of(account)
     balance = {
         "has_due": due_minor > 0,
@@ -43,10 +44,16 @@ def compose(
 
 
 def tell(letter: Letter) -> Message | None:
+    """Queue one letter; see `tell_all`."""
     return tell_all([letter])[0]
 
 
 def tell_all(letters: Sequence[Letter]) -> list[Message | None]:
+    """
+    Queue letters, and return their messages in order; None where nothing was queued.
+
+    That is so where the fact was told before. Accounts without an email address get a line on their timeline.
+    """
     addressed = [letter for letter in letters if letter.account.email]
     timeline.record(*(_not_written(letter) for letter in letters if not letter.account.email))
     told = dict(zip(map(id, addressed), outbox.enqueue_all(addressed), strict=True))
@@ -63,10 +70,10 @@ def _not_written(letter: Letter) -> TimelineEvent:
 
 
 def pay_link(account: Account) -> str:
-    """Where the customer sees the balance and pays it. Never made from a request's Host header."""
+    """The page where the customer sees and pays the balance. Never built from a request's Host header."""
     return f"{settings.SITE_URL}{reverse('account', args=[account.pk])}"
 
 
 def attempt_link(attempt: PaymentAttempt) -> str:
-    """Where the customer sees how one payment stands, and confirms it with their bank."""
+    """The page where the customer sees the state of one payment, and confirms it with the bank."""
     return f"{settings.SITE_URL}{reverse('attempt', args=[attempt.account_id, attempt.pk])}"

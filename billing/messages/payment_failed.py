@@ -1,4 +1,4 @@
-"""A declined charge: why, and what to do."""
+"""The notice of a declined charge: why it failed, and what to do."""
 
 import uuid
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 from accounts.models import Account
 from billing.messages.decline_words import decline_in_words
 from billing.messages.letters import compose, tell
-from billing.messages.rechecks import Looked, cancel, keep_or_rerender, subject
+from billing.messages.rechecks import Looked, cancel, keep_or_rerender, one_by_one, subject
 from billing.models import PaymentAttempt
 from notifications.catalog import Verdict
 from notifications.formats import Reader
@@ -19,7 +19,7 @@ PAYMENT_FAILED = "PAYMENT_FAILED"
 def payment_failed(
     attempt: PaymentAttempt, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """Tell that a card was declined, why in words, and what to do."""
+    """Tell the customer that a charge was declined, why, and what to do."""
     return tell(_payment_failed(attempt, account=account, due_minor=due_minor, as_of=as_of))
 
 
@@ -43,8 +43,9 @@ def _payment_failed(
     return compose(PAYMENT_FAILED, fact, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
+@one_by_one
 def recheck_payment_failed(looked: Looked, as_of: datetime) -> Verdict:
-    """Nothing is due any more: there is nothing to be done about it."""
+    """Cancel it once nothing is due any more."""
     message, account, standing = looked
     attempt = PaymentAttempt.objects.get(pk=uuid.UUID(subject(message)))
     if standing.due_minor <= 0:

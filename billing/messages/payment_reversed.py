@@ -1,10 +1,10 @@
-"""A payment that went back."""
+"""The notice of a payment that was reversed."""
 
 from datetime import datetime
 
 from accounts.models import Account
 from billing.messages.letters import compose, tell
-from billing.messages.rechecks import Looked, keep_or_rerender, subject
+from billing.messages.rechecks import Looked, keep_or_rerender, one_by_one, subject
 from billing.models import PaymentReversal
 from notifications.catalog import Verdict
 from notifications.formats import Reader
@@ -17,7 +17,7 @@ PAYMENT_REVERSED = "PAYMENT_REVERSED"
 def payment_reversed(
     reversal: PaymentReversal, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """Tell that a payment went back, and what is owed now."""
+    """Tell the customer that a payment was reversed, and what is owed now."""
     return tell(_payment_reversed(reversal, account=account, due_minor=due_minor, as_of=as_of))
 
 
@@ -36,8 +36,9 @@ def _payment_reversed(
     )
 
 
+@one_by_one
 def recheck_payment_reversed(looked: Looked, as_of: datetime) -> Verdict:
-    """The payment stays gone, whatever was paid since: only the balance may be another."""
+    """Never cancel it: the payment stays reversed. Only the balance may have changed."""
     message, account, standing = looked
     reversal = PaymentReversal.objects.select_related("payment").get(pk=int(subject(message)))
     return keep_or_rerender(

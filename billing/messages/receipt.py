@@ -18,7 +18,7 @@ RECEIPT = "RECEIPT"
 
 @dataclass(frozen=True)
 class Receipt:
-    """A payment, what it settled of which invoice, and what its locked account owes and has as credit now."""
+    """A payment, what it paid of which invoice, and the debt and credit of its locked account now."""
 
     payment: Payment
     account: Account

@@ -1,4 +1,4 @@
-"""What every recheck does: lock the account, see what it owes, decide whether the message is still true."""
+"""What all rechecks share: they lock the account, read what it owes, and decide about the message."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,12 +13,12 @@ from notifications.catalog import Cancel, Keep, Rerender, Verdict
 from notifications.models import Message
 from notifications.outbox import Letter
 
-# A message with its account, locked, and what that owes now.
+# A message, its locked account, and what the account owes now.
 Looked: TypeAlias = tuple[Message, Account, Standing]
 
 
 def one_by_one(judge: Callable[[Looked, datetime], Verdict]) -> catalog.Recheck:
-    """A recheck of many that are rarely many: their accounts are locked at once, each is judged by itself."""
+    """Make a recheck of a batch from one of a single message: lock all accounts at once, then judge each."""
 
     def recheck(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
         return [judge(looked, as_of) for looked in look(messages, as_of=as_of)]
@@ -27,7 +27,7 @@ def one_by_one(judge: Callable[[Looked, datetime], Verdict]) -> catalog.Recheck:
 
 
 def look(messages: Sequence[Message], *, as_of: datetime) -> list[Looked]:
-    """Each message with its account, locked, and what that owes now."""
+    """Lock the messages' accounts, and return each message with its account and what that owes now."""
     accounts = locks.accounts_for_update({message.account_id for message in messages})
     standings = ledger.standings(accounts, as_of=as_of)
     return [(m, accounts[m.account_id], standings[m.account_id]) for m in messages]
@@ -39,10 +39,12 @@ def subject(message: Message) -> str:
 
 
 def stated(message: Message) -> int:
+    """The balance that a message states, in minor units."""
     return int(message.amounts["due_minor"])
 
 
 def cancel(message: Message, standing: Standing, *, because: str, **links: Any) -> Cancel:
+    """Cancel a message, and write down why."""
     _decide(message, standing, did=Decision.Did.SKIPPED, because=because, **links)
     return Cancel(because)
 
@@ -50,6 +52,7 @@ def cancel(message: Message, standing: Standing, *, because: str, **links: Any) 
 def keep_or_rerender(
     message: Message, standing: Standing, again: Callable[[], Letter], **links: Any
 ) -> Verdict:
+    """Keep a message that states the right balance; else render it anew, and write that down."""
     if standing.due_minor == stated(message):
         return Keep()
     because = "the balance had changed: rendered anew"

@@ -1,11 +1,11 @@
-"""Money paid back, and money paid back that was returned to us."""
+"""The notices that a refund was sent, and that a refund was returned to us."""
 
 import uuid
 from datetime import datetime
 
 from accounts.models import Account
 from billing.messages.letters import compose, tell
-from billing.messages.rechecks import Looked, keep_or_rerender, subject
+from billing.messages.rechecks import Looked, keep_or_rerender, one_by_one, subject
 from billing.models import Refund
 from notifications.catalog import Verdict
 from notifications.formats import Reader
@@ -19,14 +19,14 @@ REFUND_RETURNED = "REFUND_RETURNED"
 def refund_sent(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """Tell that money was paid back, and how."""
+    """Tell the customer that a refund was sent, and how."""
     return tell(_refund(REFUND_SENT, refund, account=account, due_minor=due_minor, as_of=as_of))
 
 
 def refund_returned(
     refund: Refund, *, account: Account, due_minor: int, as_of: datetime
 ) -> Message | None:
-    """Tell that a refund came back to us, as far as it is their credit now."""
+    """Tell the customer that a refund was returned to us, and is their credit now."""
     return tell(_refund(REFUND_RETURNED, refund, account=account, due_minor=due_minor, as_of=as_of))
 
 
@@ -43,8 +43,9 @@ def _refund(
     return compose(kind, fact, context, account=account, due_minor=due_minor, as_of=as_of)
 
 
+@one_by_one
 def recheck_refund_returned(looked: Looked, as_of: datetime) -> Verdict:
-    """It stays sent back: only the balance may be another."""
+    """Never cancel it: the refund stays returned. Only the balance may have changed."""
     message, account, standing = looked
     refund = Refund.objects.select_related("payment").get(pk=uuid.UUID(subject(message)))
     return keep_or_rerender(

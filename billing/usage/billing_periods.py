@@ -12,7 +12,7 @@ from billing.usage.partitions import Span, span_of
 # One at a time, across processes: each sees the periods of the one before.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('billing periods', 0))"
 
-# A stored neighbour's bound wins over the zone's: periods tile even where the zone has changed.
+# The stored bound of a neighbouring period wins over the zone's: periods leave no gap even if the zone has changed.
 OPEN_PERIODS = """
 INSERT INTO billing_billingperiod (account_id, month, starts_at, ends_at)
 SELECT account.id, %(month)s,
@@ -74,8 +74,8 @@ def open_periods(*, month: date, account_ids: Sequence[int] | None = None) -> in
     """
     Store the billing periods of a month that are not stored yet, and return how many.
 
-    Cut in each account's time zone, then fitted to the periods stored before and after, so that an
-    account's periods tile. For all active accounts where none are named.
+    They are cut in each account's time zone, then fitted to the periods stored before and after, so that
+    an account's periods leave no gap. Without `account_ids`, for all active accounts.
     """
     month = month.replace(day=1)
     with transaction.atomic(), connection.cursor() as cursor:
@@ -98,10 +98,10 @@ def open_periods(*, month: date, account_ids: Sequence[int] | None = None) -> in
 
 def open_periods_to_close(*, month: date, entity_id: int) -> int:
     """
-    Store the month's period of an entity's accounts that have only late usage, and say how many.
+    Store the month's period of an entity's accounts that have only late usage, and return how many.
 
-    The others' were opened when their usage was tallied. Whoever opens a period waits for all who do
-    so: a close does it once, before its workers start.
+    The tally opens the others'. Opening waits for everyone else who opens, so a close does it once, before
+    its workers start.
     """
     with connection.cursor() as cursor:
         cursor.execute(WITHOUT_PERIOD, {"month": month, "entity": entity_id})
@@ -152,7 +152,7 @@ def _zones(cursor: CursorWrapper) -> list[str]:
 
 
 def _bounds(zones: Sequence[str], span: Span) -> list[tuple[str, date]]:
-    """Every zone with every month that an event of the span can fall into there."""
+    """Each zone with each month in which an event of the span can fall there."""
     month = periods.previous_month(span.first_at.date())
     months = []
     while month <= periods.next_month(span.last_at.date()):

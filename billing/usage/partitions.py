@@ -18,7 +18,7 @@ SELECT child.relname FROM pg_inherits
  WHERE inhparent = 'billing_usageevent'::regclass
 """
 
-# Attached rather than created in place: that waits for nobody who reads or writes other months.
+# Attached, not created in place: attaching waits for nobody who reads or writes other months.
 CREATE_PARTITION = """
 CREATE TABLE {name} (LIKE billing_usageevent INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 ALTER TABLE billing_usageevent ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}');

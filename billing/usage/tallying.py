@@ -39,7 +39,7 @@ SELECT count(*) FROM (
 ) locked
 """
 
-# Open summaries only: one that an invoice has taken meanwhile is left alone, a new one begins.
+# Only open summaries: one that an invoice has taken meanwhile stays as it is, and a new one begins.
 ADD_TO_SUMMARIES = """
 INSERT INTO billing_usagesummary AS summary (
     account_id, period_id, product_id, kind, item, unit, unit_price, quantity, amount, events,
@@ -95,13 +95,13 @@ def tally_everything(*, as_of: datetime) -> None:
     with transaction.atomic(durable=True):
         left = list(UsageBatch.objects.select_for_update().filter(tallied_at=None).order_by("pk"))
     if left:
-        # Whoever was at it has died.
+        # The process that was tallying them has died.
         tally(as_of=as_of)
 
 
 @transaction.atomic(durable=True)
 def _tally_batch(*, batch_id: int, as_of: datetime) -> UsageBatch | None:
-    """Tally one batch, unless it is tallied already or another process is at it."""
+    """Tally one batch, unless it is tallied already or another process is tallying it."""
     waiting = UsageBatch.objects.select_for_update(skip_locked=True).filter(tallied_at=None)
     batch = waiting.filter(pk=batch_id).first()
     if batch is None:
