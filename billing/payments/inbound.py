@@ -88,7 +88,7 @@ def process_due(*, as_of: datetime, limit: int = 100) -> int:
     """Work on the events that are due. Returns how many have ended."""
     claimed = _claim(as_of=as_of, limit=limit)
     answers = _ask(claimed)
-    _leave([event for event in claimed if _question(event) not in answers], as_of=as_of)
+    _put_back([event for event in claimed if _question(event) not in answers], as_of=as_of)
     ended = 0
     for event in (each for each in claimed if _question(each) in answers):
         try:
@@ -143,8 +143,8 @@ def _ask(events: Sequence[ProviderEvent]) -> dict[Question, Answer]:
     return answers
 
 
-def _leave(events: Sequence[ProviderEvent], *, as_of: datetime) -> None:
-    """Release events about which no provider was asked: they are due as before."""
+def _put_back(events: Sequence[ProviderEvent], *, as_of: datetime) -> None:
+    """Put back events about which no provider was asked: they are due as before."""
     ProviderEvent.objects.filter(pk__in=[event.pk for event in events]).update(next_try_at=as_of)
 
 

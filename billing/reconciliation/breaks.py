@@ -146,7 +146,7 @@ def _open_for_update(break_id: int) -> ReconciliationBreak:
 def compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """Note the differences that remain once everything that can be booked is booked."""
     _note_other_amounts(reconciliation, as_of=as_of)
-    _note_nobodys(reconciliation, as_of=as_of)
+    _note_unknown_objects(reconciliation, as_of=as_of)
     yield from _note_payments_not_taken(reconciliation, as_of=as_of)
 
 
@@ -179,7 +179,7 @@ def _note_other_amounts(reconciliation: Reconciliation, *, as_of: datetime) -> N
         )
 
 
-def _note_nobodys(reconciliation: Reconciliation, *, as_of: datetime) -> None:
+def _note_unknown_objects(reconciliation: Reconciliation, *, as_of: datetime) -> None:
     """Note objects that bear our installation's name, but no attempt's."""
     for listed in reconciliation.objects_listed.filter(attempt_id=None).exclude(
         status=ListedObject.FOREIGN

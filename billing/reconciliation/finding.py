@@ -54,14 +54,14 @@ FOUND = "found at the provider: our database had lost it"
 def book_known(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """Apply what has ended at the provider and not in our books; yields after each batch."""
     provider = gateways.get(reconciliation.gateway)
-    for batch in _in_batches(_over_there_not_here(reconciliation)):
+    for batch in _in_batches(_ended_but_not_booked(reconciliation)):
         for listed, seen in _asked(batch, lambda each: provider.read(each.provider_ref)):
             _book(reconciliation, listed, seen, as_of=as_of)
         _save_counts(reconciliation)
         yield 0
 
 
-def _over_there_not_here(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
+def _ended_but_not_booked(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
     attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
     in_flight = attempts.filter(
         state__in=PaymentAttempt.IN_FLIGHT, provider_ref=OuterRef("provider_ref")
@@ -126,7 +126,7 @@ def find_lost(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[in
     """
     provider = gateways.get(reconciliation.gateway)
     for batch in _in_batches(_lost(reconciliation)):
-        for listed, seen in _asked(batch, lambda each: _at_its_end(provider, each)):
+        for listed, seen in _asked(batch, lambda each: _read_or_cancel(provider, each)):
             _find(reconciliation, provider, listed, seen, as_of=as_of)
         _save_counts(reconciliation)
         yield 0
@@ -141,7 +141,7 @@ def _lost(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
     ).order_by(took_money_first, "made_at", "pk")
 
 
-def _at_its_end(provider: Gateway, listed: ListedObject) -> Observation:
+def _read_or_cancel(provider: Gateway, listed: ListedObject) -> Observation:
     seen = provider.read(listed.provider_ref)
     if seen.status in UNCONFIRMED:
         return _cancelled(provider, listed.provider_ref)
@@ -175,9 +175,9 @@ def _find(
         return
     try:
         if seen.status is Status.PROCESSING:
-            _make_way(account, seen.currency, as_of=as_of)
+            _end_older_attempts(account, seen.currency, as_of=as_of)
         method = _card(provider, account, seen, removed_at=listed.made_at)
-        attempt = _written_down(reconciliation, listed, account, method, seen, as_of=as_of)
+        attempt = _restore_attempt(reconciliation, listed, account, method, seen, as_of=as_of)
         charges.apply_provider_state({attempt.pk: seen}, as_of=as_of)
     except Exception as error:  # noqa: BLE001 - one that cannot be found again must not hide the others
         logger.warning("%s cannot be found again: %r", listed, error)
@@ -198,7 +198,7 @@ def _may_be_charged_again(seen: Observation, error: Exception, found: Reconcilia
     return has_money and is_open and not isinstance(error, InAnotherCurrency)
 
 
-def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
+def _end_older_attempts(account: Account, currency: str, *, as_of: datetime) -> None:
     """
     End what the restored database has in flight beside a charge that is on its way.
 
@@ -207,14 +207,14 @@ def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
     """
     in_flight = account.attempts.filter(currency=currency, state__in=PaymentAttempt.IN_FLIGHT)
     for older in in_flight.select_related("account", "payment_method"):
-        if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):
+        if older.state == State.RESERVED and not _moved_nothing(older, as_of=as_of):
             continue
         charges.give_up(older, because="another payment is on its way", as_of=as_of)
         charges.ask([older], as_of=as_of)
 
 
-def _moves_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
-    """Cancel every object of a reserved attempt; return whether none of them has moved or can move money."""
+def _moved_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
+    """Cancel every object of a reserved attempt; return whether none has moved, or can still move, money."""
     provider = gateways.get(reserved.gateway)
     made = provider.find(charges.spec(reserved), since=reserved.created_at)
     ended = [
@@ -230,7 +230,7 @@ class InAnotherCurrency(ValueError):
 
 
 @transaction.atomic(durable=True)
-def _written_down(
+def _restore_attempt(
     reconciliation: Reconciliation,
     listed: ListedObject,
     account: Account,
