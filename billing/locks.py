@@ -10,7 +10,7 @@ Functions return locked rows, never querysets: a queryset that is not evaluated 
 Take locks late, recheck on the next line, never hold one across a gateway call.
 
 Accounts are locked with no_key=True: a plain FOR UPDATE would block the foreign-key check of
-every row that names the account. Whoever holds the account's lock may write all of its money.
+every row that names the account. Code that holds the account's lock may write all of its money.
 """
 
 import uuid

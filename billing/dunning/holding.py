@@ -28,8 +28,8 @@ def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datet
     """
     Lift the overdue holds of (locked) accounts with nothing overdue, and close cases of those that owe nothing.
 
-    Called in every transaction that lowers what is owed, so that nobody who has paid stays on hold or is
-    charged again.
+    Called in every transaction that lowers what is owed, so that no account that has paid stays on hold or
+    is charged again.
     """
     ids = list(account_ids)
     open_holds = list(
