@@ -118,6 +118,22 @@ def test_docstrings_say_what_is_done_and_not_that_it_will_be() -> None:
     assert [each for each in told if ": This will " in each] == []
 
 
+def test_code_names_files_that_exist() -> None:
+    named = [
+        (path, name)
+        for path in [*CODE, *sorted((ROOT / "billing").rglob("*.sql"))]
+        for name in re.findall(
+            r"\b(?:accounts|billing|config|docs|notifications|tests)/[\w/-]+\.(?:py|md|sql)\b",
+            path.read_text(),
+        )
+    ]
+
+    assert len(named) > 50
+    assert [
+        f"{path.relative_to(ROOT)}: {name}" for path, name in named if not (ROOT / name).exists()
+    ] == []
+
+
 # --- what is installed
 
 

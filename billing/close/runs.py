@@ -12,7 +12,7 @@ from accounts.models import Account, BillingEntity
 from billing import periods
 from billing.close import pipeline
 from billing.models import CloseRun, Step
-from billing.usage import tallying
+from billing.usage import billing_periods, tallying
 from billing.workers import doorbell, halting
 from notifications import delivery
 
@@ -48,7 +48,7 @@ def start(
         return standing, False
     check_is_over(entity=entity, month=month, as_of=as_of)
     tallying.tally_everything(as_of=as_of)
-    tallying.open_periods_to_close(month=month, entity_id=entity.pk)
+    billing_periods.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 

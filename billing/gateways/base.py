@@ -277,7 +277,7 @@ class NotAuthentic(Exception):
 
 
 class Gateway(Protocol):
-    """A payment provider. Any exception but the four above is taken as OutcomeUnknown."""
+    """A payment provider. Any exception but the ones above is taken as OutcomeUnknown."""
 
     name: str
     capabilities: Capabilities

@@ -27,7 +27,7 @@ from billing.models import (
     UsageSummary,
 )
 from billing.money import money, round_half_up
-from billing.usage import tallying
+from billing.usage import billing_periods
 
 
 class NoPrice(Exception):
@@ -164,7 +164,7 @@ def _periods(account_ids: Collection[int], *, month: date) -> dict[int, int]:
     periods = dict(wanted.values_list("account", "pk"))
     if missing := [pk for pk in account_ids if pk not in periods]:
         # Opens one at a time across all workers: a close has done it before (open_periods_to_close).
-        tallying.open_periods(month=month, account_ids=missing)
+        billing_periods.open_periods(month=month, account_ids=missing)
         periods = dict(wanted.values_list("account", "pk"))
     return periods
 

@@ -6,11 +6,11 @@ from billing.models.payment import DeclineClass
 
 class DunningCase(models.Model):
     """
-    What is done about a debt that a card did not pay: tried again on the schedule's days, held at its end.
+    The follow-up of a declined charge: retried on the schedule's days, the account held at its end.
 
     Opened in the transaction that ends a declined automatic charge; closed in the one that brings the due
     to zero, or at the schedule's end. At most one is open per account (constraint). Written by
-    billing/dunning/__init__.py and billing/payments/retries.py, under the account's lock.
+    billing/dunning/cases.py and billing/payments/retries.py, under the account's lock.
     """
 
     # Card networks count; the entity's schedule has no more days either.
@@ -27,7 +27,7 @@ class DunningCase(models.Model):
     retries_made = models.PositiveSmallIntegerField(default=0)
     # When the card is charged again by itself; none where that waits for the customer.
     next_try_at = models.DateTimeField(null=True, blank=True)
-    # The end of the schedule: who is overdue then, and has nothing on its way, is held.
+    # The end of the schedule: an account that is overdue then, and has nothing on its way, is held.
     ends_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
     closed_because = models.CharField(max_length=300, blank=True)

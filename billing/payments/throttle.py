@@ -1,10 +1,10 @@
 """
-How calls to payment providers go through their lanes (notifications/lanes).
+Send calls to payment providers through their lanes (notifications/lanes).
 
-Whoever takes up waiting work asks `let_begin` first; a person who waits is `admitted`; and whatever was said
-is noted, so that the breaker opens and the lane slows down whoever made the calls. Steps of the close ask in
-their claim (close/claiming.py). Calls while a customer enters or removes a card are theirs, and few: they pass
-by the lanes.
+Code that takes up waiting work asks `let_begin` first; a person who waits asks `not_admitted`. Every answer
+is noted, so that the breaker opens and the lane slows down whatever code made the calls. Steps of the close
+ask in their claim (close/engine/claiming.py). Calls while a customer enters or removes a card are few, and
+do not go through the lanes.
 """
 
 from collections import defaultdict

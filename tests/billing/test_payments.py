@@ -502,7 +502,7 @@ class TestLostReplies:
         assert attempt.next_action_at == AS_OF + timedelta(seconds=5)
 
     def test_is_asked_ever_more_rarely_and_then_hourly(self, provider, monkeypatch):
-        # Nor is it asked more often than its lane lets anybody ask: tests/billing/test_traffic.py.
+        # Nor is it asked more often than its lane lets anybody ask: tests/billing/test_throttle.py.
         monkeypatch.setattr(breaker, "OPENS_AFTER", 1000)
         account = owing()
         attempt = stuck(account, provider, "submit")

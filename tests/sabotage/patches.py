@@ -358,7 +358,7 @@ PATCHES = (
         (
             Change(
                 FINDING,
-                "            _make_way(account, seen.currency, as_of=as_of)\n",
+                "            _end_older_attempts(account, seen.currency, as_of=as_of)\n",
                 "            pass\n",
             ),
         ),
@@ -369,7 +369,7 @@ PATCHES = (
         (
             Change(
                 FINDING,
-                "        if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):\n"
+                "        if older.state == State.RESERVED and not _moved_nothing(older, as_of=as_of):\n"
                 "            continue\n",
                 "",
             ),

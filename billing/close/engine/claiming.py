@@ -108,7 +108,7 @@ def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
 
 
 def leave_shut_lanes() -> int:
-    """Have charges that wait in a lane which is shut go to that of their account's card as it is now."""
+    """Requeue charges from closed lanes to their account's current provider."""
     return sum(
         go_where_the_cards_are(line)
         for line in turns(Step.Kind.CHARGE)
@@ -118,9 +118,9 @@ def leave_shut_lanes() -> int:
 
 def go_where_the_cards_are(line: Line) -> int:
     """
-    Put the charges of a line right whose card is another provider's now. Returns how many moved.
+    Move charges of a line whose card is another provider's now to that provider. Returns how many moved.
 
-    Those of which something is at the provider already stay: there it is asked about.
+    A charge stays if its provider has an object of it already: only that provider can say what became of it.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -320,7 +320,7 @@ def _store(made: Mapping[PaymentAttempt, Observation]) -> None:
         _bring_up_to(attempt, current[attempt.pk])
 
 
-# --- small truths
+# --- what a driver has in hand
 
 # What a driver may find changed of an attempt that it has in hand.
 CHANGING = (*writing.COLUMNS, "key_generation", "created_at")

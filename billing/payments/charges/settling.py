@@ -158,7 +158,7 @@ def _taken(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> Pa
 
 
 def _ask_customer(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -> None:
-    """Who is not at it reads a mail; who is sees it on the page."""
+    """Email customers who are not on the site; others see it on the page."""
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
         return
     standing = ledger.standing(account.pk, as_of=as_of)
