@@ -42,8 +42,9 @@ def install() -> None:
 
 def _shorten_pauses() -> None:
     from billing.close.engine import claiming, runner
-    from billing.payments import inbound, refunds
+    from billing.payments import inbound
     from billing.payments.charges import windows
+    from billing.payments.refunds import windows as refund_windows
     from notifications import delivery
     from notifications.lanes import breaker
 
@@ -53,10 +54,11 @@ def _shorten_pauses() -> None:
     windows.DRIVE_WINDOW, windows.SEND_WITHIN = timedelta(seconds=8), timedelta(seconds=4)
     windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     windows.ASK_AGAIN_LATER = timedelta(seconds=8)
-    refunds.DRIVE_WINDOW = timedelta(seconds=8)
+    refund_windows.DRIVE_WINDOW = timedelta(seconds=8)
     # A provider may keep an error under a refund's key for a day; longer than this a person looks.
-    refunds.KEY_HOLDS = timedelta(seconds=40)
-    refunds.ASK_AGAIN_AFTER, refunds.ASK_AGAIN_LATER = timedelta(seconds=1), timedelta(seconds=8)
+    refund_windows.KEY_HOLDS = timedelta(seconds=40)
+    refund_windows.ASK_AGAIN_AFTER = timedelta(seconds=1)
+    refund_windows.ASK_AGAIN_LATER = timedelta(seconds=8)
     # Here whoever dies is nobody's poison.
     claiming.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
