@@ -11,13 +11,11 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from accounts import holds
-from accounts.models import Account, Hold, PaymentMethod
-from billing import decisions, ledger, locks, messages
+from accounts.models import RETRIES_MAX, Account, Hold, PaymentMethod
+from billing import charge_protocol, decisions, ledger, locks, messages
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, DunningCase, PaymentAttempt
+from billing.models import Decision, DunningCase, PaymentAttempt
 
-# Declines after which another day may help; of our own faults an operator may mend.
-TRIED_AGAIN = (DeclineClass.SOFT, DeclineClass.OURS)
 # Who was asked to confirm a payment with it cannot any more.
 CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
 
@@ -39,8 +37,10 @@ def note_failure(
     case = open_case(account.pk)
     days = account.entity.retry_days
     if case is not None:
-        case.retries_made = min(case.retries_made + 1, DunningCase.RETRIES_MAX)
-    elif (days or attempt.charge_date) and attempt.decline_class != DeclineClass.OURS:
+        case.retries_made = min(case.retries_made + 1, RETRIES_MAX)
+    elif (
+        days or attempt.charge_date
+    ) and attempt.decline_class not in charge_protocol.FAULT_OF_OURS:
         # Of a debit, the close that would hold is over: without a schedule it is held a day later.
         ends_at = standing.as_of + timedelta(days=days[-1] if days else 1)
         case = DunningCase(account=account, opened_at=standing.as_of, ends_at=ends_at)
@@ -77,7 +77,7 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
 def try_again_soon(account_id: int, *, as_of: datetime) -> None:
     """Have the account's case tried at once: it has another card to be charged, or a renewed one."""
     DunningCase.objects.filter(
-        account=account_id, closed_at=None, retries_made__lt=DunningCase.RETRIES_MAX
+        account=account_id, closed_at=None, retries_made__lt=RETRIES_MAX
     ).update(next_try_at=as_of)
 
 
@@ -92,11 +92,11 @@ def close_case(case: DunningCase, *, because: str, as_of: datetime) -> None:
 def _next_try(
     case: DunningCase, attempt: PaymentAttempt, days: list[int], *, as_of: datetime
 ) -> datetime | None:
-    if case.retries_made >= DunningCase.RETRIES_MAX:
+    if case.retries_made >= RETRIES_MAX:
         return None
     if _has_another_card(attempt):
         return as_of
-    if case.decline_class not in TRIED_AGAIN:
+    if case.decline_class not in charge_protocol.TRIED_AGAIN:
         return None
     to_come = (case.opened_at + timedelta(days=day) for day in days)
     return next((at for at in to_come if at > as_of), None)
@@ -104,13 +104,8 @@ def _next_try(
 
 def _has_another_card(attempt: PaymentAttempt) -> bool:
     """Whether the customer chose another card while this one was being declined."""
-    return (
-        PaymentMethod.objects.filter(
-            account=attempt.account_id, is_default=True, state=PaymentMethod.State.ACTIVE
-        )
-        .exclude(pk=attempt.payment_method_id)
-        .exists()
-    )
+    now = PaymentMethod.objects.default_of([attempt.account_id])
+    return now.exclude(pk=attempt.payment_method_id).exists()
 
 
 # --- holds

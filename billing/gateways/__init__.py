@@ -2,6 +2,7 @@
 
 from django.conf import settings
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     About,
     AttemptSpec,
@@ -25,7 +26,6 @@ from billing.gateways.base import (
     RefundSpec,
     RefundStatus,
     SettlementLine,
-    Status,
     Unreadable,
 )
 from billing.gateways.standins.debit import DebitGateway

@@ -21,7 +21,7 @@ from billing.models import (
     Refund,
 )
 from billing.payments import charges, disputes, refunds, reversals
-from billing.payments.refunds import driving, learning, windows
+from billing.payments.refunds import driving, learning, settling, windows
 from notifications import lanes
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
@@ -237,7 +237,7 @@ class TestIsPaidBackOnce:
     def test_killed_before_it_is_written_down(self, provider, sandbox, monkeypatch):
         payment = paid()
         with monkeypatch.context() as patch:
-            patch.setattr(refunds, "apply_provider_state", _killed)
+            patch.setattr(settling, "apply_provider_state", _killed)
             with pytest.raises(Killed):
                 refund(payment, 500)
 
@@ -687,7 +687,7 @@ class TestMadeAtTheProvider:
         self.theirs(sandbox, payment, 400, own_reference=str(token()))
 
         with monkeypatch.context() as patch:
-            patch.setattr(refunds, "_may_send", _killed)
+            patch.setattr(driving, "_may_send", _killed)
             with pytest.raises(Killed):
                 refund(payment, 400)
         refunds.drive_due(as_of=SOON)

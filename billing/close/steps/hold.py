@@ -36,11 +36,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
         ).select_related("account")
     }
-    gateways_of_cards = dict(
-        PaymentMethod.objects.filter(
-            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
-        ).values_list("account", "gateway")
-    )
+    gateways_of_cards = PaymentMethod.objects.default_of(chunk.accounts).gateway_by_account()
     cannot_pay = throttle.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case

@@ -8,9 +8,9 @@ from django.db import transaction
 from accounts import pauses
 from accounts.models import PaymentMethod
 from billing import charge_protocol, decisions, ledger, locks
-from billing.charge_protocol import Move, State
+from billing.charge_protocol import DeclineClass, Move, State
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, PaymentAttempt
+from billing.models import Decision, PaymentAttempt
 from billing.payments import guard, methods
 from billing.payments.charges import debits, reserving, windows, writing
 

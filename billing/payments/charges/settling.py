@@ -12,10 +12,10 @@ from django.db import transaction
 from accounts import timeline
 from accounts.models import Account
 from billing import charge_protocol, decisions, dunning, ledger, locks, messages
-from billing.charge_protocol import Move, State
-from billing.gateways import Observation, Status, declines
+from billing.charge_protocol import DeclineClass, Move, State, Status
+from billing.gateways import Observation, declines
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, Payment, PaymentAttempt
+from billing.models import Decision, Payment, PaymentAttempt
 from billing.money import money
 from billing.payments import booking, methods, reversals
 from billing.payments.charges import rechecking, windows, writing
@@ -209,10 +209,10 @@ def _decline(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> 
     """Keep what the bank said, and what it means; after "never again" the card is blocked at once."""
     attempt.decline_code = seen.decline_code or "declined"
     attempt.advice_code = seen.advice_code
-    attempt.decline_class = DeclineClass(
-        declines.decline_class(attempt.decline_code, advice_code=attempt.advice_code)
+    attempt.decline_class = declines.decline_class(
+        attempt.decline_code, advice_code=attempt.advice_code
     )
-    if attempt.decline_class == DeclineClass.STOP:
+    if attempt.decline_class in charge_protocol.BLOCKS_THE_CARD:
         because = f"its bank said {attempt.decline_code}"
         if attempt.advice_code:
             because += f", and advised {attempt.advice_code}"
@@ -231,7 +231,7 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
     attempt.because = f"declined: {attempt.decline_code}"
     standing = ledger.standing(account.pk, as_of=as_of)
     attempt.case = dunning.note_failure(attempt, account=account, standing=standing)
-    if attempt.decline_class == DeclineClass.OURS:
+    if attempt.decline_class in charge_protocol.FAULT_OF_OURS:
         _leave_to_an_operator(attempt, standing)
         return
     timeline.record(

@@ -119,9 +119,7 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
 
 
 def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any]:
-    card = PaymentMethod.objects.filter(
-        account=seat.account, is_default=True, state=PaymentMethod.State.ACTIVE
-    ).first()
+    card = PaymentMethod.objects.default_of([seat.account.pk]).first()
     if card is None:
         return {"card": ""}
     return {
