@@ -150,7 +150,7 @@ def _end(case: DunningCase, standing: Standing) -> None:
     gateways_of_cards = PaymentMethod.objects.default_of([case.account_id]).gateway_by_account()
     if (
         standing.in_flight_minor
-        or guard.any_is_shut()
+        or guard.any_is_closed()
         or pauses.because_of([case.account_id])
         or throttle.nobody_can_pay([case.account_id])
     ):

@@ -20,7 +20,8 @@ from notifications import lanes
 
 Row = TypeVar("Row", bound=Model)
 
-NO_IS_AN_ANSWER = (gateways.RefundRefused, gateways.Misconfigured)
+# A refusal is an answer as well.
+REFUSALS = (gateways.RefundRefused, gateways.Misconfigured)
 # It said nothing, as far as anybody knows.
 UNANSWERED = (gateways.OutcomeUnknown, gateways.NotSent, OSError)
 
@@ -97,4 +98,4 @@ def note(said: Iterable[tuple[str, object]]) -> None:
 
 
 def _is_answer(answer: object) -> bool:
-    return not isinstance(answer, Exception) or isinstance(answer, NO_IS_AN_ANSWER)
+    return not isinstance(answer, Exception) or isinstance(answer, REFUSALS)

@@ -343,9 +343,6 @@ def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterat
         yield 0
 
 
-# --- small truths
-
-
 def _in_batches(objects: QuerySet[ListedObject]) -> Iterator[list[ListedObject]]:
     """By what they are now: acting on one changes which there are."""
     ids = list(objects.values_list("pk", flat=True))

@@ -21,7 +21,7 @@ from billing.models import (
     Refund,
 )
 from billing.payments import charges, disputes, refunds, reversals
-from billing.payments.refunds import driving, learning, settling, windows
+from billing.payments.refunds import driving, learning, settling, time_limits
 from notifications import lanes
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
@@ -298,7 +298,7 @@ class TestIsPaidBackOnce:
 
     def test_no_more_are_begun_than_there_is_time_for(self, provider, monkeypatch):
         self.silent(provider, 3)
-        monkeypatch.setattr(windows, "BEGIN_WITHIN_SECONDS", 0)
+        monkeypatch.setattr(time_limits, "BEGIN_WITHIN_SECONDS", 0)
 
         assert [refunds.drive_due(as_of=SOON) for _ in range(4)] == [1, 1, 1, 0]
 

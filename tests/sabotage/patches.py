@@ -10,7 +10,7 @@ DRIVING = "billing/payments/charges/driving.py"
 RECHECKING = "billing/payments/charges/rechecking.py"
 RESERVING = "billing/payments/charges/reserving.py"
 SETTLING = "billing/payments/charges/settling.py"
-WINDOWS = "billing/payments/charges/windows.py"
+TIME_LIMITS = "billing/payments/charges/time_limits.py"
 PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/payments/inbound.py"
 CLAIMING = "billing/close/engine/claiming.py"
@@ -23,7 +23,7 @@ WORKING = "billing/reconciliation/working.py"
 REFUND_DRIVING = "billing/payments/refunds/driving.py"
 REFUND_RESERVING = "billing/payments/refunds/reserving.py"
 REFUND_SETTLING = "billing/payments/refunds/settling.py"
-REFUND_WINDOWS = "billing/payments/refunds/windows.py"
+REFUND_TIME_LIMITS = "billing/payments/refunds/time_limits.py"
 DISPUTES = "billing/payments/disputes.py"
 REVERSALS = "billing/payments/reversals.py"
 HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
@@ -98,7 +98,9 @@ PATCHES = (
     Patch(
         "a timeout is taken as failed",
         (
-            Change(WINDOWS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"),
+            Change(
+                TIME_LIMITS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"
+            ),
             Change(
                 PROTOCOL,
                 "Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)",
@@ -126,9 +128,9 @@ PATCHES = (
         (
             Change(
                 RECHECKING,
-                "    accounts = locks.accounts_for_update(ids)\n    stopped = guard.shut(",
+                "    accounts = locks.accounts_for_update(ids)\n    stopped = guard.closed(",
                 "    from accounts.models import Account\n\n"
-                "    accounts = Account.objects.in_bulk(ids)\n    stopped = guard.shut(",
+                "    accounts = Account.objects.in_bulk(ids)\n    stopped = guard.closed(",
             ),
         ),
         (f"{AT_ONCE}::test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck",),
@@ -342,7 +344,7 @@ PATCHES = (
         (
             Change(
                 RECHECKING,
-                "stopped = guard.shut(attempt.gateway for attempt in attempts)",
+                "stopped = guard.closed(attempt.gateway for attempt in attempts)",
                 "stopped: dict[str, str] = {}",
             ),
         ),
@@ -442,7 +444,7 @@ PATCHES = (
         (
             Change(
                 REFUND_DRIVING,
-                "    if current.state == State.RESERVED and (is_final or as_of - since >= windows.KEY_HOLDS):\n",
+                "    if current.state == State.RESERVED and (is_final or as_of - since >= time_limits.KEY_HOLDS):\n",
                 "    if current.state in {State.RESERVED, State.SUBMITTED}:\n",
             ),
         ),
@@ -455,7 +457,9 @@ PATCHES = (
         "a refund is sent again when its key may be forgotten",
         (
             Change(
-                REFUND_WINDOWS, "KEY_HOLDS = timedelta(hours=12)", "KEY_HOLDS = timedelta(hours=48)"
+                REFUND_TIME_LIMITS,
+                "KEY_HOLDS = timedelta(hours=12)",
+                "KEY_HOLDS = timedelta(hours=48)",
             ),
         ),
         (f"{TEST_REFUNDS}::test_never_sends_again",),

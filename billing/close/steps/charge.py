@@ -193,7 +193,7 @@ def _in_flight(
         return blocked(step, because, saw=saw, attempt=attempt)
     if attempt.run_id == chunk.run.pk and charges.on_its_way(attempt, as_of=chunk.as_of):
         return _attempted(step, attempt, ledger.standing(attempt.account_id, as_of=chunk.as_of))
-    if paused := guard.shut([attempt.gateway]):
+    if paused := guard.closed([attempt.gateway]):
         return _wait_for_gateway(chunk, step, attempt, paused[attempt.gateway], saw=saw)
     return wait_for(attempt, step, as_of=chunk.as_of)
 

@@ -23,7 +23,7 @@ LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Look at what is overdue now, whatever the charge said; a payment on its way first comes to its end."""
-    if guard.any_is_shut():
+    if guard.any_is_closed():
         # Who may have paid is not held.
         because = "payments may have been lost: charging is paused until they are found"
         for step in chunk.steps:

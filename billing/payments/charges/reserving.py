@@ -13,7 +13,7 @@ from billing.ledger import Standing
 from billing.models import PaymentAttempt
 from billing.money import money
 from billing.payments import guard, methods
-from billing.payments.charges import amounts, debits, windows
+from billing.payments.charges import amounts, debits, time_limits
 from billing.payments.charges.refusals import (
     AccountPaused,
     AttemptInFlight,
@@ -67,7 +67,7 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
     }
     cards = {method.account_id: method for method in PaymentMethod.objects.default_of(ids)}
     blocked = methods.blocked_tokens(cards.values())
-    stopped = stopped | guard.shut(method.gateway for method in cards.values())
+    stopped = stopped | guard.closed(method.gateway for method in cards.values())
     paused = pauses.because_of(ids)
     collected = Collected()
     for request in requests:
@@ -153,5 +153,5 @@ def _reserved(
         payment_method=method,
         gateway=method.gateway,
         charge_date=debits.charge_date(account, method.gateway, as_of=standing.as_of),
-        next_action_at=standing.as_of + windows.DRIVE_WINDOW,
+        next_action_at=standing.as_of + time_limits.DRIVE_WINDOW,
     )

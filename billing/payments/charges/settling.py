@@ -18,7 +18,7 @@ from billing.ledger import Standing
 from billing.models import Decision, Payment, PaymentAttempt
 from billing.money import money
 from billing.payments import booking, methods, reversals
-from billing.payments.charges import rechecking, windows, writing
+from billing.payments.charges import rechecking, time_limits, writing
 from billing.workers import log_context
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _move(
             if waiting is State.REQUIRES_ACTION and attempt.state != waiting:
                 _ask_customer(attempt, account=account, as_of=as_of)
             attempt.state = waiting
-            attempt.next_action_at = as_of + windows.ASK_AGAIN_LATER
+            attempt.next_action_at = as_of + time_limits.ASK_AGAIN_LATER
 
 
 def _succeed(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: datetime) -> None:
@@ -165,7 +165,7 @@ def _ask_customer(attempt: PaymentAttempt, *, account: Account, as_of: datetime)
     messages.confirmation_needed(
         attempt,
         account=account,
-        until=(attempt.submitted_at or as_of) + windows.CUSTOMER_MAY_TAKE,
+        until=(attempt.submitted_at or as_of) + time_limits.CUSTOMER_MAY_TAKE,
         due_minor=standing.due_minor,
         as_of=as_of,
     )
@@ -198,7 +198,7 @@ def _reverse(
 def _give_up(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> None:
     """The provider has moved no money and still could: it is cancelled next."""
     attempt.state = State.CANCELING
-    attempt.next_action_at = as_of + windows.DRIVE_WINDOW
+    attempt.next_action_at = as_of + time_limits.DRIVE_WINDOW
     if seen.status is Status.DECLINED:
         _decline(attempt, seen, as_of=as_of)
     else:

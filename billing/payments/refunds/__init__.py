@@ -12,7 +12,7 @@ the crash of each phase leaves, and the tests for it: docs/payments.md. A phase 
 
     requesting.py  the act        driving.py   look and send                  reviewing.py  a person looks
     reserving.py   reserve        settling.py  settle                         noting.py     decision, timeline
-    windows.py     how long       learning.py  what the provider tells of, whoever made it
+    time_limits.py     how long       learning.py  what the provider tells of, whoever made it
 """
 
 from billing.payments.refunds.driving import drive_due

@@ -14,7 +14,7 @@ from billing import gateways
 from billing.gateways import RefundSeen
 from billing.models import Refund
 from billing.payments import guard, throttle
-from billing.payments.refunds import learning, reserving, settling, windows
+from billing.payments.refunds import learning, reserving, settling, time_limits
 
 logger = logging.getLogger(__name__)
 State = Refund.State
@@ -28,7 +28,7 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
 
     Those that there is no time for, or whose provider falls silent meanwhile, are left as they are.
     """
-    stop_at = time.monotonic() + windows.BEGIN_WITHIN_SECONDS
+    stop_at = time.monotonic() + time_limits.BEGIN_WITHIN_SECONDS
     waiting = [paused.gateway for paused in guard.paused()]
     due = throttle.let_begin(
         Refund.objects.filter(next_action_at__lte=as_of)
@@ -63,7 +63,7 @@ def _claim(refunds: Sequence[Refund], *, as_of: datetime) -> list[Refund]:
         .order_by("pk")
     )
     Refund.objects.filter(pk__in=[each.pk for each in claimed]).update(
-        next_action_at=as_of + windows.DRIVE_WINDOW
+        next_action_at=as_of + time_limits.DRIVE_WINDOW
     )
     return claimed
 
@@ -102,7 +102,7 @@ def _look(current: Refund) -> Iterable[RefundSeen]:
 def _may_send(refund_id: uuid.UUID, looked: Iterable[RefundSeen], *, as_of: datetime) -> bool:
     """The provider has none: may it be sent, for the first time or once more under its key?"""
     current, account = settling.locked(refund_id)
-    if current.state not in {State.RESERVED, State.SUBMITTED} or guard.shut([current.gateway]):
+    if current.state not in {State.RESERVED, State.SUBMITTED} or guard.closed([current.gateway]):
         return False
     is_too_much = reserving.refundable_minor(current.payment) < 0
     if current.state == State.RESERVED:
@@ -114,7 +114,7 @@ def _may_send(refund_id: uuid.UUID, looked: Iterable[RefundSeen], *, as_of: date
         current.save()
         return True
     assert current.first_submitted_at is not None, f"{current} says when it was sent"
-    if is_too_much or as_of - current.first_submitted_at >= windows.KEY_HOLDS:
+    if is_too_much or as_of - current.first_submitted_at >= time_limits.KEY_HOLDS:
         because = "less is left meanwhile" if is_too_much else current.because
         settling.leave_to_a_person(current, because=because, as_of=as_of)
         return False
@@ -153,18 +153,18 @@ def _note_unknown(refund_id: uuid.UUID, error: Exception, *, as_of: datetime) ->
     current, account = settling.locked(refund_id)
     said = f"{type(error).__name__}: {error}"[:300]
     since = current.unknown_since = current.unknown_since or as_of
-    pause = min(max(as_of - since, windows.ASK_AGAIN_AFTER), windows.ASK_AGAIN_LATER)
+    pause = min(max(as_of - since, time_limits.ASK_AGAIN_AFTER), time_limits.ASK_AGAIN_LATER)
     if isinstance(error, gateways.RateLimited):
         pause = timedelta(seconds=error.retry_after_seconds)
     current.next_action_at = as_of + pause
     is_final = isinstance(error, gateways.Misconfigured)
-    if current.state == State.RESERVED and (is_final or as_of - since >= windows.KEY_HOLDS):
+    if current.state == State.RESERVED and (is_final or as_of - since >= time_limits.KEY_HOLDS):
         settling.undo(current, because=f"never sent: {said}", account=account, as_of=as_of)
         return
     if current.state in {State.RESERVED, State.SUBMITTED}:
         current.because = said
     sent_at = current.first_submitted_at or as_of
-    if current.state == State.SUBMITTED and (is_final or as_of - sent_at >= windows.KEY_HOLDS):
+    if current.state == State.SUBMITTED and (is_final or as_of - sent_at >= time_limits.KEY_HOLDS):
         settling.leave_to_a_person(current, because=said, as_of=as_of)
         return
     current.save()

@@ -9,7 +9,7 @@ from billing.gateways import RefundSeen, RefundStatus
 from billing.models import Payment, PaymentAttempt, Refund
 from billing.money import money
 from billing.payments import guard
-from billing.payments.refunds import noting, reserving, settling, windows
+from billing.payments.refunds import noting, reserving, settling, time_limits
 
 State = Refund.State
 
@@ -67,7 +67,7 @@ def _book_theirs(payment: Payment, seen: RefundSeen, *, as_of: datetime) -> None
         reason="made on the provider's own pages, or lost by our database",
         requested_by=AT_THE_PROVIDER,
         requested_at=as_of,
-        next_action_at=as_of + windows.ASK_AGAIN_LATER,
+        next_action_at=as_of + time_limits.ASK_AGAIN_LATER,
     )
     reserving.write(theirs, account=account, as_of=as_of)
     amount = money(theirs.amount_minor, theirs.currency)

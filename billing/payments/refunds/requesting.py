@@ -5,7 +5,7 @@ from datetime import datetime
 
 from billing.models import Payment, Refund
 from billing.payments import guard
-from billing.payments.refunds import driving, reserving, windows
+from billing.payments.refunds import driving, reserving, time_limits
 
 
 def refund(
@@ -45,7 +45,7 @@ def refund(
             reason=reason[:300],
             requested_by=actor,
             requested_at=as_of,
-            next_action_at=None if by_hand else as_of + windows.DRIVE_WINDOW,
+            next_action_at=None if by_hand else as_of + time_limits.DRIVE_WINDOW,
             provider_ref=str(token) if by_hand else None,
         ),
         stopped,

@@ -92,7 +92,7 @@ def reserve(wanted: Refund, stopped: Mapping[str, str], *, by_hand: bool) -> Ref
             f" of which {money(max(left_minor, 0), payment.currency)} is left to pay back"
         )
     if not by_hand:
-        stopped = {**stopped, **guard.shut([payment.gateway])}
+        stopped = {**stopped, **guard.closed([payment.gateway])}
         if because := stopped.get(payment.gateway):
             raise RefundsStopped(f"paying back through {payment.gateway} is paused: {because}")
     write(wanted, account=account, as_of=as_of)

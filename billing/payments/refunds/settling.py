@@ -13,7 +13,7 @@ from billing.gateways import RefundSeen, RefundStatus
 from billing.invoices import credits
 from billing.models import CreditGrant, Decision, Payment, Refund
 from billing.money import money
-from billing.payments.refunds import noting, windows
+from billing.payments.refunds import noting, time_limits
 
 State = Refund.State
 
@@ -58,7 +58,7 @@ def apply(current: Refund, seen: RefundSeen, *, account: Account, as_of: datetim
     match then:
         case State.PENDING:
             current.state = then
-            current.next_action_at = as_of + windows.ASK_AGAIN_LATER
+            current.next_action_at = as_of + time_limits.ASK_AGAIN_LATER
         case State.SUCCEEDED:
             succeed(current, account=account, as_of=as_of)
             current.next_action_at = _look_again_at(current, as_of=as_of)
@@ -72,9 +72,9 @@ def apply(current: Refund, seen: RefundSeen, *, account: Account, as_of: datetim
 
 def _look_again_at(current: Refund, *, as_of: datetime) -> datetime | None:
     if current.state in Refund.IN_FLIGHT:
-        return as_of + windows.ASK_AGAIN_LATER
-    may_return = as_of - current.requested_at < windows.BANK_MAY_RETURN
-    return as_of + windows.LOOK_AGAIN_AFTER if may_return else None
+        return as_of + time_limits.ASK_AGAIN_LATER
+    may_return = as_of - current.requested_at < time_limits.BANK_MAY_RETURN
+    return as_of + time_limits.LOOK_AGAIN_AFTER if may_return else None
 
 
 def succeed(current: Refund, *, account: Account, as_of: datetime) -> None:
@@ -204,7 +204,7 @@ def leave_to_a_person(current: Refund, *, because: str, as_of: datetime) -> None
     """It may have been sent, and may not be sent again: it is only asked about from now on."""
     current.state = State.REVIEW
     current.because = because[:300]
-    current.next_action_at = as_of + windows.ASK_AGAIN_LATER
+    current.next_action_at = as_of + time_limits.ASK_AGAIN_LATER
     current.save()
     amount = money(current.amount_minor, current.currency)
     noting.note(

@@ -126,7 +126,7 @@ def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any]:
         "card": str(card),
         "card_has_expired": card.has_expired(as_of),
         # Looked at again under the lock; here so that nobody is asked to press a button that will refuse.
-        "is_paused": bool(guard.shut([card.gateway]) or throttle.shut([card.gateway])),
+        "is_paused": bool(guard.closed([card.gateway]) or throttle.shut([card.gateway])),
     }
 
 
