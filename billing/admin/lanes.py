@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from accounts.models import User
 from billing.admin.cells import instant, tag
 from billing.forms import LaneReasonForm
-from billing.reports.lanes import MAIL, work_of
+from billing.reports.lane_work import MAIL, work_of
 from billing.workers import doorbell
 from notifications import lanes
 from notifications.models import Lane

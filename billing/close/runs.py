@@ -139,6 +139,7 @@ TO_CLOSE = """
    AND (a.state = 'ACTIVE'
         OR EXISTS (SELECT 1 FROM billing_usagesummary s WHERE s.account_id = a.id AND s.invoice_id IS NULL))
 """
+# The card is PaymentMethod.objects.default_of, in SQL.
 PLAN = f"""
 INSERT INTO billing_step
        (run_id, account_id, kind, state, priority, attempts, expected, because, last_error, provider)

@@ -13,13 +13,11 @@ from billing.gateways import (
     Observation,
     OutcomeUnknown,
     RateLimited,
-    declines,
 )
 from billing.models import (
     Allocation,
     CreditGrant,
     Decision,
-    DeclineClass,
     Invoice,
     Payment,
     PaymentAttempt,
@@ -421,9 +419,6 @@ class TestWhatADeclineMeans:
             "our set-up or request is wrong: amount_too_small",
         )
         assert "refused for a fault of ours: amount_too_small" in caplog.text
-
-    def test_the_classes_we_store_are_those_that_codes_are_sorted_into(self):
-        assert set(DeclineClass.values) == set(declines.DeclineClass)
 
 
 class TestLostReplies:

@@ -193,6 +193,7 @@ SELECT * FROM billing_step
  LIMIT %(limit)s
    FOR UPDATE SKIP LOCKED
 """
+# The card is PaymentMethod.objects.default_of, in SQL.
 # What another worker holds is passed over; what `_of_this_lane` does to those in hand, for all of a line.
 MOVE = """
 UPDATE billing_step s
@@ -298,10 +299,5 @@ def _of_this_lane(steps: Sequence[Step]) -> list[Step]:
 
 def _providers(account_ids: Iterable[int]) -> dict[int, str]:
     """Through whom each account is charged now; what is not set up is called by nobody, and takes no lane."""
-    cards = PaymentMethod.objects.filter(
-        account__in=account_ids,
-        is_default=True,
-        state=PaymentMethod.State.ACTIVE,
-        gateway__in=gateways.names(),
-    )
-    return dict(cards.values_list("account", "gateway"))
+    cards = PaymentMethod.objects.default_of(account_ids)
+    return cards.filter(gateway__in=gateways.names()).gateway_by_account()

@@ -23,9 +23,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     )
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
     with_card = set(
-        PaymentMethod.objects.filter(
-            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
-        ).values_list("account", flat=True)
+        PaymentMethod.objects.default_of(chunk.accounts).values_list("account", flat=True)
     )
     for step in chunk.steps:
         account = chunk.account_of(step)
