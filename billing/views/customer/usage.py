@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing import pricing
-from billing.invoices import drafting
+from billing.invoices import rating
 from billing.models import UsageSummary
 from billing.money import round_half_up
 from billing.views import numbers
@@ -60,7 +60,7 @@ class _Estimate:
     """As the invoice would price it now. Allowances and fees count once per period and price."""
 
     def __init__(self, summaries: Iterable[UsageSummary], *, currency: str) -> None:
-        self._prices = drafting.PriceBook(summaries)
+        self._prices = rating.PriceBook(summaries)
         self._currency = currency
         self._free: dict[tuple[int, int], Decimal] = {}
 
@@ -72,7 +72,7 @@ class _Estimate:
             return pricing.by_unit(summary.quantity, unit_price=summary.unit_price).amount
         try:
             price = self._prices.of(summary, currency=self._currency)
-        except drafting.NoPrice:
+        except rating.NoPrice:
             return None
         key = (summary.period_id, price.pk)
         fee = Decimal(0) if key in self._free else price.monthly_fee
