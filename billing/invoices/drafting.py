@@ -4,22 +4,15 @@ Draft invoices from usage summaries.
 Many accounts at once; the caller holds their locks. One account is a list of one.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from decimal import Decimal
 
 from django.db import connection
 
 from accounts.models import Account
-from billing import pricing
 from billing.invoices import rating
-from billing.models import (
-    BillingPeriod,
-    Invoice,
-    Price,
-)
-from billing.money import round_half_up
+from billing.models import BillingPeriod, Invoice
 from billing.usage import tallying
 
 
@@ -38,43 +31,32 @@ def draft_invoices(accounts: Sequence[Account], *, month: date) -> Drafted:
     Takes every summary not yet billed, of this month or an earlier one (late usage). An account
     without any gets no invoice. One that has an invoice for the month keeps it.
     """
-    ids = [account.pk for account in accounts]
     invoiced = set(
-        Invoice.objects.filter(account__in=ids, period__month=month).values_list(
-            "account", flat=True
-        )
+        Invoice.objects.filter(
+            account__in=[account.pk for account in accounts], period__month=month
+        ).values_list("account", flat=True)
     )
-    tally = rating.open_summaries([pk for pk in ids if pk not in invoiced], month=month)
-    periods = _periods(tally, month=month)
-    prices = rating.PriceBook(
-        summary
-        for summaries in tally.values()
-        for summary in summaries
-        if rating.needs_price(summary)
+    rated = rating.rate_open_usage(
+        [account for account in accounts if account.pk not in invoiced], months_up_to=month
     )
-    used = rating.Used(tally, month=month)
-
+    periods = _periods(rated, month=month)
     drafted = Drafted()
-    lines: list[_Line] = []
     for account in accounts:
-        if account.pk not in tally:
+        if account.pk not in rated:
             continue
-        invoice = Invoice(
+        own = rated[account.pk]
+        if own.unpriced:
+            drafted.unpriced[account.pk] = own.unpriced[0]
+            continue
+        drafted.invoices[account.pk] = Invoice(
             entity_id=account.entity_id,
             account_id=account.pk,
             period_id=periods[account.pk],
             account_name=account.name,
             currency=account.currency,
+            total_minor=own.total_minor,
         )
-        try:
-            own_lines = _lines(invoice, tally[account.pk], prices, used)
-        except rating.NoPrice as no_price:
-            drafted.unpriced[account.pk] = no_price
-            continue
-        invoice.total_minor = sum(line.amount_minor for line in own_lines)
-        drafted.invoices[account.pk] = invoice
-        lines += own_lines
-    _save(list(drafted.invoices.values()), lines)
+    _save(list(drafted.invoices.values()), rated)
     return drafted
 
 
@@ -89,77 +71,7 @@ def _periods(account_ids: Collection[int], *, month: date) -> dict[int, int]:
     return periods
 
 
-@dataclass(slots=True)
-class _Line:
-    """A line of a draft, priced; `_save` takes what it says from its summary."""
-
-    invoice: Invoice
-    summary: rating.Tallied
-    price: Price | None
-    unit_price: Decimal | None
-    free_quantity: Decimal
-    amount: Decimal
-    amount_minor: int
-    is_fee: bool = False
-    position: int = 0
-
-
-def _lines(
-    invoice: Invoice,
-    summaries: Sequence[rating.Tallied],
-    prices: rating.PriceBook,
-    used: rating.Used,
-) -> list[_Line]:
-    lines = []
-    for summary in summaries:
-        price = (
-            prices.of(summary, currency=invoice.currency) if rating.needs_price(summary) else None
-        )
-        if price is not None and price.monthly_fee and used.fee_is_due(summary, price):
-            lines.append(_fee_line(invoice, summary, price))
-        lines.append(_usage_line(invoice, summary, price, used))
-    for position, line in enumerate(lines, start=1):
-        line.position = position
-    return lines
-
-
-def _usage_line(
-    invoice: Invoice, summary: rating.Tallied, price: Price | None, used: rating.Used
-) -> _Line:
-    unit_price = price.unit_price if price else summary.unit_price
-    free_quantity, amount = Decimal(0), summary.amount
-    if unit_price is not None:
-        allowance = used.allowance(summary, price) if price else Decimal(0)
-        priced = pricing.by_unit(summary.quantity, unit_price=unit_price, free_quantity=allowance)
-        free_quantity, amount = priced.free_quantity, priced.amount
-        if price:
-            used.take(summary, price, free_quantity)
-    assert amount is not None, f"{summary} has no price, no stated price and no stated amount"
-    return _Line(
-        invoice=invoice,
-        summary=summary,
-        price=price,
-        unit_price=unit_price,
-        free_quantity=free_quantity,
-        amount=amount,
-        amount_minor=round_half_up(amount, invoice.currency),
-    )
-
-
-def _fee_line(invoice: Invoice, summary: rating.Tallied, price: Price) -> _Line:
-    return _Line(
-        invoice=invoice,
-        summary=summary,
-        price=price,
-        unit_price=price.monthly_fee,
-        free_quantity=Decimal(0),
-        amount=price.monthly_fee,
-        amount_minor=round_half_up(price.monthly_fee, invoice.currency),
-        is_fee=True,
-    )
-
-
-def _save(invoices: Sequence[Invoice], lines: Sequence[_Line]) -> None:
+def _save(invoices: Sequence[Invoice], rated: Mapping[int, rating.Rated]) -> None:
     if not invoices:
         return
     with connection.cursor() as cursor:
@@ -177,26 +89,31 @@ def _save(invoices: Sequence[Invoice], lines: Sequence[_Line]) -> None:
         pks = dict(cursor.fetchall())
         for invoice in invoices:
             invoice.pk = pks[invoice.account_id]
+        lines = [
+            (invoice.pk, position, line)
+            for invoice in invoices
+            for position, line in enumerate(rated[invoice.account_id].lines, start=1)
+        ]
         cursor.execute(
             LINES,
             {
-                "invoices": [line.invoice.pk for line in lines],
-                "positions": [line.position for line in lines],
-                "summaries": [line.summary.pk for line in lines],
-                "fees": [line.is_fee for line in lines],
-                "prices": [line.price.pk if line.price else None for line in lines],
-                "unit_prices": [line.unit_price for line in lines],
-                "free": [line.free_quantity for line in lines],
-                "amounts": [line.amount for line in lines],
-                "minors": [line.amount_minor for line in lines],
+                "invoices": [pk for pk, _, _ in lines],
+                "positions": [position for _, position, _ in lines],
+                "summaries": [line.summary.pk for _, _, line in lines],
+                "fees": [line.is_fee for _, _, line in lines],
+                "prices": [line.price.pk if line.price else None for _, _, line in lines],
+                "unit_prices": [line.unit_price for _, _, line in lines],
+                "free": [line.free_quantity for _, _, line in lines],
+                "amounts": [line.amount for _, _, line in lines],
+                "minors": [line.amount_minor for _, _, line in lines],
             },
         )
-        usage = [line for line in lines if not line.is_fee]
+        usage = [(pk, line.summary.pk) for pk, _, line in lines if not line.is_fee]
         cursor.execute(
             TAKE_SUMMARIES,
             {
-                "invoices": [line.invoice.pk for line in usage],
-                "summaries": [line.summary.pk for line in usage],
+                "invoices": [pk for pk, _ in usage],
+                "summaries": [summary_pk for _, summary_pk in usage],
             },
         )
         assert cursor.rowcount == len(usage), (
