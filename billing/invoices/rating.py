@@ -11,6 +11,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import Q
+
 from accounts.models import Account
 from billing import pricing
 from billing.models import BillingPeriod, Invoice, LineItem, Price, Product, UsageSummary
@@ -258,17 +260,21 @@ class _Used:
         }
         if not periods:
             return
-        billed = LineItem.objects.filter(
-            invoice__account__in={account_id for account_id, _ in periods},
-            starts_at__in={starts_at for _, starts_at in periods},
-            price__isnull=False,
-        ).values_list("invoice__account", "starts_at", "price", "free_quantity", "summary")
-        for account_id, starts_at, price_id, free_quantity, summary_id in billed:
+        billed = (
+            LineItem.objects.filter(
+                invoice__account__in={account_id for account_id, _ in periods},
+                starts_at__in={starts_at for _, starts_at in periods},
+                price__isnull=False,
+            )
+            .annotate(is_fee=Q(summary=None))
+            .values_list("invoice__account", "starts_at", "price", "free_quantity", "is_fee")
+        )
+        for account_id, starts_at, price_id, free_quantity, is_fee in billed:
             period_id = periods.get((account_id, starts_at))
             if period_id is None:
                 continue
             self._free[period_id, price_id] += free_quantity
-            if summary_id is None:
+            if is_fee:
                 self._fees.add((period_id, price_id))
 
     def allowance(self, summary: OpenSummary, price: Price) -> Decimal:
