@@ -344,7 +344,7 @@ class TestTheLine:
             cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute("SET LOCAL enable_sort = off")
             taking = explained(cursor, claiming.TAKE, parameters)
-            looking = explained(cursor, claiming.QUEUES, {"kind": "CHARGE"})
+            looking = explained(cursor, claiming.LINES, {"kind": "CHARGE"})
 
         assert "Index Scan using steps_to_claim" in taking
         assert "Sort" not in taking
