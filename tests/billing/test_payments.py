@@ -14,6 +14,7 @@ from billing.gateways import (
     OutcomeUnknown,
     RateLimited,
 )
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import (
     Allocation,
     CreditGrant,
@@ -177,7 +178,7 @@ class TestRefusals:
 
     def test_less_than_the_gateway_charges_is_carried_forward(self, monkeypatch):
         monkeypatch.setattr(
-            gateways.SandboxGateway,
+            SandboxGateway,
             "capabilities",
             gateways.Capabilities(minimum_minor={"EUR": 50}),
         )

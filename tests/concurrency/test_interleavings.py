@@ -523,7 +523,7 @@ def test_a_refund_that_is_refused_and_a_charge(every_order, sandbox, monkeypatch
         overpaid_by_card(account)
         using_in_november(account)
         with monkeypatch.context() as patch:
-            patch.setattr(refunds, "_drive", lambda *_args, **_facts: None)
+            patch.setattr(refund_driving, "drive", lambda *_args, **_facts: None)
             refund(1000)(account)
         bill_november(account)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from accounts.models import PaymentMethod
 from billing import ledger
 from billing.close.step import Chunk, Outcome, blocked, done, skipped
-from billing.invoices import drafting
+from billing.invoices import drafting, issuing
 from billing.models import Step
 
 kind = Step.Kind.INVOICE
@@ -18,7 +18,7 @@ touches_the_world = False
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Draft from the summaries, issue, apply credit; say what is due, for the charge to expect."""
     drafted = drafting.draft_invoices(list(chunk.accounts.values()), month=chunk.run.month)
-    drafting.issue_invoices(
+    issuing.issue_invoices(
         list(drafted.invoices.values()), accounts=chunk.accounts, as_of=chunk.as_of
     )
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)

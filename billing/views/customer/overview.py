@@ -66,7 +66,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "open_invoices": invoice_rows(seat, open_only=True, as_of=as_of, limit=NEWEST),
         "invoices": invoice_rows(seat, as_of=as_of, limit=NEWEST),
         "payments": payment_rows(seat, limit=NEWEST),
-        "usage": usage.since_last_invoice(seat),
+        "usage": usage.since_last_invoice(seat, as_of=as_of),
     }
     return show(request, seat, "billing/overview.html", context)
 
