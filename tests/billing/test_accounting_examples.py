@@ -24,7 +24,7 @@ from billing import ledger, locks
 from billing.gateways import DisputeSeen, DisputeStatus
 from billing.invoices import credits, drafting
 from billing.models import CreditGrant, Invoice, LedgerAccount, Payment, Posting
-from billing.payments import charges, disputes, refunds, reversals
+from billing.payments import booking, charges, disputes, refunds, reversals
 from tests.billing.dispute_builders import seen_of
 from tests.factories import AccountFactory, CardFactory, PeriodFactory, SummaryFactory
 
@@ -51,7 +51,8 @@ class Books:
             "february": february,
             "token": uuid.uuid4,
             "credits": credits,
-            "payments": charges,
+            "booking": booking,
+            "charges": charges,
             "refunds": refunds,
             "reversals": reversals,
             "disputes": disputes,

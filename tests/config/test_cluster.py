@@ -264,7 +264,7 @@ class TestLanes:
 
 @pytest.fixture
 def queues(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    return lambda text: monkeypatch.setenv(cluster_module.LANES_VARIABLE, text)
+    return lambda text: monkeypatch.setenv(cluster_module.QUEUES_VARIABLE, text)
 
 
 @pytest.mark.django_db
