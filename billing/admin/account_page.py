@@ -409,7 +409,7 @@ def _steps(account: Account) -> Table:
         [
             row(
                 Cell(str(step.run), url=reverse("run", args=[step.run_id])),
-                to(step, step.get_kind_display()),
+                to(step, step.title),
                 Cell(step.get_state_display(), tone=STEP_TONES.get(step.state, "")),
                 step.because or "–",
                 str(step.attempts),

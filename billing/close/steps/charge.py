@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from accounts.models import PaymentMethod
-from billing import charge_protocol, ledger
+from billing import charge_protocol, ledger, step_kinds
 from billing.close.step import (
     Chunk,
     Outcome,
@@ -21,11 +21,17 @@ from billing.ledger import Standing
 from billing.models import CloseRun, PaymentAttempt, Step
 from billing.payments import charges, guard
 from billing.payments.charges import CannotCollect
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.CHARGE
-follows = Step.Kind.INVOICE
-queue = "charge"
+kind = step_kinds.CHARGE
+title = "Charge"
+follows = step_kinds.INVOICE
+queue = doorbell.CHARGE
 touches_the_world = True
+is_per_run = False
+through = Through.CARD
+counts_for_time_left = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)

@@ -5,17 +5,23 @@ from datetime import timedelta
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import dunning, ledger
+from billing import dunning, ledger, step_kinds
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import DunningCase, Invoice, PaymentAttempt, Step
 from billing.payments import charges, guard, throttle
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.HOLD
-follows = Step.Kind.CHARGE
-queue = "default"
-batch = 200
+kind = step_kinds.HOLD
+title = "Hold"
+follows = step_kinds.CHARGE
+queue = doorbell.DEFAULT
 touches_the_world = False
+is_per_run = False
+through = Through.NOBODY
+counts_for_time_left = True
+batch = 200
 
 # While charging is paused after a restore, or the provider does not answer.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
