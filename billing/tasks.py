@@ -1,4 +1,4 @@
-"""What django-q2 runs: three lines each. Tasks carry a queue's name and nothing else."""
+"""What django-q2 runs. A task carries at most the name of its queue: what there is to do stands in our rows."""
 
 import time
 from collections.abc import Callable

@@ -17,8 +17,7 @@ from django.utils.safestring import SafeString
 from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
-from billing import step_kinds
-from billing.admin.account_page import facts
+from billing import decisions, step_kinds
 from billing.close import steering
 from billing.forms import ReasonForm
 from billing.models import BillingPeriod, CloseRun, Decision, Step
@@ -227,11 +226,11 @@ class DecisionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="expected")
     def expecting(self, decision: Decision) -> str:
-        return facts(decision.expected)
+        return decisions.in_words(decision.expected) or "–"
 
     @admin.display(description="saw")
     def seeing(self, decision: Decision) -> str:
-        return facts(decision.saw)
+        return decisions.in_words(decision.saw) or "–"
 
 
 @admin.register(BillingPeriod)

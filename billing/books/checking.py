@@ -164,7 +164,7 @@ def _copy_in_providers_books() -> None:
             except Exception as error:
                 raise BookUnreadable(f"the book of {name} cannot be read: {error!r}") from error
         cursor.execute(f"ANALYZE {PROVIDER_RECORDS}")
-    _leave_out_what_began_since()
+    _leave_out_newer()
 
 
 def _copy_in(gateway: str, book: Iterable[Observation]) -> None:
@@ -184,7 +184,7 @@ def _copy_in(gateway: str, book: Iterable[Observation]) -> None:
             )
 
 
-def _leave_out_what_began_since() -> None:
+def _leave_out_newer() -> None:
     """
     Leave out the objects of attempts that began after our snapshot: they are the next check's.
 

@@ -12,7 +12,7 @@ from accounts.models import Account, BillingEntity
 from billing import periods, step_kinds
 from billing.models import CloseRun, Step
 from billing.step_kinds import Through
-from billing.usage import tallying
+from billing.usage import billing_periods, tallying
 from billing.workers import doorbell, halting
 from notifications import delivery
 
@@ -48,7 +48,7 @@ def start(
         return standing, False
     check_is_over(entity=entity, month=month, as_of=as_of)
     tallying.tally_everything(as_of=as_of)
-    tallying.open_periods_to_close(month=month, entity_id=entity.pk)
+    billing_periods.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 
@@ -148,6 +148,7 @@ TO_CLOSE = """
    AND (a.state = 'ACTIVE'
         OR EXISTS (SELECT 1 FROM billing_usagesummary s WHERE s.account_id = a.id AND s.invoice_id IS NULL))
 """
+# The card is PaymentMethod.objects.default_of, in SQL.
 PLAN = f"""
 INSERT INTO billing_step
        (run_id, account_id, kind, state, priority, attempts, expected, because, last_error, provider)

@@ -53,7 +53,7 @@ def close(
         with watching.Watch(groups) as watch:
             began = time.monotonic()
             run, _ = runs.start(entity=entity, month=month, started_by="bench", as_of=clock())
-            _attend(run)
+            _wait_for_its_end(run)
             seconds = time.monotonic() - began
     return Closed(run, seconds, _told(run, watch, seconds))
 
@@ -114,7 +114,7 @@ def _await_clusters() -> None:
         time.sleep(LOOK_EVERY_SECONDS / 10)
 
 
-def _attend(run: CloseRun) -> None:
+def _wait_for_its_end(run: CloseRun) -> None:
     shown = 0
     total = progress_report.counts(run).everything
     with progress_bar.bar(f"Closing {run}", total=total, unit="steps") as bar:

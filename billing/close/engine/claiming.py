@@ -196,7 +196,8 @@ SELECT * FROM billing_step
  LIMIT %(limit)s
    FOR UPDATE SKIP LOCKED
 """
-# What is not set up is called by nobody, and takes no lane. What another worker holds is passed over.
+# The card is PaymentMethod.objects.default_of, in SQL. What is not set up is called by nobody, and takes no lane.
+# What another worker holds is passed over.
 MOVE = """
 UPDATE billing_step s
    SET provider = moved.provider

@@ -29,7 +29,7 @@ LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Look at what is overdue now, whatever the charge said; a payment on its way first comes to its end."""
-    if guard.any_is_shut():
+    if guard.any_is_closed():
         # Who may have paid is not held.
         because = "payments may have been lost: charging is paused until they are found"
         for step in chunk.steps:
@@ -42,11 +42,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
         ).select_related("account")
     }
-    gateways_of_cards = dict(
-        PaymentMethod.objects.filter(
-            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
-        ).values_list("account", "gateway")
-    )
+    gateways_of_cards = PaymentMethod.objects.default_of(chunk.accounts).gateway_by_account()
     cannot_pay = throttle.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
-from billing import periods, step_kinds
+from billing import decisions, periods, step_kinds
 from billing.close import runs
 from billing.forms import StartCloseForm
 from billing.models import (
@@ -389,32 +389,13 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "account_name": decision.account.name if decision.account else "",
         "url": decision.account.get_absolute_url() if decision.account else "",
         "act": decision.act,
-        "expected": facts(decision.expected),
-        "saw": facts(decision.saw),
+        "expected": decisions.in_words(decision.expected),
+        "saw": decisions.in_words(decision.saw),
         "did": decision.get_did_display(),
         "because": decision.because,
         "actor": decision.actor,
         "decided_at": _instant(decision.decided_at),
     }
-
-
-def facts(seen: dict[str, Any]) -> str:
-    """What a decision expected or saw, in a few words: "due EUR 12.00, credit EUR 3.00"."""
-    currency = seen.get("currency")
-    said = []
-    for name, title in FACTS.items():
-        if currency and (seen.get(name) or name == "due_minor") and name in seen:
-            said.append(f"{title} {formats.money(seen[name], currency, 'en')}")
-    return ", ".join(said)
-
-
-FACTS = {
-    "due_minor": "due",
-    "charged_minor": "charged",
-    "overdue_minor": "overdue",
-    "credit_minor": "credit",
-    "in_flight_minor": "in flight",
-}
 
 
 # --- what was invoiced

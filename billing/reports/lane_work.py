@@ -1,4 +1,4 @@
-"""What waits before each provider's lane, and what is in flight behind it."""
+"""What waits for each provider's lane, and what is in flight through it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ MAIL = "smtp"
 
 @dataclass(frozen=True)
 class Work:
-    """Pieces of work of one lane: under way by a lease that is alive, and due but not begun, since when."""
+    """The work of one lane: how much is leased, how much is due but not begun, and since when."""
 
     in_flight: int
     waiting: int
