@@ -1,11 +1,28 @@
 import calendar
+from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Final
+from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+
+
+class PaymentMethods(models.QuerySet["PaymentMethod"]):
+    """Payment methods, and which of them are charged."""
+
+    def defaults(self) -> Self:
+        """Narrow down to those that are charged: at most one of each account (constraint)."""
+        return self.filter(is_default=True, state=PaymentMethod.State.ACTIVE)
+
+    def default_of(self, accounts: Iterable[int]) -> Self:
+        """Narrow down to those that are charged for these accounts, by primary key."""
+        return self.defaults().filter(account__in=list(accounts))
+
+    def gateway_by_account(self) -> dict[int, str]:
+        """Return the gateway of each, by account; meant for defaults."""
+        return dict(self.values_list("account", "gateway"))
 
 
 class PaymentMethod(models.Model):
@@ -51,6 +68,8 @@ class PaymentMethod(models.Model):
     # removed, so that the same token is not charged on any account.
     blocked_at = models.DateTimeField(null=True, blank=True)
     blocked_because = models.CharField(max_length=300, blank=True)
+
+    objects = PaymentMethods.as_manager()
 
     class Meta:
         constraints = [

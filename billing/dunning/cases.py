@@ -2,13 +2,11 @@
 
 from datetime import datetime, timedelta
 
-from accounts.models import Account, PaymentMethod
-from billing import messages
+from accounts.models import RETRIES_MAX, Account, PaymentMethod
+from billing import charge_protocol, messages
 from billing.ledger import Standing
-from billing.models import DeclineClass, DunningCase, PaymentAttempt
+from billing.models import DunningCase, PaymentAttempt
 
-# After these declines another day may help: the card may have money again, or an operator has mended our fault.
-TRIED_AGAIN = (DeclineClass.SOFT, DeclineClass.OURS)
 # With such a card, a customer who was asked to confirm a payment no longer can.
 CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
 
@@ -27,8 +25,10 @@ def note_failure(
     case = open_case(account.pk)
     days = account.entity.retry_days
     if case is not None:
-        case.retries_made = min(case.retries_made + 1, DunningCase.RETRIES_MAX)
-    elif (days or attempt.charge_date) and attempt.decline_class != DeclineClass.OURS:
+        case.retries_made = min(case.retries_made + 1, RETRIES_MAX)
+    elif (
+        days or attempt.charge_date
+    ) and attempt.decline_class not in charge_protocol.FAULT_OF_OURS:
         # A debit is declined after the close, which would hold. Without a schedule it is held a day later.
         ends_at = standing.as_of + timedelta(days=days[-1] if days else 1)
         case = DunningCase(account=account, opened_at=standing.as_of, ends_at=ends_at)
@@ -65,7 +65,7 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
 def try_again_soon(account_id: int, *, as_of: datetime) -> None:
     """Retry the account's case at once: its card was replaced or renewed."""
     DunningCase.objects.filter(
-        account=account_id, closed_at=None, retries_made__lt=DunningCase.RETRIES_MAX
+        account=account_id, closed_at=None, retries_made__lt=RETRIES_MAX
     ).update(next_try_at=as_of)
 
 
@@ -80,11 +80,11 @@ def close_case(case: DunningCase, *, because: str, as_of: datetime) -> None:
 def _next_try(
     case: DunningCase, attempt: PaymentAttempt, days: list[int], *, as_of: datetime
 ) -> datetime | None:
-    if case.retries_made >= DunningCase.RETRIES_MAX:
+    if case.retries_made >= RETRIES_MAX:
         return None
     if _has_another_card(attempt):
         return as_of
-    if case.decline_class not in TRIED_AGAIN:
+    if case.decline_class not in charge_protocol.TRIED_AGAIN:
         return None
     to_come = (case.opened_at + timedelta(days=day) for day in days)
     return next((at for at in to_come if at > as_of), None)
@@ -92,10 +92,5 @@ def _next_try(
 
 def _has_another_card(attempt: PaymentAttempt) -> bool:
     """Whether the customer chose another card while this one was being declined."""
-    return (
-        PaymentMethod.objects.filter(
-            account=attempt.account_id, is_default=True, state=PaymentMethod.State.ACTIVE
-        )
-        .exclude(pk=attempt.payment_method_id)
-        .exists()
-    )
+    now = PaymentMethod.objects.default_of([attempt.account_id])
+    return now.exclude(pk=attempt.payment_method_id).exists()

@@ -1,5 +1,6 @@
 """Payment providers behind one protocol. A new one is a module here and a line in `registry.py`."""
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     About,
     AttemptSpec,
@@ -23,7 +24,6 @@ from billing.gateways.base import (
     RefundSpec,
     RefundStatus,
     SettlementLine,
-    Status,
     Unreadable,
 )
 from billing.gateways.registry import for_cards, for_mandates, get, is_stand_in, moves_money, names

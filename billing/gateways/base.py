@@ -13,17 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, Protocol
 
-
-class Status(StrEnum):
-    """Where a charge stands at the provider."""
-
-    UNSUBMITTED = "UNSUBMITTED"
-    NEEDS_CUSTOMER = "NEEDS_CUSTOMER"
-    PROCESSING = "PROCESSING"
-    SUCCEEDED = "SUCCEEDED"
-    DECLINED = "DECLINED"  # refused, and could be submitted again: cancel it
-    CANCELED = "CANCELED"
-    REVERSED = "REVERSED"  # it had succeeded; then the payer's bank took all of it back
+from billing.charge_protocol import Status
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from django.conf import settings
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from billing.charge_protocol import Status
 from billing.gateways import declines, stripe_currencies
 from billing.gateways.base import (
     About,
@@ -46,7 +47,6 @@ from billing.gateways.base import (
     RefundSpec,
     RefundStatus,
     SettlementLine,
-    Status,
     Unreadable,
 )
 from billing.gateways.stripe_currencies import (

@@ -135,9 +135,7 @@ def _rows(products: list[tuple[str, int]], *, currency: str, reader: Reader) -> 
 
 def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
     """By account: the card or mandate the close will charge, if one can be charged."""
-    cards = PaymentMethod.objects.filter(
-        account__in=account_ids, is_default=True, state=PaymentMethod.State.ACTIVE
-    )
+    cards = PaymentMethod.objects.default_of(account_ids)
     return {card.account_id: card for card in cards if not card.has_expired(as_of)}
 
 

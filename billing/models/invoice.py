@@ -58,9 +58,9 @@ class Invoice(models.Model):
     number = models.CharField(max_length=40, null=True, blank=True)
     issued_at = models.DateTimeField(null=True, blank=True)
     due_at = models.DateTimeField(null=True, blank=True)
-    # When allocations reached the total, or the issue of an invoice that has nothing to pay. Written under
-    # the account's lock by billing/ledger/settlement.py and billing/invoices/drafting.py, and emptied by
-    # billing/payments/reversals.py. check_books compares it with the allocations.
+    # When allocations reached the total. Written under the account's lock: by billing/invoices/issuing.py
+    # where there is nothing to pay, else by billing/ledger/settlement.py; a payment that goes back empties
+    # it again (billing/payments/reversals.py). check_books holds it against the allocations.
     settled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 

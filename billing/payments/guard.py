@@ -94,10 +94,12 @@ NO_ANSWER = "the provider does not answer what its newest charges are"
 
 @dataclass(frozen=True)
 class _Standing:
+    """What our row says of a gateway: whether the last look is fresh, or will do if no answer comes."""
+
     paused_because: str
     is_this_database: bool
     is_fresh: bool
-    will_do: bool
+    is_recent: bool
 
 
 def watch(names: Iterable[str]) -> dict[str, str]:
@@ -126,23 +128,23 @@ def watch_all() -> dict[str, str]:
     return watch(names - set(throttle.shut(names)))
 
 
-def shut(names: Iterable[str]) -> dict[str, str]:
+def closed(names: Iterable[str]) -> dict[str, str]:
     """Return which of these gateways are closed, and why; in the caller's transaction."""
     found = {}
     for name in sorted(set(names)):
         standing = _standing(name)
-        if standing is not None and (because := _why_shut(standing)):
+        if standing is not None and (because := _why_closed(standing)):
             found[name] = because
     return found
 
 
-def any_is_shut() -> bool:
+def any_is_closed() -> bool:
     """
     Whether any gateway of this installation is closed; in the caller's transaction.
 
     An account that seems to owe may have paid through it, whatever card of theirs we still know.
     """
-    return bool(shut(gateways.names()))
+    return bool(closed(gateways.names()))
 
 
 def paused() -> list[GatewayGuard]:
@@ -174,7 +176,7 @@ def own_reference(text: str) -> uuid.UUID | None:
 def _look(name: str) -> str:
     """Look at a gateway, and return why it may not be charged through; empty if it may."""
     standing = _standing(name)
-    if standing is not None and (because := _why_shut(standing)):
+    if standing is not None and (because := _why_closed(standing)):
         if not standing.paused_because:
             _close(name, because)
         return because
@@ -187,7 +189,7 @@ def _look(name: str) -> str:
     except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
         throttle.note([(name, error)])
         logger.warning("%s: %s: %r", name, NO_ANSWER, error)
-        return "" if standing is not None and standing.will_do else NO_ANSWER
+        return "" if standing is not None and standing.is_recent else NO_ANSWER
     throttle.note([(name, newest)])
     if unknown := _unknown(name, newest):
         because = UNKNOWN_OBJECT.format(refs=", ".join(seen.ref for seen in unknown))[:300]
@@ -199,7 +201,7 @@ def _look(name: str) -> str:
     return ""
 
 
-def _why_shut(standing: _Standing) -> str:
+def _why_closed(standing: _Standing) -> str:
     if standing.paused_because:
         return standing.paused_because
     return "" if standing.is_this_database else ANOTHER_DATABASE
@@ -230,8 +232,8 @@ def _standing(name: str) -> _Standing | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    because, identity, is_fresh, will_do = row
-    return _Standing(because, identity == _identity(), is_fresh, will_do)
+    because, identity, is_fresh, is_recent = row
+    return _Standing(because, identity == _identity(), is_fresh, is_recent)
 
 
 def _identity() -> str:

@@ -108,7 +108,7 @@ def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime
     :raises CardBlocked: if it is blocked on another account.
     """
     locks.account_for_update(account_id)
-    method = _one(account_id, method_id, State.ACTIVE)
+    method = _card_of(account_id, method_id, State.ACTIVE)
     if blocked_tokens([method]):
         raise CardBlocked(f"{method} is blocked")
     if not method.is_default:
@@ -124,7 +124,7 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
     :raises NoSuchCard: if the account has no such card, or it was removed.
     """
     locks.account_for_update(account_id)
-    method = _one(account_id, method_id, State.ACTIVE, State.BLOCKED)
+    method = _card_of(account_id, method_id, State.ACTIVE, State.BLOCKED)
     method.state = State.REMOVED
     method.removed_at = as_of
     method.is_default = False
@@ -162,7 +162,7 @@ def update_card(
     :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
     """
     locks.account_for_update(account_id)
-    method = _one(account_id, method_id, State.ACTIVE)
+    method = _card_of(account_id, method_id, State.ACTIVE)
     looks = {
         "brand": seen.brand,
         "last_four": seen.last_four,
@@ -210,7 +210,12 @@ def blocked_tokens(methods: Iterable[PaymentMethod]) -> set[tuple[str, str]]:
     )
 
 
-def _one(account_id: int, method_id: int, *states: str) -> PaymentMethod:
+def _card_of(account_id: int, method_id: int, *states: str) -> PaymentMethod:
+    """
+    The account's card of this id, if it is in one of the states.
+
+    :raises NoSuchCard: if it is not.
+    """
     try:
         return PaymentMethod.objects.get(pk=method_id, account=account_id, state__in=states)
     except PaymentMethod.DoesNotExist:

@@ -15,9 +15,9 @@ from django.db.models import QuerySet
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import decisions, dunning, ledger, locks
+from billing import charge_protocol, decisions, dunning, ledger, locks
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, DunningCase, Invoice, PaymentAttempt
+from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from billing.payments import charges, guard, throttle
 
 # Longer than a charge takes: after that, the process that claimed the case is dead.
@@ -147,20 +147,20 @@ def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
 
 def _end(case: DunningCase, standing: Standing) -> None:
     """End a case: hold the account if it is overdue, has nothing on its way, and could have been charged."""
-    gateway = _gateway_of(case)
+    gateways_of_cards = PaymentMethod.objects.default_of([case.account_id]).gateway_by_account()
     if (
         standing.in_flight_minor
-        or guard.any_is_shut()
+        or guard.any_is_closed()
         or pauses.because_of([case.account_id])
         or throttle.nobody_can_pay([case.account_id])
     ):
         # It may have paid, or even has, and our database has lost it; it is not charged at all; or nobody
         # could pay now, which is not its fault.
         _put_off(case, standing.as_of + LOOK_AGAIN_AFTER)
-    elif case.decline_class == DeclineClass.OURS:
+    elif case.decline_class in charge_protocol.FAULT_OF_OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"
         _close(case, standing, Decision.Did.BLOCKED, because)
-    elif charges.is_too_little(standing, gateway):
+    elif charges.is_too_little(standing, gateways_of_cards.get(case.account_id)):
         _close(case, standing, Decision.Did.SKIPPED, "less is due than can be charged")
     elif not standing.overdue_minor:
         _put_off(case, _first_due_at(case))
@@ -187,16 +187,6 @@ def _hold(case: DunningCase, standing: Standing) -> None:
         return
     dunning.close_case(case, because=because, as_of=standing.as_of)
     decisions.record(_decision("HOLD", Decision.Did.DONE, because, standing, hold=hold))
-
-
-def _gateway_of(case: DunningCase) -> str | None:
-    return (
-        PaymentMethod.objects.filter(
-            account=case.account_id, is_default=True, state=PaymentMethod.State.ACTIVE
-        )
-        .values_list("gateway", flat=True)
-        .first()
-    )
 
 
 def _first_due_at(case: DunningCase) -> datetime:

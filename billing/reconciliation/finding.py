@@ -343,9 +343,6 @@ def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterat
         yield 0
 
 
-# --- batches and counts
-
-
 def _in_batches(objects: QuerySet[ListedObject]) -> Iterator[list[ListedObject]]:
     """Read the objects in batches, each as it is then: acting on one changes which objects match."""
     ids = list(objects.values_list("pk", flat=True))

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db.models import Count, QuerySet, Sum
 
+from billing import step_kinds
 from billing.models import Allocation, Invoice, Step
 from notifications import formats
 
@@ -23,7 +24,7 @@ def of(steps: QuerySet[Step]) -> dict[str, Any]:
         "steps": sum(row["steps"] for row in counts),
         "counts": [
             {
-                "kind": Step.Kind(row["kind"]).label,
+                "kind": step_kinds.title(row["kind"]),
                 "state": Step.State(row["state"]).label,
                 "steps": row["steps"],
             }

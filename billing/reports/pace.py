@@ -1,4 +1,4 @@
-"""What a run's numbers mean: the share collected, the speed, the time left. Pure."""
+"""What a run's numbers mean: the share collected, the speed, the time left."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,8 @@ from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-# The step that each waits for, in their order: close/pipeline.py says it, and a test holds both together.
-FOLLOWS: Mapping[str, str | None] = {
-    "INVOICE": None,
-    "CHARGE": "INVOICE",
-    "EMAIL": "INVOICE",
-    "HOLD": "CHARGE",
-}
+from billing import step_kinds
+
 # Long enough to average over chunks, short enough to see a provider slow down.
 WINDOW = timedelta(minutes=3)
 # Two samples closer than this measure single chunks, not the speed.
@@ -75,10 +70,14 @@ def _first(samples: Sequence[Sample], kind: str, started_at: datetime) -> Sample
     first = not_begun[-1] if not_begun else recent[0]
     if newest.at - first.at >= APART:
         return first
-    begins_at_once = FOLLOWS.get(kind, "") is None
-    if begins_at_once and started_at < newest.at <= started_at + WINDOW:
+    if _begins_at_once(kind) and started_at < newest.at <= started_at + WINDOW:
         return Sample(started_at, {})
     return None
+
+
+def _begins_at_once(kind: str) -> bool:
+    described = step_kinds.find(kind)
+    return described is not None and described.follows is None and not described.is_per_run
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,18 @@ def time_left(
 def _moving(steps: Mapping[str, Mapping[str, int]], later: Mapping[str, int]) -> dict[str, int]:
     """How many of each kind can be worked on now, or as soon as the steps before them are done."""
     moving: dict[str, int] = {}
-    for kind, before in FOLLOWS.items():
-        of_kind = steps.get(kind, {})
+    for each in step_kinds.of_accounts():
+        of_kind = steps.get(each.kind, {})
         in_hand = sum(of_kind.get(state, 0) for state in ("READY", "RUNNING", "UNKNOWN"))
         coming = of_kind.get("WAITING", 0)
-        if before is not None:
-            coming = min(coming, moving[before])
-        moving[kind] = max(in_hand - later.get(kind, 0), 0) + coming
-    return moving
+        if each.follows is not None:
+            coming = min(coming, moving[each.follows])
+        moving[each.kind] = max(in_hand - later.get(each.kind, 0), 0) + coming
+    return {
+        each.kind: moving[each.kind]
+        for each in step_kinds.of_accounts()
+        if each.counts_for_time_left
+    }
 
 
 def in_words(seen: Mapping[str, Any]) -> str:

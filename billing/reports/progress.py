@@ -6,7 +6,7 @@ whether to count again, which pages do after they have answered.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,9 +16,11 @@ from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
+from billing import step_kinds
 from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
 from billing.money import to_major
 from billing.reports import finance, hosts, pace
+from billing.step_kinds import Through
 from billing.workers import heartbeats
 from notifications import lanes
 
@@ -57,7 +59,8 @@ def current(run: CloseRun, *, as_of: datetime, at_most: timedelta = TOO_OLD) -> 
     if age > at_most:
         return Sight(refresh(run, as_of=as_of))
     # The database keeps no order of keys, and people read the steps in theirs.
-    in_order = {kind: kept.seen["steps"][kind] for kind in Step.Kind.values}
+    counted = kept.seen["steps"]
+    in_order = {kind: counted.get(kind, {}) for kind in step_kinds.in_order(counted)}
     is_due = age > REST * timedelta(milliseconds=kept.took_ms)
     return Sight({**kept.seen, "steps": in_order}, is_due)
 
@@ -135,12 +138,16 @@ def _speed(
 
 
 def steps(run: CloseRun) -> dict[str, dict[str, int]]:
-    """The run's steps, by kind and state, in the order of the pipeline; states without any are left out."""
-    counts: dict[str, dict[str, int]] = {kind: {} for kind in Step.Kind.values}
+    """
+    The run's steps, by kind and state, in the order of the pipeline; states without any are left out.
+
+    Also those of a kind that is not installed here, after the others.
+    """
     rows = run.steps.values_list("kind", "state").annotate(Count("id")).order_by("kind", "state")
+    found: dict[str, dict[str, int]] = defaultdict(dict)
     for kind, state, count in rows:
-        counts[kind][state] = count
-    return counts
+        found[kind][state] = count
+    return {kind: found.get(kind, {}) for kind in step_kinds.in_order(found)}
 
 
 @dataclass(frozen=True)
@@ -366,7 +373,7 @@ def final(run: CloseRun) -> list[dict[str, Any]]:
         count=Count("pk"), day=Max("charge_date")
     )
     tried_again = DunningCase.objects.filter(
-        closed_at=None, account__steps__run=run, account__steps__kind=Step.Kind.HOLD
+        closed_at=None, account__steps__run=run, account__steps__kind=step_kinds.HOLD
     )
     dunned = tried_again.aggregate(count=Count("pk"), until=Max("ends_at"))
     found = [
@@ -427,13 +434,12 @@ def trouble(run: CloseRun) -> dict[str, int]:
 def _limits(seen: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The most steps of a kind that the lanes let through per second; 0 if they are closed."""
     found = {}
-    for kind, of_kind in (
-        (Step.Kind.CHARGE, [lane for lane in seen if lane["provider"] != MAIL]),
-        (Step.Kind.EMAIL, [lane for lane in seen if lane["provider"] == MAIL]),
-    ):
+    for kind in step_kinds.through(Through.CARD, Through.MAIL_SERVER):
+        is_mail = kind.through is Through.MAIL_SERVER
+        of_kind = [lane for lane in seen if (lane["provider"] == MAIL) == is_mail]
         rates = [0.0 if lane["shut"] else lane["rate"] for lane in of_kind]
         if rates and None not in rates:
-            found[kind.value] = sum(rates)
+            found[kind.kind] = sum(rates)
     return found
 
 

@@ -168,6 +168,18 @@ DEBIT_WEBHOOK_SECRETS = env.list("DEBIT_WEBHOOK_SECRETS", default=[])
 DEBIT_BOOK = Path(env.str("DEBIT_BOOK", default=str(EMBEDDED_DB_DIR.parent / "debit-book.sqlite3")))
 DEBIT_NOTICE_DAYS = env.int("DEBIT_NOTICE_DAYS", default=14)
 
+# The steps of the close, as dotted paths of their modules, each after the one it follows (docs/extending.md).
+CLOSE_STEPS = env.list(
+    "CLOSE_STEPS",
+    default=[
+        "billing.close.steps.invoice",
+        "billing.close.steps.charge",
+        "billing.close.steps.email",
+        "billing.close.steps.hold",
+        "billing.close.steps.report",
+    ],
+)
+
 # How long a charge or email step belongs to the worker that took it; longer than the slowest batch of
 # provider calls. A worker that is killed leaves its steps lying for as long.
 STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)

@@ -8,8 +8,8 @@ from django.db import IntegrityError, connection, transaction
 
 from accounts.models import TimelineEvent
 from billing import locks
-from billing.invoices import drafting
-from billing.invoices.drafting import NoPrice
+from billing.invoices import drafting, issuing
+from billing.invoices.rating import NoPrice
 from billing.models import CreditGrant, Invoice, LedgerEntry, LineItem, NumberSeries, UsageSummary
 from billing.models.usage import Kind
 from billing.usage import billing_periods
@@ -462,7 +462,7 @@ class TestIssuing:
         assert not LedgerEntry.objects.exists()
 
     def test_no_invoice_is_no_work(self):
-        drafting.issue_invoices([], accounts={}, as_of=AS_OF)
+        issuing.issue_invoices([], accounts={}, as_of=AS_OF)
 
         assert not NumberSeries.objects.exists()
 

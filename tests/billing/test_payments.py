@@ -13,13 +13,12 @@ from billing.gateways import (
     Observation,
     OutcomeUnknown,
     RateLimited,
-    declines,
 )
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import (
     Allocation,
     CreditGrant,
     Decision,
-    DeclineClass,
     Invoice,
     Payment,
     PaymentAttempt,
@@ -179,7 +178,7 @@ class TestRefusals:
 
     def test_less_than_the_gateway_charges_is_carried_forward(self, monkeypatch):
         monkeypatch.setattr(
-            gateways.SandboxGateway,
+            SandboxGateway,
             "capabilities",
             gateways.Capabilities(minimum_minor={"EUR": 50}),
         )
@@ -421,9 +420,6 @@ class TestWhatADeclineMeans:
             "our set-up or request is wrong: amount_too_small",
         )
         assert "refused for a fault of ours: amount_too_small" in caplog.text
-
-    def test_the_classes_we_store_are_those_that_codes_are_sorted_into(self):
-        assert set(DeclineClass.values) == set(declines.DeclineClass)
 
 
 class TestLostReplies:

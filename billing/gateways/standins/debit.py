@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     About,
     AttemptSpec,
@@ -32,7 +33,6 @@ from billing.gateways.base import (
     RefundSeen,
     RefundSpec,
     SettlementLine,
-    Status,
 )
 from billing.gateways.standins import fakedebit
 

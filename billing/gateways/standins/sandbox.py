@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     AttemptSpec,
     Capabilities,
@@ -33,7 +34,6 @@ from billing.gateways.base import (
     RefundSpec,
     RefundStatus,
     SettlementLine,
-    Status,
 )
 
 
