@@ -1,5 +1,5 @@
 """
 The month close.
 
-`runs` starts one, `pipeline` declares its steps, `runner` works on them, `sweeper` heals what died.
+`runs` starts one, `pipeline` lists its steps, `engine/runner` works on them, `health/sweeper` heals what died.
 """
