@@ -13,7 +13,7 @@ from django.db import connection
 from accounts.models import Account
 from billing.invoices import rating
 from billing.models import BillingPeriod, Invoice
-from billing.usage import tallying
+from billing.usage import billing_periods
 
 
 @dataclass
@@ -66,7 +66,7 @@ def _periods(account_ids: Collection[int], *, month: date) -> dict[int, int]:
     periods = dict(wanted.values_list("account", "pk"))
     if missing := [pk for pk in account_ids if pk not in periods]:
         # Opens one at a time across all workers: a close has done it before (open_periods_to_close).
-        tallying.open_periods(month=month, account_ids=missing)
+        billing_periods.open_periods(month=month, account_ids=missing)
         periods = dict(wanted.values_list("account", "pk"))
     return periods
 

@@ -12,7 +12,7 @@ from billing.invoices import drafting, issuing
 from billing.invoices.rating import NoPrice
 from billing.models import CreditGrant, Invoice, LedgerEntry, LineItem, NumberSeries, UsageSummary
 from billing.models.usage import Kind
-from billing.usage import tallying
+from billing.usage import billing_periods
 from tests.billing.builders import assert_books_balance, bill, credit, due, grant
 from tests.factories import (
     AS_OF,
@@ -377,7 +377,7 @@ class TestDrafting:
 
     def test_does_not_open_periods_that_are_open(self, monkeypatch):
         account = account_using("1.00")
-        monkeypatch.setattr(tallying, "open_periods", None)
+        monkeypatch.setattr(billing_periods, "open_periods", None)
 
         assert len(bill(account)) == 1
 

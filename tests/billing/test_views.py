@@ -678,6 +678,19 @@ class TestCards:
         card = account.payment_methods.get()
         assert (card.token, card.is_default) == ("sandbox_mastercard", True)
 
+    def test_are_not_entered_where_no_gateway_takes_them_but_shown(self, settings):
+        account = invoiced("12.34")
+        client = member_of(account)
+        settings.GATEWAYS = ["none"]
+
+        page = client.get(f"/accounts/{account.pk}/cards/").content.decode()
+
+        assert "Visa ···· 4242" in page
+        assert "cards/add/" not in page
+        assert client.get(f"/accounts/{account.pk}/cards/add/").status_code == 404
+        assert client.get(f"/accounts/{account.pk}/cards/entered/?setup=1").status_code == 404
+        assert client.get(f"/accounts/{account.pk}/pay/").status_code == 200
+
     def test_refuses_a_card_that_is_over_and_a_missing_choice(self):
         account = AccountFactory()
         client = member_of(account)

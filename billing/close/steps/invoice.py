@@ -3,16 +3,21 @@
 from collections.abc import Iterator
 
 from accounts.models import PaymentMethod
-from billing import ledger
+from billing import ledger, step_kinds
 from billing.close.step import Chunk, Outcome, blocked, done, skipped
 from billing.invoices import drafting, issuing
-from billing.models import Step
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.INVOICE
+kind = step_kinds.INVOICE
+title = "Invoice"
 follows = None
-queue = "default"
-batch = 200
+queue = doorbell.DEFAULT
 touches_the_world = False
+is_per_run = False
+through = Through.NOBODY
+counts_for_time_left = True
+batch = 200
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
@@ -23,9 +28,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     )
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
     with_card = set(
-        PaymentMethod.objects.filter(
-            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
-        ).values_list("account", flat=True)
+        PaymentMethod.objects.default_of(chunk.accounts).values_list("account", flat=True)
     )
     for step in chunk.steps:
         account = chunk.account_of(step)

@@ -115,7 +115,5 @@ def _dunning(seat: Seat) -> dict[str, str] | None:
 
 
 def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any] | None:
-    card = PaymentMethod.objects.filter(
-        account=seat.account, is_default=True, state=PaymentMethod.State.ACTIVE
-    ).first()
+    card = PaymentMethod.objects.default_of([seat.account.pk]).first()
     return {"name": str(card), "has_expired": card.has_expired(as_of)} if card else None

@@ -348,7 +348,7 @@ class TestTheLine:
 
         assert "Index Scan using steps_to_claim" in taking
         assert "Sort" not in taking
-        # Of each queue one step is looked at: joined to the queues, it would be every step that is due.
+        # Of each line one step is looked at: joined to the lines, it would be every step that is due.
         assert "Semi Join" not in looking
 
 
