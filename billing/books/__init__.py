@@ -1,5 +1,5 @@
 """
-The checks of the books: what must hold between their own rows.
+The books, checked against themselves and against the providers' own.
 
 Every promise is one file of SQL under `sql/`; each is a view that lists what breaks it, so an empty
 view is a promise kept. `check` looks at all of them in one snapshot; docs/books.md lists them.
