@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-BISECT = "billing/workers/bisect.py"
+BISECT = "notifications/bisect.py"
 BOOKING = "billing/payments/booking.py"
 CALLS = "billing/payments/charges/calls.py"
 DRIVING = "billing/payments/charges/driving.py"

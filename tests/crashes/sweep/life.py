@@ -32,7 +32,7 @@ from billing.gateways import Status
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
 from billing.payments.charges import calls
-from billing.workers.faults import THE_DATABASES
+from notifications.faults import THE_DATABASES
 from notifications.mail import message_id
 from notifications.models import Message
 from tests import restoring
