@@ -11,12 +11,15 @@ class ConfigConfig(AppConfig):
     name = "config"
 
     def ready(self) -> None:
-        """Look at every database before the first query reaches it; keep django-q in its place."""
+        """Look at every database before the first query reaches it; keep django-q in its place; load what is dispatched."""
         from config import checks_pooler, checks_q, q_admin
         from config.checks import refuse_unsafe_database
+        from notifications import dispatcher
 
         connection_created.connect(refuse_unsafe_database, dispatch_uid="config.checks")
         system_checks.register(checks_q.lease_outlives_the_queue)
         system_checks.register(checks_pooler.pooler_fits_the_settings)
         system_checks.register(checks_pooler.pooled_sessions_end, system_checks.Tags.database)
         q_admin.unregister()
+        # One that is not there is noticed now, and not by its first row.
+        dispatcher.registered()

@@ -11,10 +11,11 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from accounts.models import Account, TimelineEvent
-from notifications import delivery, lanes, mail, mail_server, smtp
+from notifications import delivery, dispatcher, lanes, mail, mail_server, smtp
 from notifications.catalog import Cancel, Content, Keep, Rerender, Verdict
-from notifications.delivery import Delivered, deliver
+from notifications.delivery import Delivered
 from notifications.models import Lane, LaneTally, Message
+from tests.mailing import deliver
 from tests.notifications.builders import AS_OF, account, make_due, queued, rechecked_by
 from tests.notifications.conftest import Sink
 
@@ -217,24 +218,27 @@ class TestDeliver:
         """What was found true must not be sent much later."""
         message = queued()
         with monkeypatch.context() as slow:
-            slow.setattr(delivery, "BEGIN_WITHIN", timedelta(0))
+            slow.setattr(delivery, "begin_within", timedelta(0))
             assert deliver(as_of=AS_OF) == Delivered(failed=1)
         assert (reread(message).state, message.attempts) == (State.QUEUED, 0)
 
         assert deliver(as_of=AS_OF) == Delivered(sent=1)
 
-    def test_a_message_that_kills_its_worker_again_and_again_is_given_up(self, sink: Sink) -> None:
+    def test_a_message_that_has_killed_three_workers_is_parked(self, sink: Sink) -> None:
         message = queued(
             state=State.SENDING,
-            attempts=8,
+            attempts=3,
+            deaths=2,
             lease_token=uuid.uuid4(),
             lease_until=Now() - timedelta(seconds=1),
         )
 
-        assert deliver(as_of=AS_OF) == Delivered(failed=1)
+        assert deliver(as_of=AS_OF) == Delivered()
+        assert deliver(as_of=AS_OF) == Delivered()
 
-        assert reread(message).state == State.DEAD
-        assert "killed" in message.last_error
+        reread(message)
+        assert (message.state, message.deaths) == (State.SENDING, 3)
+        assert message.parked_at is not None
         assert sink.mails == []
 
 
@@ -265,7 +269,7 @@ class TestKilled:
     ) -> None:
         message = queued()
         with monkeypatch.context() as patched:
-            patched.setattr(delivery, "_recheck", self.die)
+            patched.setattr(delivery, "recheck", self.die)
             with pytest.raises(self.Killed):
                 deliver(as_of=AS_OF)
 
@@ -283,11 +287,8 @@ class TestKilled:
 
         self.deliver_until_quiet()
 
-        assert [reread(m).state for m in (killer, *beside)] == [
-            State.DEAD,
-            State.SENT,
-            State.SENT,
-        ]
+        assert reread(killer).parked_at is not None
+        assert [reread(m).state for m in beside] == [State.SENT, State.SENT]
         assert [m.attempts for m in beside] == [3, 3]
 
     def test_again_and_again_keeps_nothing_new_waiting(
@@ -295,7 +296,13 @@ class TestKilled:
     ) -> None:
         self.kills(monkeypatch, settings, "killer@example.com")
         killer = queued(account(email="killer@example.com"))
-        Message.objects.update(state=State.SENDING, attempts=2, lease_until=Now())
+        Message.objects.update(
+            state=State.SENDING,
+            attempts=2,
+            deaths=1,
+            lease_token=uuid.uuid4(),
+            lease_until=Now(),
+        )
         new = [queued(fact=f"hold:{number}:lifted") for number in (2, 3)]
 
         assert deliver(as_of=AS_OF, limit=1) == Delivered(sent=1)
@@ -452,7 +459,7 @@ class TestLane:
         lane_of_mail(rate=2, burst=2, tokens=1)
 
         assert deliver(as_of=AS_OF) == Delivered(sent=1)
-        with pytest.raises(delivery.Throttled, match="rate of smtp") as throttled:
+        with pytest.raises(dispatcher.Throttled, match="rate of smtp") as throttled:
             deliver(as_of=AS_OF)
 
         assert 0 < throttled.value.wait_seconds < 1
@@ -477,14 +484,14 @@ class TestLane:
         queued(**sending, lease_until=Now() + timedelta(seconds=30))
         queued(fact="hold:2:lifted")
 
-        with pytest.raises(delivery.Throttled, match="as many are in flight"):
+        with pytest.raises(dispatcher.Throttled, match="as many are in flight"):
             deliver(as_of=AS_OF)
 
     def test_paused_by_hand_lets_nothing_begin(self, sink: Sink) -> None:
         queued()
         lanes.pause(lane_of_mail().pk, by="ops@acme.example", because="spam trap")
 
-        with pytest.raises(delivery.Throttled, match=r"paused by ops@.*: spam trap"):
+        with pytest.raises(dispatcher.Throttled, match=r"paused by ops@.*: spam trap"):
             deliver(as_of=AS_OF)
 
         assert sink.mails == []
@@ -497,7 +504,7 @@ class TestLane:
         for _ in range(5):
             assert deliver(as_of=AS_OF, limit=1) == Delivered(failed=1)
 
-        with pytest.raises(delivery.Throttled, match="smtp does not answer"):
+        with pytest.raises(dispatcher.Throttled, match="smtp does not answer"):
             deliver(as_of=AS_OF)
         settings.EMAIL_PORT = port
         lane_of_mail(probe_at=Now())
@@ -639,7 +646,7 @@ class TestSeveralDeliverers:
         reread(message)
         assert (message.state, message.lease_token) == (State.SENDING, successor)
         assert message.sent_at is None
-        assert "the lease was lost" in caplog.text
+        assert "the claim was lost" in caplog.text
 
     def test_nothing_is_locked_or_open_while_the_server_is_spoken_to(self, sink: Sink) -> None:
         message = queued()
@@ -662,6 +669,8 @@ class TestSeveralDeliverers:
         assert found == ["free"]
 
     def test_refuses_to_run_within_a_transaction(self) -> None:
+        queued()
+
         with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
             deliver(as_of=AS_OF)
 

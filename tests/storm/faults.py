@@ -24,7 +24,7 @@ DROPPED, REPLY_LOST, SLOW, BUSY = 4, 5, 3, 2
 # What a log line tells of a recovery.
 TOLD = {
     "outcomes came after their lease": "fenced outcomes dropped",
-    "lease was lost": "fenced mails dropped",
+    "claim was lost": "fenced mails dropped",
     "has lost its database": "clusters that lost their database",
     "one by one": "batches taken one by one",
 }
@@ -44,7 +44,7 @@ def _shorten_pauses() -> None:
     from billing.close.engine import claiming, runner
     from billing.payments import inbound, refunds
     from billing.payments.charges import windows
-    from notifications import delivery
+    from notifications import delivery, dispatcher
     from notifications.lanes import breaker
 
     inbound.WORK_WINDOW = timedelta(seconds=6)
@@ -58,9 +58,9 @@ def _shorten_pauses() -> None:
     refunds.KEY_HOLDS = timedelta(seconds=40)
     refunds.ASK_AGAIN_AFTER, refunds.ASK_AGAIN_LATER = timedelta(seconds=1), timedelta(seconds=8)
     # Here whoever dies is nobody's poison.
-    claiming.DEATHS_MAX = 1000
+    claiming.DEATHS_MAX = dispatcher.claims.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
-    delivery.LEASE, delivery.BEGIN_WITHIN = timedelta(seconds=6), timedelta(seconds=2)
+    delivery.lease, delivery.begin_within = timedelta(seconds=6), timedelta(seconds=2)
     delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)
     delivery.SERVER_RETRY = timedelta(seconds=2)
     breaker.FIRST_PAUSE_SECONDS, breaker.LONGEST_PAUSE_SECONDS = 1, 4

@@ -17,7 +17,7 @@ from notifications.models import Message
 kind = Step.Kind.EMAIL
 follows = Step.Kind.INVOICE
 queue = "email"
-batch = delivery.BATCH
+batch = delivery.batch
 touches_the_world = True
 
 LOOK_AGAIN_AFTER = timedelta(seconds=5)
@@ -112,6 +112,8 @@ def _sent(chunk: Chunk, step: Step, message: Message) -> Outcome:
             return skipped(step, message.because, saw=message.amounts, world_changed=True)
         case Message.State.DEAD:
             return blocked(step, f"not deliverable: {message.last_error}")
+        case _ if message.parked_at is not None:
+            return blocked(step, "its message has killed three workers: retry that, then this")
         case _:
             return later(
                 step,
