@@ -25,7 +25,7 @@ from accounts import timeline
 from accounts.models import Account
 from notifications import catalog, dispatcher, mail_server, smtp
 from notifications.catalog import Cancel, Rerender
-from notifications.dispatcher import Heard, Kind, NotBegun
+from notifications.dispatcher import Heard, Kind
 from notifications.mail import NotDeliverable
 from notifications.mail_server import MailServerDown
 from notifications.models import Message
@@ -245,8 +245,6 @@ def _end(message: Message, error: Exception | None) -> _End:
     match error:
         case None:
             return _End(message, State.SENT)
-        case NotBegun():
-            return _End(message, State.QUEUED, is_a_try=False)
         case MailServerDown():
             logger.warning(
                 "Message %s: the mail server is down: %s", message.pk, error, extra=_about(message)

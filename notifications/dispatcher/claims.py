@@ -202,19 +202,23 @@ def release(kind: Kind, rows: Sequence[Row]) -> int:
     return _ours(kind, rows).update(lease_token=None, lease_until=None, deaths=0)
 
 
-def give_back(kind: Kind, *, unsent: Sequence[Row], sent: Sequence[Row] = ()) -> None:
-    """
-    End claims early, if the database still hears us; else they run out.
+def hand_back(kind: Kind, unsent: Sequence[Row]) -> int:
+    """Free rows of which nothing was sent, as if they had not been claimed; says how many were ours."""
+    free = {"lease_token": None, "lease_until": None, **kind.freed, **kind.unsent}
+    return _ours(kind, unsent).update(**free, claims=F("claims") - 1) if unsent else 0
 
-    What was not sent is as if it had not been claimed. Of what was sent nobody knows the answer: it stays counted.
+
+def let_go(kind: Kind, *, unsent: Sequence[Row], sent: Sequence[Row]) -> None:
+    """
+    Free rows after trouble, if the database still hears us; else their claims run out.
+
+    Of what was sent nobody knows the answer: that it was stays counted.
     """
     connection.close_if_unusable_or_obsolete()
-    free = {"lease_token": None, "lease_until": None, **kind.freed}
     with suppress(Error):
         if sent:
-            _ours(kind, sent).update(**free)
-        if unsent:
-            _ours(kind, unsent).update(**free, **kind.unsent, claims=F("claims") - 1)
+            _ours(kind, sent).update(lease_token=None, lease_until=None, **kind.freed)
+        hand_back(kind, unsent)
 
 
 def _ours(kind: Kind, rows: Iterable[Row]) -> QuerySet[Row]:

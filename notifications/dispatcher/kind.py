@@ -119,6 +119,8 @@ class Kind(Protocol):
         """
         Write down what came of calls, in the dispatcher's transaction. Returns the rows that go on at once.
 
+        What was not begun any more is not among them: the dispatcher hands it back.
+
         :raises Exception: whatever is wrong with one of them. Then all is rolled back, and tried in halves.
         """
         ...

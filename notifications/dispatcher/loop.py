@@ -208,6 +208,8 @@ class Work:
         if down := next((a for _, a in answers if isinstance(a, Unreachable)), None):
             answers = [*answers, *((row, down) for row in self._window.recall())]
         self._tell_lanes(answers)
+        self._hand_back([row for row, answer in answers if isinstance(answer, NotBegun)])
+        answers = [(row, answer) for row, answer in answers if not isinstance(answer, NotBegun)]
         gone_on: set[Any] = set()
 
         def write_down(some: Sequence[tuple[Row, Answer]]) -> None:
@@ -304,18 +306,25 @@ class Work:
     def _give_back_unsent(self) -> None:
         unsent = [*self._to_recheck, *self._window.recall()]
         self._to_recheck.clear()
-        if unsent:
-            claims.give_back(self._kind, unsent=unsent)
+        self._hand_back(unsent)
+        self._report_to_lanes()
+
+    def _hand_back(self, unsent: Sequence[Row]) -> None:
+        if lost := len(unsent) - claims.hand_back(self._kind, unsent):
+            logger.warning(
+                "%s %ss were not sent: the claim was lost, another worker has them",
+                lost,
+                self._kind.name,
+            )
         for row in unsent:
             self._held.pop(row.pk, None)
-        self._report_to_lanes()
 
     def _let_go(self) -> None:
         """After trouble: nothing more is sent, and what is ours is free at once, where the database hears us."""
         unsent = [*self._to_recheck, *self._window.recall()]
         self._window.close()
         sent = [row for row in self._held.values() if row not in unsent]
-        claims.give_back(self._kind, unsent=unsent, sent=sent)
+        claims.let_go(self._kind, unsent=unsent, sent=sent)
         self._held.clear()
         with suppress(Error):
             self._report_to_lanes()

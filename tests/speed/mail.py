@@ -182,8 +182,14 @@ def _receipts() -> Callable[[], int]:
     while batch := [letter(account) for account in itertools.islice(accounts, 500)]:
         outbox.enqueue_all(batch)
 
+    # The first time, which warms up, a claim and no more; then all there is.
+    said = iter([False, *[True] * 20])
+    warmed_up: list[int] = []
+
     def deliver() -> int:
-        return dispatcher.run("email", clock=lambda: AS_OF, until=lambda: False)
+        until = (lambda: False) if warmed_up else (lambda: next(said))
+        warmed_up.append(1)
+        return dispatcher.run("email", clock=lambda: AS_OF, until=until)
 
     return deliver
 
