@@ -10,7 +10,7 @@ it extends its claims: a worker that is stuck loses them. Of a row whose claim i
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -56,6 +56,8 @@ class Work:
         # Claimed together, and by what grant, until all of it is at rest.
         self._open: list[Claimed] = []
         self._called: set[Any] = set()
+        # By provider: how many answers its lane is not told of yet.
+        self._answered: Counter[str] = Counter()
         self._throttled: Throttled | None = None
         self._taken = 0
         self._holds_suspect = self._is_more = False
@@ -207,7 +209,7 @@ class Work:
     def _write_down(self, answers: Sequence[tuple[Row, Answer]]) -> None:
         if down := next((a for _, a in answers if isinstance(a, Unreachable)), None):
             answers = [*answers, *((row, down) for row in self._window.recall())]
-        self._tell_lanes(answers)
+        self._hear(answers)
         self._hand_back([row for row, answer in answers if isinstance(answer, NotBegun)])
         answers = [(row, answer) for row, answer in answers if not isinstance(answer, NotBegun)]
         gone_on: set[Any] = set()
@@ -267,30 +269,46 @@ class Work:
 
     # --- lanes
 
-    def _tell_lanes(self, answers: Sequence[tuple[Row, Answer]]) -> None:
-        """Tell each how its provider was, as far as somebody spoke to it."""
+    def _hear(self, answers: Sequence[tuple[Row, Answer]]) -> None:
+        """Note how each provider was, as far as somebody spoke to it; what is amiss is told to its lane at once."""
         of_lane: dict[str, list[Answer]] = {}
         for row, answer in answers:
+            of_lane.setdefault(self._kind.lane_of(row), []).append(answer)
             if not isinstance(answer, NotBegun | Unreachable):
                 self._called.add(row.pk)
-            of_lane.setdefault(self._kind.lane_of(row), []).append(answer)
         for provider, theirs in of_lane.items():
             heard = [
-                self._kind.heard(a) for a in theirs if not isinstance(a, NotBegun | Unreachable)
+                self._kind.heard(answer)
+                for answer in theirs
+                if not isinstance(answer, NotBegun | Unreachable)
             ]
+            answered = sum(each.answered is True for each in heard)
+            # One that is not there was asked once, however many waited for it.
+            unanswered = sum(each.answered is False for each in heard) + any(
+                isinstance(answer, Unreachable) for answer in theirs
+            )
             pauses = [h.slow_down_seconds for h in heard if h.slow_down_seconds is not None]
+            if not unanswered and not pauses:
+                self._answered[provider] += answered
+                continue
+            self._tell_lanes()
             lanes.note_answers(
                 provider,
-                answered=sum(h.answered is True for h in heard),
-                # One that is not there was asked once, however many waited for it.
-                unanswered=sum(h.answered is False for h in heard)
-                + any(isinstance(a, Unreachable) for a in theirs),
+                answered=answered,
+                unanswered=unanswered,
                 throttled_for=max(pauses, default=None),
             )
+
+    def _tell_lanes(self) -> None:
+        for provider, answered in self._answered.items():
+            lanes.note_answers(provider, answered=answered)
+        self._answered.clear()
 
     def _report_to_lanes(self) -> None:
         """Tell the lanes of what was claimed together and is all at rest."""
         through = [c for c in self._open if not any(row.pk in self._held for row in c.rows)]
+        if through:
+            self._tell_lanes()
         for claimed in through:
             self._open.remove(claimed)
             if claimed.granted is not None:

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from accounts.models import Account, TimelineEvent
@@ -240,6 +240,19 @@ class TestDeliver:
         assert (message.state, message.deaths) == (State.SENDING, 3)
         assert message.parked_at is not None
         assert sink.mails == []
+
+    def test_a_parked_message_is_left_alone_by_the_release_before(self, sink: Sink) -> None:
+        """Both run side by side during an upgrade, and that one knows no marker."""
+        message = queued(state=State.SENDING, deaths=2, lease_token=uuid.uuid4(), lease_until=AS_OF)
+        deliver(as_of=AS_OF)
+
+        taken_by_it = Message.objects.filter(
+            Q(state=State.QUEUED) | Q(state=State.SENDING, lease_until__lte=Now()),
+            next_attempt_at__lte=Now(),
+        )
+
+        assert reread(message).parked_at is not None
+        assert not taken_by_it.exists()
 
 
 @pytest.mark.django_db
@@ -583,6 +596,17 @@ class TestRetry:
         assert deliver(as_of=AS_OF) == Delivered(sent=1)
         event = TimelineEvent.objects.get(kind="message.retried")
         assert (event.account_id, event.actor) == (message.account_id, "support@example.com")
+
+    def test_tries_a_parked_message_once_more(self, sink: Sink) -> None:
+        queued(fact="hold:2:lifted")
+        message = queued(state=State.SENDING, attempts=3, deaths=3, parked_at=Now())
+
+        delivery.retry(message)
+
+        assert (message.state, message.parked_at, message.attempts) == (State.QUEUED, None, 0)
+        while deliver(as_of=AS_OF) != Delivered():
+            pass
+        assert (reread(message).state, message.deaths) == (State.SENT, 0)
 
     def test_goes_to_the_address_that_was_corrected(self, sink: Sink) -> None:
         message = queued(account(email="wrong@example.com"), state=State.DEAD, attempts=8)
