@@ -1,4 +1,4 @@
-"""What django-q2 runs: three lines each. Tasks carry a queue's name and nothing else."""
+"""What django-q2 runs. A task carries at most the name of its queue: what there is to do stands in our rows."""
 
 import time
 from collections.abc import Callable
@@ -33,11 +33,11 @@ def _drain(queue: str) -> int:
     if halting.halt():
         return 0
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
-    while queue == "charge" and not is_over():
+    while queue == doorbell.CHARGE and not is_over():
         if not inbound.process_due(as_of=clock.now()):
             break
     worked = _take_turns(queue, is_over)
-    if queue == "default" and reconciliation.work_all(as_of=clock.now(), until=is_over):
+    if queue == doorbell.DEFAULT and reconciliation.work_all(as_of=clock.now(), until=is_over):
         doorbell.ring(queue)
     sweeper.release_reports()
     return worked
@@ -103,4 +103,4 @@ def start_due_reconciliations() -> int:
 def ring_email() -> None:
     """Wake the email queue, which delivers whatever waits in the outbox."""
     with transaction.atomic():
-        doorbell.ring("email")
+        doorbell.ring(doorbell.EMAIL)

@@ -12,7 +12,7 @@ from billing.models.halt import Halt
 from billing.models.incoming_transfer import IncomingTransfer
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
-from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
+from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
 from billing.models.payment_reversal import PaymentReversal
 from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
@@ -29,7 +29,6 @@ __all__ = [
     "Contribution",
     "CreditGrant",
     "Decision",
-    "DeclineClass",
     "Dispute",
     "DunningCase",
     "Executor",

@@ -1,9 +1,9 @@
-"""Cells that a spreadsheet shows and never runs."""
+"""Cells that a spreadsheet shows and never runs as formulas."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection").
+# Characters that start a formula in a spreadsheet (OWASP, "CSV Injection").
 STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 

@@ -749,9 +749,11 @@ class TestReading:
 class TestOnceWhateverHappens:
     @pytest.mark.parametrize("where", ["ensure_partitions", "add_events", "save"])
     def test_an_error_on_the_way_leaves_nothing(self, load, monkeypatch, where):
-        owner = {"ensure_partitions": imports.metering, "add_events": storing, "save": UsageBatch}[
-            where
-        ]
+        owner = {
+            "ensure_partitions": imports.partitions,
+            "add_events": storing,
+            "save": UsageBatch,
+        }[where]
 
         def fail(*_, **__):
             raise MemoryError
@@ -780,7 +782,7 @@ class TestOnceWhateverHappens:
 
     def test_a_batch_stored_just_before_a_crash_is_tallied_by_the_next(self, load, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(imports.metering, "tally", lambda **_: 1 / 0)
+            patch.setattr(imports.tallying, "tally", lambda **_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 load("csv", {})
         assert UsageBatch.objects.get().tallied_at is None

@@ -118,7 +118,7 @@ class TestImport:
                 raise Killed
             return calls[-1]
 
-        monkeypatch.setattr(charges, "book_transfer", killed)
+        monkeypatch.setattr(booking, "book_transfer", killed)
         with pytest.raises(Killed):
             take(path)
         assert Payment.objects.count() == IncomingTransfer.objects.count() == 1
