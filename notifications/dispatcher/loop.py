@@ -105,7 +105,7 @@ class Work:
         unclaimed rows in `claims.claim`, and never both.
         """
         room = 2 * self._kind.batch - len(self._held)
-        if self._held and (self._holds_suspect or not self._is_time(room)):
+        if self._held and (self._holds_suspect or self._is_near or not self._is_time(room)):
             return
         self._throttled, self._is_more = None, False
         self._claim_at = monotonic() + CLAIM_EVERY_SECONDS
@@ -118,6 +118,16 @@ class Work:
         if claimed.rows:
             self._is_more = len(claimed.rows) == wanted
             self._take_in(claimed)
+
+    @property
+    def _is_near(self) -> bool:
+        """
+        Whether one thread is enough: the answers of its provider take no time.
+
+        Then a batch is rechecked, sent and written down, and not two at once: Python runs one thread at a time, and one
+        that comes back from the network would wait for whoever prepares the next.
+        """
+        return self._kind.threads() <= 1
 
     def _is_time(self, room: int) -> bool:
         return (self._is_more and room >= self._kind.batch) or (

@@ -469,13 +469,13 @@ def lane_of_mail(**facts: object) -> Lane:
 class TestLane:
     def test_lets_as_many_begin_as_it_grants_and_the_others_wait_untried(self, sink: Sink) -> None:
         messages = [queued(fact=f"hold:{number}:lifted") for number in range(3)]
-        lane_of_mail(rate=2, burst=2, tokens=1)
+        lane_of_mail(rate=0.1, burst=2, tokens=1)
 
         assert deliver(as_of=AS_OF) == Delivered(sent=1)
         with pytest.raises(dispatcher.Throttled, match="rate of smtp") as throttled:
             deliver(as_of=AS_OF)
 
-        assert 0 < throttled.value.wait_seconds < 1
+        assert 0 < throttled.value.wait_seconds < 10
         assert sorted(reread(m).attempts for m in messages) == [0, 0, 1]
 
     def test_is_not_asked_about_messages_whose_step_has_asked(self, sink: Sink) -> None:
