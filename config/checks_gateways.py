@@ -99,9 +99,9 @@ def pretended_money_is_a_trial(
 
 
 def _pretends(name: str) -> Error:
-    without = f"Leave {name} out of GATEWAYS"
     if gateways.is_stand_in(name):
-        said, mend = f"The gateway {name} is a stand-in: it moves no money,", without
+        said = f"The gateway {name} is a stand-in: it moves no money,"
+        mend = "Name real gateways only in GATEWAYS"
     else:
         live_by = KNOWN[name].live_by
         said = f"The gateway {name} is on test keys: it moves no money without {live_by},"

@@ -194,4 +194,5 @@ def reports_for_update(run_ids: Iterable[int]) -> list[Step]:
 
 
 def _reports(run_ids: Iterable[int]) -> QuerySet[Step]:
-    return Step.objects.filter(run__in=run_ids, kind=step_kinds.of_runs().kind)
+    # Not by its kind: a run has the one that it was planned with.
+    return Step.objects.filter(run__in=run_ids, account=None)

@@ -201,7 +201,7 @@ def retry(step_ids: Sequence[int], *, actor: str, reason: str, as_of: datetime) 
 
 
 def _is_report(step: Step) -> bool:
-    return step.kind == step_kinds.of_runs().kind
+    return step.account_id is None
 
 
 def _retry_kind(
@@ -278,7 +278,7 @@ def _reopen(run_ids: Iterable[int], *, actor: str) -> None:
         )
         run.state, run.finished_at, run.report = CloseRun.State.RUNNING, None, None
         run.save(update_fields=["state", "finished_at", "report"])
-    Step.objects.filter(run__in=run_ids, kind=step_kinds.of_runs().kind).update(
+    Step.objects.filter(run__in=run_ids, account=None).update(
         state=State.WAITING, attempts=0, deaths=0, because="", finished_at=None
     )
 
@@ -360,4 +360,4 @@ def _lock_runs(step_ids: Sequence[int]) -> None:
 def _locked(step_ids: Sequence[int], condition: Q) -> list[Step]:
     """Those in such a state that nobody has in hand; a worker's are passed over, as it passes over ours."""
     chosen = Step.objects.filter(condition, pk__in=step_ids).order_by("pk")
-    return list(chosen.select_for_update(skip_locked=True).only("kind", "run"))
+    return list(chosen.select_for_update(skip_locked=True).only("kind", "run", "account"))

@@ -24,15 +24,9 @@ from billing.messages.confirmation_needed import (
     was_asked_to_confirm,
 )
 from billing.messages.decline_words import decline_in_words
-from billing.messages.hold import (
-    HOLD_LIFTED,
-    HOLD_PLACED,
-    hold_lifted,
-    hold_placed,
-    recheck_hold_lifted,
-    recheck_hold_placed,
-)
-from billing.messages.invoice import INVOICE, Bill, invoices_issued, recheck_invoices
+from billing.messages.hold_lifted import HOLD_LIFTED, hold_lifted, recheck_hold_lifted
+from billing.messages.hold_placed import HOLD_PLACED, hold_placed, recheck_hold_placed
+from billing.messages.invoice_issued import INVOICE, Bill, invoices_issued, recheck_invoices
 from billing.messages.payment_failed import PAYMENT_FAILED, payment_failed, recheck_payment_failed
 from billing.messages.payment_reversed import (
     PAYMENT_REVERSED,

@@ -15,6 +15,7 @@ from billing.books.checking import find
 from billing.close import pipeline, runs, steering
 from billing.close.engine import claiming
 from billing.close.health import readiness, sweeper
+from billing.close.steps import report
 from billing.management import tables
 from billing.models import CloseRun, PaymentAttempt, RunProgress, Step
 from billing.reports import at_stake, kinds, pace, progress
@@ -35,6 +36,7 @@ from tests.closing import (
     start_close,
     step_of,
     work,
+    work_once,
 )
 from tests.factories import AS_OF, MandateFactory, UserFactory, account_using
 
@@ -332,6 +334,23 @@ class TestAStepThatIsNotInstalled:
         }  # fmt: skip
         stake = at_stake.of(steering.not_started_of(uninstalled))
         assert stake["counts"] == [{"kind": KIND, "state": "Waiting", "steps": 1}]
+
+    def test_that_ends_its_run_is_released_and_waits_too(self, installed, account, monkeypatch):
+        installed()
+        run = start_close()
+        work("INVOICE", "CHARGE", "EMAIL", "HOLD")
+        with monkeypatch.context() as patched:
+            patched.setattr(report, "kind", "SUMMARY")
+            pipeline.install(OURS)
+
+            sweeper.sweep(as_of=AS_OF)
+
+            assert run.steps.get(account=None).state == "READY"
+            assert work_once("SUMMARY") == 0
+            assert ">REPORT<" in page(f"/runs/{run.pk}/")
+            assert readiness.look().not_installed == ["REPORT"]
+        pipeline.install(OURS)
+        assert finish(run).is_finished
 
     def test_goes_on_once_it_is_installed_again(self, uninstalled, account):
         pipeline.install([*OURS[:-1], thanks.__name__, OURS[-1]])

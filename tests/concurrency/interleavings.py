@@ -25,8 +25,9 @@ from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from billing.gateways.standins.sandbox import SandboxGateway
-from billing.payments import inbound, refunds
+from billing.payments import inbound
 from billing.payments.charges import calls
+from billing.payments.refunds import driving as refund_driving
 
 Act = Callable[[], Any]
 
@@ -58,7 +59,7 @@ def points() -> Iterator[None]:
             (BaseDatabaseWrapper, "_commit"),
             (calls, "_answer_of"),
             (inbound, "_ask"),
-            (refunds, "_look"),
+            (refund_driving, "_look"),
             (SandboxGateway, "refund"),
         ):
             patch.setattr(owner, name, _after_a_point(getattr(owner, name)))

@@ -98,7 +98,7 @@ class TestFourWorkers:
         last = list(run.steps.filter(kind="HOLD"))
 
         def complete(step: Step) -> tuple[bool, int]:
-            runner._work_in_the_database(pipeline.BY_KIND["HOLD"], as_of=AS_OF, only=[step.pk])
+            runner._try(pipeline.BY_KIND["HOLD"], [], as_of=AS_OF, only=[step.pk])
             return runs.release_report(run.pk), work_once("REPORT")
 
         completed = at_once(*(partial(complete, step) for step in last))

@@ -20,7 +20,7 @@ from accounts.models import Account
 from billing import locks, periods
 from billing.close import rehearsal
 from billing.invoices import drafting, issuing
-from billing.models import Invoice, LineItem, Price, UsageSummary
+from billing.models import Invoice, LineItem, Price, Product, UsageSummary
 from billing.money import to_major
 from billing.views.access import Seat
 from billing.views.customer import usage
@@ -39,10 +39,12 @@ from tests.factories import (
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-MONTHS = st.sampled_from([date(2018, month, 1) for month in (8, 9, 10)])
-PRODUCTS = st.sampled_from(["server", "database"])
+MONTHS = [date(2018, month, 1) for month in (8, 9, 10)]
 ITEMS = st.sampled_from(["small", "large"])
-UNITS = st.sampled_from(["hour", "hour", "GB"])
+# Of a product, by the unit. The first has a price from the beginning, the others mostly.
+REGULAR, *OTHERS = ("server", "hour"), ("server", "GB"), ("database", "hour")
+SOLD = st.sampled_from([REGULAR, REGULAR, *OTHERS])
+NEW_YEAR = datetime(2018, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,8 @@ class Use:
 
     account: int
     month: date
-    product: str
+    sold: tuple[str, str]
     item: str
-    unit: str
     quantity: Decimal
     stated: dict[str, Decimal] = field(default_factory=dict)
 
@@ -62,9 +63,8 @@ class Use:
 class Add:
     """A price is added to the catalogue."""
 
-    product: str
+    sold: tuple[str, str]
     item: str
-    unit: str
     starts_at: datetime
     unit_price: Decimal
     free_quantity: int
@@ -82,38 +82,65 @@ def decimals(*values: str) -> st.SearchStrategy[Decimal]:
     return st.sampled_from([Decimal(value) for value in values])
 
 
+QUANTITIES = decimals("1", "7.5", "60", "1000.125", "-3")
 USES = st.builds(
     Use,
     account=st.sampled_from([0, 0, 1]),
-    month=MONTHS,
-    product=PRODUCTS,
+    month=st.sampled_from(MONTHS),
+    sold=SOLD,
     item=ITEMS,
-    unit=UNITS,
-    quantity=decimals("1", "7.5", "60", "1000.125", "-3"),
+    quantity=QUANTITIES,
     stated=st.sampled_from(
         [{}, {}, {}, {"unit_price": Decimal("0.105")}, {"amount": Decimal("-2.345")}]
     ),
 )
+TERMS = {
+    "unit_price": decimals("2", "0.3333", "0.005", "0"),
+    "free_quantity": st.sampled_from([10, 100, 0]),
+    "monthly_fee": decimals("9.99", "0.005", "0"),
+}
+DAYS = st.sampled_from([(1, 1), (8, 15), (9, 1), (9, 15), (10, 1)])
 ADDS = st.builds(
     Add,
-    product=PRODUCTS,
+    sold=SOLD,
     item=st.just("") | ITEMS,
-    unit=UNITS,
-    starts_at=st.sampled_from([(1, 1), (8, 15), (9, 1), (9, 15), (10, 1)]).map(
-        lambda day: datetime(2018, *day, tzinfo=UTC)
-    ),
-    unit_price=decimals("0", "0.005", "0.3333", "2"),
-    free_quantity=st.sampled_from([0, 10, 100]),
-    monthly_fee=decimals("0", "0.005", "9.99"),
+    starts_at=DAYS.map(lambda day: datetime(2018, *day, tzinfo=UTC)),
+    **TERMS,
 )
-CLOSES = st.builds(Close, MONTHS)
-# Priced from the beginning, or most invoices would wait for a price.
-CATALOGUE = st.lists(ADDS, min_size=2, max_size=6)
-STORY = st.lists(USES | USES | CLOSES | CLOSES | ADDS, min_size=4, max_size=14)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(CATALOGUE, STORY)
+@st.composite
+def catalogues(draw: st.DrawFn) -> list[Add]:
+    priced = [REGULAR, *(sold for sold in OTHERS if draw(st.sampled_from([True, True, False])))]
+    general = [
+        draw(st.builds(Add, st.just(sold), st.just(""), st.just(NEW_YEAR), **TERMS))
+        for sold in priced
+    ]
+    return general + draw(st.lists(ADDS, max_size=3))
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[Use | Add | Close]:
+    """
+    Three months are closed, mostly one after the other; what was used in any of them comes at any time.
+
+    Something is used in every month, and more of it comes late, or most stories would not be about that.
+    """
+    story: list[Use | Add | Close] = []
+    closed: list[date] = []
+    for month in draw(st.just(MONTHS) | st.permutations(MONTHS)):
+        story.append(Use(0, month, REGULAR, draw(ITEMS), draw(QUANTITIES)))
+        if closed:
+            late = draw(st.sampled_from(closed))
+            story.append(Use(0, late, REGULAR, draw(ITEMS), draw(QUANTITIES)))
+        story += draw(st.lists(USES | USES | USES | ADDS, max_size=4))
+        story.append(Close(month))
+        closed.append(month)
+    return story
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(catalogues(), stories())
 def test_the_page_and_the_rehearsal_say_what_the_invoice_then_says(catalogue, story):
     try:
         accounts = [
@@ -139,9 +166,9 @@ def use(account: Account, used: Use) -> None:
     key = {
         "account": account,
         "period": PeriodFactory(account=account, month=used.month),
-        "product": ProductFactory(code=used.product, name=used.product.title()),
+        "product": product(used.sold),
         "item": used.item,
-        "unit": used.unit,
+        "unit": used.sold[1],
         "unit_price": used.stated.get("unit_price"),
     }
     amount = used.stated.get("amount")
@@ -157,16 +184,23 @@ def use(account: Account, used: Use) -> None:
 
 
 def add(price: Add) -> None:
-    product = ProductFactory(code=price.product, name=price.product.title())
-    key = {"item": price.item, "unit": price.unit, "starts_at": price.starts_at}
-    if not Price.objects.filter(product=product, **key).exists():
+    key = {
+        "product": product(price.sold),
+        "item": price.item,
+        "unit": price.sold[1],
+        "starts_at": price.starts_at,
+    }
+    if not Price.objects.filter(**key).exists():
         PriceFactory(
-            product=product,
             **key,
             unit_price=price.unit_price,
             free_quantity=price.free_quantity,
             monthly_fee=price.monthly_fee,
         )
+
+
+def product(sold: tuple[str, str]) -> Product:
+    return ProductFactory(code=sold[0], name=sold[0].title())
 
 
 def close_and_compare(accounts: list[Account], month: date) -> None:

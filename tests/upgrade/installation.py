@@ -31,6 +31,8 @@ RECORD = re.compile(r"^(?=\[?\d{4}-\d\d-\d\d )", re.MULTILINE)
 ERROR = re.compile(r"\A.*\b(ERROR|CRITICAL)\b|^Traceback", re.MULTILINE)
 # Only a change of a table takes such a lock.
 MET_THE_MIGRATION = re.compile(r"deadlock detected.*AccessExclusiveLock", re.DOTALL)
+# A kill makes these complain of a connection that was reset. What they refuse to do for us, we log ourselves.
+NOT_OURS = {"postgres", "provider"}
 MIGRATE_TRIES = 5
 
 
@@ -232,9 +234,9 @@ class Installation:
         return self.folder / f"{name}.log"
 
     def errors(self) -> Iterator[str]:
-        """What processes have logged as an error, with the name of each."""
+        """What processes of ours have logged as an error, with the name of each."""
         for log in sorted(self.folder.glob("*.log")):
-            if log.name == "postgres.log":
+            if log.stem in NOT_OURS:
                 continue
             for record in RECORD.split(log.read_text(errors="replace")):
                 if ERROR.search(record):

@@ -168,8 +168,9 @@ class TestLogs:
             tmp_path,
             new=f"{self.AT} ERROR billing no\nTraceback\n  no such column\n{self.AT} WARNING more",
             old=f"{self.AT} WARNING billing the reply was lost",
-            # Whatever a kill makes PostgreSQL say: what it refused to do for us, we have logged.
+            # Who is at the other end of a connection that was killed.
             postgres=f"{self.AT} UTC ERROR: cancelled",
+            provider="Traceback\nConnectionResetError",
         )
 
         assert found == [f"new has logged: {self.AT} ERROR billing no\nTraceback\n  no such column"]
