@@ -13,12 +13,12 @@ from billing.close.health import sweeper
 from billing.payments import inbound
 from billing.reports import progress
 from billing.workers import doorbell, halting, log_context
-from notifications import delivery, mail_server
+from notifications import dispatcher
 
 # Well under the cluster's timeout, so that it never has to kill one.
 DRAIN_SECONDS = 45
-# How long the mail of one kind waits for the other's.
-MAIL_TURN_SECONDS = 5
+# How long steps keep what else leaves the database waiting: a receipt waits for no close.
+TURN_SECONDS = 5
 
 
 def drain(queue: str) -> int:
@@ -36,10 +36,7 @@ def _drain(queue: str) -> int:
     while queue == doorbell.CHARGE and not is_over():
         if not inbound.process_due(as_of=clock.now()):
             break
-    if queue == doorbell.EMAIL:
-        worked = _mail(is_over)
-    else:
-        worked = runner.drain(queue, clock=clock.now, until=is_over, stopping=halting.is_asked)
+    worked = _take_turns(queue, is_over)
     if queue == doorbell.DEFAULT and reconciliation.work_all(as_of=clock.now(), until=is_over):
         doorbell.ring(queue)
     sweeper.release_reports()
@@ -50,33 +47,36 @@ def _until(stop_at: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > stop_at or halting.is_asked()
 
 
-def _mail(is_over: Callable[[], bool]) -> int:
-    """Send what the steps and the outbox have, turn about: neither waits for all of the other."""
+def _take_turns(queue: str, is_over: Callable[[], bool]) -> int:
+    """Work on the steps of a queue, and take its rows through their calls, turn about; until neither is left."""
     worked = 0
     while not is_over():
-        turn_over = _until(time.monotonic() + MAIL_TURN_SECONDS)
-        ended = runner.drain(doorbell.EMAIL, clock=clock.now, until=turn_over)
+        turn_over = _until(time.monotonic() + TURN_SECONDS)
+        gives_way = _gives_way(queue, is_over=is_over, turn_over=turn_over)
+        ended = runner.drain(queue, clock=clock.now, until=gives_way, stopping=halting.is_asked)
         worked += ended
-        if not _deliver(until=turn_over) and not ended:
+        if not _dispatch(queue, is_over) and not ended:
             break
-    mail_server.hang_up()
+    dispatcher.hang_up()
     return worked
 
 
-def _deliver(*, until: Callable[[], bool]) -> int:
-    """How many messages came to an end, or were tried."""
-    tried = 0
-    while not until():
+def _gives_way(
+    queue: str, *, is_over: Callable[[], bool], turn_over: Callable[[], bool]
+) -> Callable[[], bool]:
+    """Steps go on for longer than their turn where nothing else waits."""
+    return lambda: is_over() or (turn_over() and dispatcher.is_due(queue))
+
+
+def _dispatch(queue: str, is_over: Callable[[], bool]) -> int:
+    """One turn; how many rows were taken. Nothing else keeps them waiting while a lane lets none begin."""
+    while not is_over():
         try:
-            batch = delivery.deliver(as_of=clock.now())
-        except delivery.Throttled as throttled:
-            if not runner.wait(doorbell.EMAIL, throttled):
+            return dispatcher.run(queue, clock=clock.now, until=is_over, stopping=halting.is_asked)
+        except dispatcher.Throttled as throttled:
+            if not runner.wait(queue, throttled):
                 break
-        else:
-            if batch == delivery.Delivered():
-                break
-            tried += batch.sent + batch.cancelled + batch.failed
-    return tried
+    return 0
 
 
 def sweep() -> dict[str, int]:

@@ -11,9 +11,10 @@ class ConfigConfig(AppConfig):
     name = "config"
 
     def ready(self) -> None:
-        """Look at every database before the first query reaches it; keep django-q in its place."""
+        """Look at every database before the first query reaches it; keep django-q in its place; load what is dispatched."""
         from config import checks_gateways, checks_pooler, checks_q, q_admin
         from config.checks import refuse_unsafe_database
+        from notifications import dispatcher
 
         connection_created.connect(refuse_unsafe_database, dispatch_uid="config.checks")
         system_checks.register(checks_q.lease_outlives_the_queue)
@@ -25,3 +26,5 @@ class ConfigConfig(AppConfig):
         )
         system_checks.register(checks_gateways.pretended_money_is_a_trial, deploy=True)
         q_admin.unregister()
+        # One that is not there is noticed now, and not by its first row.
+        dispatcher.registered()

@@ -15,7 +15,7 @@ from notifications.models import Message
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
     list_display = ("subject", "account", "kind", "recipient", "state", "created_at", "sent_at")
-    list_filter = ("state", "kind", "locale")
+    list_filter = ("state", ("parked_at", admin.EmptyFieldListFilter), "kind", "locale")
     list_select_related = ("account",)
     search_fields = ("recipient", "subject", "account__name", "account__external_id", "fact")
     ordering = ("-created_at",)
@@ -28,7 +28,7 @@ class MessageAdmin(ReadOnlyAdmin):
             {
                 "fields": (
                     "state", "because", "attempts", "next_attempt_at", "last_error", "created_at",
-                    "sent_at",
+                    "sent_at", "deaths", "parked_at",
                 )
             },
         ),
@@ -58,9 +58,9 @@ class MessageAdmin(ReadOnlyAdmin):
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("notifications.change_message")
 
-    @admin.action(description="Try dead messages again", permissions=["retry"])
+    @admin.action(description="Try dead or parked messages again", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
-        """Queue the chosen messages that are dead; say which were not."""
+        """Queue the chosen messages that are dead or parked; say which were neither."""
         assert isinstance(request.user, User), "the admin lets nobody else in"
         for message in queryset:
             try:

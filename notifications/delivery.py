@@ -1,22 +1,21 @@
 """
-Deliver what the outbox holds: claim, recheck, send with nothing open, finish; each for many at once.
+Messages, a kind of the dispatcher: rechecked, handed to the mail server, and what it said written down.
 
-Any number of workers may do so at once. SMTP cannot be exactly-once: a worker killed between the
-server's "accepted" and our commit sends again. So nothing is lost, and each repeat carries the same
-Message-ID. docs/messages.md says it to people.
+SMTP cannot be exactly-once: a worker killed between the server's "accepted" and our commit sends again. So
+nothing is lost, and each repeat carries the same Message-ID. docs/messages.md says it to people.
 """
 
 import logging
 import smtplib
+import sys
 import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from random import SystemRandom
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection, transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
@@ -24,11 +23,11 @@ from django.db.models.functions import Now
 
 from accounts import timeline
 from accounts.models import Account
-from notifications import catalog, lanes, mail_server, smtp
+from notifications import catalog, dispatcher, mail_server, smtp
 from notifications.catalog import Cancel, Rerender
-from notifications.lanes import Grant
+from notifications.dispatcher import Heard, Kind
 from notifications.mail import NotDeliverable
-from notifications.mail_server import MailServerDown, NotBegun
+from notifications.mail_server import MailServerDown
 from notifications.models import Message
 
 logger = logging.getLogger(__name__)
@@ -37,16 +36,6 @@ State = Message.State
 
 # The mail server's lane.
 PROVIDER = "smtp"
-# How many are asked about, and written down, together.
-BATCH = 100
-# Renewed by the recheck. It has to outlast what follows: the time in which sending may begin, and one
-# mail of four words with a server that takes its whole timeout for each.
-LEASE = timedelta(seconds=60)
-# Its worker was killed, and not at its first try: this may be why. It is tried when nothing else is due, and
-# alone, so that it takes no other with it, and one that was only beside it is sent.
-SUSPECT = Q(state=State.SENDING, attempts__gte=2)
-# What was found true is not sent later than this: it is asked about again.
-BEGIN_WITHIN = timedelta(seconds=10)
 MAX_TRIES = 8
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(hours=1)
@@ -55,6 +44,8 @@ LONGEST_RETRY = timedelta(hours=1)
 SERVER_RETRY = timedelta(minutes=2)
 # SMTP has no Retry-After to say it.
 SLOW_DOWN_SECONDS = 30.0
+# What a person has ordered goes before what comes by itself.
+ORDERED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,50 +57,19 @@ class Delivered:
     failed: int = 0
 
 
-class Throttled(Exception):
-    """Messages are due, and the mail server's lane lets none begin. Says when to look again; None: not by itself."""
-
-    def __init__(self, refused: Grant) -> None:
-        super().__init__(refused.because)
-        self.again_at = refused.again_at
-        self.wait_seconds = refused.wait_seconds
-
-
-class LeaseLost(Exception):
-    """Another worker has taken a message over: it is no longer ours to write."""
-
-
 class NotDead(Exception):
-    """Only a dead message can be tried again."""
+    """Only a message that is dead or parked can be tried again."""
 
 
-def deliver(
-    *, as_of: datetime, limit: int = BATCH, message_ids: Collection[uuid.UUID] | None = None
-) -> Delivered:
+def deliver(*, as_of: datetime, message_ids: Collection[uuid.UUID]) -> Delivered:
     """
-    Deliver up to `limit` due messages, as many as the lane lets begin; or those of the given
-    ones that are due, which their steps have asked the lane about.
+    Deliver those of these messages that are due, whose step has asked the lane about them.
 
     Opens transactions of its own: call it with none open. A message that fails does not stop the
     others; it is tried again later, or is dead with its last error beside it.
-
-    :raises Throttled: if messages are due, and none may begin.
     """
-    if message_ids is not None:
-        return _deliver_claimed(_claim(_due().filter(pk__in=message_ids), limit=limit), as_of=as_of)
-    granted, messages = _claim_granted(limit)
-    try:
-        delivered = _deliver_claimed(messages, as_of=as_of)
-    finally:
-        lanes.end_probe(granted)
-    lanes.note_done(PROVIDER, delivered.sent)
-    return delivered
-
-
-def _deliver_claimed(messages: Sequence[Message], *, as_of: datetime) -> Delivered:
-    worn_out = [message for message in messages if message.attempts > MAX_TRIES]
-    ends = _finish([_End(m, State.DEAD, last_error=KILLS_ITS_WORKER) for m in worn_out])
-    ends += _deliver([m for m in messages if m.attempts <= MAX_TRIES], as_of=as_of)
+    rested = dispatcher.drive(MESSAGES, message_ids, clock=lambda: as_of)
+    ends = Counter(message.state for message in rested)
     return Delivered(
         sent=ends[State.SENT],
         cancelled=ends[State.CANCELLED],
@@ -117,19 +77,26 @@ def _deliver_claimed(messages: Sequence[Message], *, as_of: datetime) -> Deliver
     )
 
 
-KILLS_ITS_WORKER = f"{MAX_TRIES} tries ended without a word: the worker was killed"
-
-
 def retry(message: Message, *, actor: str = "system") -> None:
     """
-    Queue a dead message again, with all its tries before it, to the address its account has now.
+    Queue a message again that is dead, or parked, with all its tries before it, to the address its account has now.
 
-    :raises NotDead: if it is not dead (any more).
+    One that was parked is tried once, alone.
+
+    :raises NotDead: if it is neither (any more).
     """
     address = Account.objects.filter(pk=OuterRef("account")).values("email")
+    again = {
+        "state": State.QUEUED,
+        "attempts": 0,
+        "next_attempt_at": Now(),
+        "priority": ORDERED,
+        "recipient": Subquery(address),
+    }
     with transaction.atomic(durable=True):
-        if not Message.objects.filter(pk=message.pk, state=State.DEAD).update(
-            state=State.QUEUED, attempts=0, next_attempt_at=Now(), recipient=Subquery(address)
+        if not (
+            Message.objects.filter(pk=message.pk, state=State.DEAD).update(**again)
+            or dispatcher.order(MESSAGES, message.pk, **again)
         ):
             raise NotDead(f"{message} is not dead")
         timeline.record(
@@ -144,163 +111,119 @@ def retry(message: Message, *, actor: str = "system") -> None:
     message.refresh_from_db()
 
 
-# --- claim
+# --- the kind
+
+MESSAGES = cast("Kind", sys.modules[__name__])
+
+name = "message"
+model = Message
+order = ("next_attempt_at", "created_at")
+batch = 100
+# It has to outlast the time in which sending may begin, and one mail of four words with a server that takes
+# its whole timeout for each.
+lease = timedelta(seconds=60)
+# What was found true is not sent later than this: it is asked about again.
+begin_within = timedelta(seconds=10)
+# A repeat does no harm, and bears the same id.
+always_applies = False
+claimed: Mapping[str, Any] = {"state": State.SENDING, "attempts": F("attempts") + 1}
+freed: Mapping[str, Any] = {"state": State.QUEUED}
+unsent: Mapping[str, Any] = {"attempts": F("attempts") - 1}
 
 
-@transaction.atomic(durable=True)
-def _claim_granted(limit: int) -> tuple[Grant, list[Message]]:
-    granted = lanes.grant(PROVIDER, wanted=limit, in_flight=_in_flight)
-    if not granted.count and _due().exists():
-        raise Throttled(granted)
-    messages = _lease(_due(), limit=granted.count)
-    lanes.give_back(granted, unused=granted.count - len(messages))
-    return granted, messages
-
-
-def _in_flight() -> int:
-    """How many messages somebody is sending now."""
-    return Message.objects.filter(state=State.SENDING, lease_until__gt=Now()).count()
-
-
-@transaction.atomic(durable=True)
-def _claim(due: QuerySet[Message], *, limit: int) -> list[Message]:
-    return _lease(due, limit=limit)
-
-
-def _due() -> QuerySet[Message]:
+def due() -> QuerySet[Message]:
+    """Those that wait, or whose worker is gone."""
     return Message.objects.filter(
-        Q(state=State.QUEUED) | Q(state=State.SENDING, lease_until__lte=Now()),
-        state__in=[State.QUEUED, State.SENDING],
-        next_attempt_at__lte=Now(),
+        Q(state__in=[State.QUEUED, State.SENDING]), next_attempt_at__lte=Now()
     )
 
 
-def _lease(due: QuerySet[Message], *, limit: int) -> list[Message]:
-    messages = _first(due.exclude(SUSPECT), limit) or _first(due.filter(SUSPECT), min(limit, 1))
-    lease_token = uuid.uuid4()
-    for message in messages:
-        message.lease_token = lease_token
-        message.attempts += 1
-    Message.objects.filter(pk__in=[message.pk for message in messages]).update(
-        state=State.SENDING,
-        lease_token=lease_token,
-        lease_until=Now() + LEASE,
-        attempts=F("attempts") + 1,
-    )
-    return messages
+def lanes(rows: QuerySet[Message]) -> list[str]:
+    """The mail server's, if anything is due."""
+    return [PROVIDER] if rows.exists() else []
 
 
-def _first(due: QuerySet[Message], limit: int) -> list[Message]:
-    in_line = due.order_by("next_attempt_at", "created_at")
-    return list(in_line.select_for_update(skip_locked=True)[:limit])
+def of_lane(rows: QuerySet[Message], provider: str) -> QuerySet[Message]:
+    """All, or none: there is one mail server."""
+    return rows if provider == PROVIDER else rows.none()
 
 
-# --- one batch
+def lane_of(_message: Message) -> str:
+    """The mail server's."""
+    return PROVIDER
 
 
-def _deliver(messages: Sequence[Message], *, as_of: datetime) -> Counter[str]:
-    """How many came to which end."""
-    ends: Counter[str] = Counter()
-    if not messages:
-        return ends
-    try:
-        mail_server.reach()
-    except MailServerDown as error:
-        lanes.note_answers(PROVIDER, unanswered=1)
-        return _finish([_end(message, error) for message in messages])
-    true = _still_true(messages, as_of=as_of, ends=ends)
-    sending = mail_server.send(true, begin_within=BEGIN_WITHIN.total_seconds())
-    errors: list[Exception | None] = []
-    with closing(sending):
-        for tried in sending:
-            ends += _finish([_end(message, error) for message, error in tried])
-            errors += [error for _message, error in tried]
-    _note_answers(errors)
-    return ends
+def threads() -> int:
+    """As many connections as the server's pace is worth; 0 for Django's other backends."""
+    return mail_server.connections()
 
 
-def _note_answers(errors: Sequence[Exception | None]) -> None:
-    """Tell the lane how the server was, as far as we spoke to it."""
-    asked = [error for error in errors if not isinstance(error, NotDeliverable | NotBegun)]
-    answers = [e for e in asked if e is None or isinstance(e, smtp.SOUND_AFTER)]
-    lanes.note_answers(
-        PROVIDER,
-        answered=len(answers),
-        unanswered=len(asked) - len(answers),
-        throttled_for=SLOW_DOWN_SECONDS
-        if any(isinstance(e, smtp.SlowDown) for e in asked)
-        else None,
-    )
+def reach(_provider: str) -> None:
+    """:raises MailServerDown: if there is no connection, and none to be had."""
+    mail_server.reach()
 
 
-def _still_true(
-    messages: Sequence[Message], *, as_of: datetime, ends: Counter[str]
-) -> list[Message]:
-    """Those that are to be sent, each kind asked about at once; the others come to their end."""
+def together(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Each kind of message is asked about at once, and by itself: each locks accounts in one order."""
     by_kind = groupby(sorted(messages, key=lambda m: m.kind), key=lambda m: m.kind)
-    return [
-        message
-        for _kind, of_a_kind in by_kind
-        for message in _ask(list(of_a_kind), as_of=as_of, ends=ends)
-    ]
+    yield from (list(of_a_kind) for _kind, of_a_kind in by_kind)
 
 
-def _ask(messages: Sequence[Message], *, as_of: datetime, ends: Counter[str]) -> list[Message]:
-    try:
-        verdicts = _recheck(messages, as_of=as_of)
-    except Exception as error:  # noqa: BLE001 - one message's defect must not stop the others
-        if len(messages) == 1:
-            _could_not_ask(messages[0], error, ends=ends)
-            return []
-        # One by one, so that only whose fault it is comes to harm.
-        return [m for message in messages for m in _ask([message], as_of=as_of, ends=ends)]
-    ends[State.CANCELLED] += sum(isinstance(verdict, Cancel) for verdict in verdicts)
-    for message, verdict in zip(messages, verdicts, strict=True):
-        if isinstance(verdict, Rerender):
-            message.__dict__.update(vars(verdict.content))
-    return [m for m, said in zip(messages, verdicts, strict=True) if not isinstance(said, Cancel)]
-
-
-def _could_not_ask(message: Message, error: Exception, *, ends: Counter[str]) -> None:
-    if isinstance(error, LeaseLost):
-        logger.warning("%s: the lease was lost, another worker has it", error)
-    else:
-        ends += _finish([_end(message, error)])
-
-
-@transaction.atomic(durable=True)
-def _recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[catalog.Verdict]:
-    """
-    Ask whether messages of a kind are still true, and write the answers down.
-
-    :raises LeaseLost: if one is another worker's by now; what the recheck wrote is taken back.
-    """
+def recheck(messages: Sequence[Message], *, as_of: datetime) -> list[Message | None]:
+    """Ask whether messages of a kind are still true; those that are go out as they read now."""
     verdicts = catalog.recheck(messages, as_of=as_of)
-    answers = list(zip(messages, verdicts, strict=True))
-    ours = 0
-    for message, verdict in answers:
+    calls: list[Message | None] = []
+    ends: list[_End] = []
+    for message, verdict in zip(messages, verdicts, strict=True):
+        if isinstance(verdict, Cancel):
+            ends.append(_End(message, State.CANCELLED, because=verdict.because[:300]))
+            calls.append(None)
+            continue
         if isinstance(verdict, Rerender):
             said = vars(verdict.content)
-            _held([message]).update(because=verdict.because[:300], **said)
-    ours += _held([m for m, verdict in answers if not isinstance(verdict, Cancel)]).update(
-        lease_until=Now() + LEASE
+            Message.objects.filter(pk=message.pk).update(because=verdict.because[:300], **said)
+            message.__dict__.update(said)
+        calls.append(message)
+    _finish(ends)
+    return calls
+
+
+def call(_message: Message, what: Message) -> None:
+    """Hand it to the mail server."""
+    mail_server.hand_over(what)
+
+
+def heard(answer: object) -> Heard:
+    """Whether the server had anything to say; an address that is none never came before it."""
+    if isinstance(answer, NotDeliverable):
+        return Heard(answered=None)
+    return Heard(
+        answered=answer is None or isinstance(answer, smtp.SOUND_AFTER),
+        slow_down_seconds=SLOW_DOWN_SECONDS if isinstance(answer, smtp.SlowDown) else None,
     )
-    ours += _write_ends(
-        [
-            _End(message, State.CANCELLED, because=verdict.because[:300])
-            for message, verdict in answers
-            if isinstance(verdict, Cancel)
-        ]
-    ).total()
-    if ours < len(messages):
-        raise LeaseLost(f"Message {messages[0].pk}" if len(messages) == 1 else "Some message")
-    return verdicts
 
 
-def _held(messages: Sequence[Message]) -> QuerySet[Message]:
-    """Those that we hold the lease of."""
-    ids = [message.pk for message in messages]
-    return Message.objects.filter(pk__in=ids, lease_token__in={m.lease_token for m in messages})
+def write_down(
+    answers: Sequence[tuple[Message, Exception | None]], *, as_of: datetime
+) -> tuple[()]:
+    """Sent, to be tried again, or dead: whatever it is, it rests."""
+    _finish([_end(message, answer) for message, answer in answers])
+    return ()
+
+
+def fail(message: Message, error: Exception, *, as_of: datetime) -> None:
+    """As if sending had failed."""
+    _finish([_end(message, error)])
+
+
+def is_done(message: Message) -> bool:
+    """Whether it was sent."""
+    return message.state == State.SENT
+
+
+def hang_up() -> None:
+    """Close the connections to the mail server."""
+    mail_server.hang_up()
 
 
 # --- what became of each
@@ -308,7 +231,7 @@ def _held(messages: Sequence[Message]) -> QuerySet[Message]:
 
 @dataclass(frozen=True)
 class _End:
-    """What is written beside a message when its batch is through with it."""
+    """What is written beside a message when it comes to rest."""
 
     message: Message
     state: str
@@ -322,8 +245,6 @@ def _end(message: Message, error: Exception | None) -> _End:
     match error:
         case None:
             return _End(message, State.SENT)
-        case NotBegun():
-            return _End(message, State.QUEUED, is_a_try=False)
         case MailServerDown():
             logger.warning(
                 "Message %s: the mail server is down: %s", message.pk, error, extra=_about(message)
@@ -362,23 +283,15 @@ def _delay(attempts: int) -> timedelta:
     return min(LONGEST_RETRY, FIRST_RETRY * (1 << (attempts - 1))) * SystemRandom().random()
 
 
-def _finish(ends: Sequence[_End]) -> Counter[str]:
-    """Write down what became of messages we hold the lease of. Returns how many came to which."""
-    written = _write_ends(ends)
-    if lost := len(ends) - written.total():
-        logger.warning("%d messages: the lease was lost, another worker has them", lost)
-    return written
-
-
-def _write_ends(ends: Sequence[_End]) -> Counter[str]:
+def _finish(ends: Sequence[_End]) -> None:
+    """Write down what became of messages that are ours, in the caller's transaction."""
     if not ends:
-        return Counter()
+        return
     with connection.cursor() as cursor:
         cursor.execute(
             FINISH,
             {
                 "ids": [str(end.message.pk) for end in ends],
-                "tokens": [str(end.message.lease_token) for end in ends],
                 "states": [end.state for end in ends],
                 "because": [end.because for end in ends],
                 "errors": [end.last_error for end in ends],
@@ -386,20 +299,20 @@ def _write_ends(ends: Sequence[_End]) -> Counter[str]:
                 "tries": [int(end.is_a_try) for end in ends],
             },
         )
-        return Counter(state for (state,) in cursor.fetchall())
+    for end in ends:
+        end.message.state = end.state
 
 
 FINISH = """
 UPDATE notifications_message m
-   SET state = e.state, lease_token = NULL, lease_until = NULL,
+   SET state = e.state,
        sent_at = CASE e.state WHEN 'SENT' THEN statement_timestamp() END,
        next_attempt_at = CASE e.state WHEN 'QUEUED' THEN statement_timestamp() + e.wait ELSE m.next_attempt_at END,
        attempts = m.attempts - 1 + e.tries,
        because = coalesce(nullif(e.because, ''), m.because),
        last_error = coalesce(nullif(e.error, ''), m.last_error)
-  FROM unnest(%(ids)s::uuid[], %(tokens)s::uuid[], %(states)s::text[], %(because)s::text[],
-              %(errors)s::text[], %(waits)s::interval[], %(tries)s::smallint[])
-       AS e(id, token, state, because, error, wait, tries)
- WHERE m.id = e.id AND m.lease_token = e.token
-RETURNING m.state
+  FROM unnest(%(ids)s::uuid[], %(states)s::text[], %(because)s::text[], %(errors)s::text[],
+              %(waits)s::interval[], %(tries)s::smallint[])
+       AS e(id, state, because, error, wait, tries)
+ WHERE m.id = e.id
 """

@@ -15,7 +15,7 @@ from billing.models import CloseRun
 from billing.payments import charges
 from billing.reports import progress
 from billing.workers import halting
-from billing.workers.faults import is_the_databases_fault
+from notifications.faults import is_the_databases_fault
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
 from billing.models import CloseRun, Step, UsageBatch
 from billing.money import to_major
-from billing.workers import bisect
+from notifications import bisect
 
 
 def rehearse(

@@ -230,6 +230,9 @@ LANES = {
     },
 }
 
+# What leaves the database, kind by kind: modules as notifications/dispatcher/kind.py says (docs/dispatcher.md).
+DISPATCHED_KINDS = ["notifications.delivery"]
+
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.
 WORKERS = env.int("WORKERS", default=2)
 Q_CLUSTER = {

@@ -3,8 +3,10 @@ import uuid
 from django.db import models
 from django.db.models.functions import Now
 
+from notifications.models.dispatched import Dispatched
 
-class Message(models.Model):
+
+class Message(Dispatched):
     """
     One message to one recipient about one fact, rendered when the fact was written down.
 
@@ -14,7 +16,10 @@ class Message(models.Model):
 
     class State(models.TextChoices):
         QUEUED = "QUEUED", "Queued"
-        SENDING = "SENDING", "Sending"  # leased by one deliverer; an expired lease goes back
+        SENDING = (
+            "SENDING",
+            "Sending",
+        )  # claimed by one worker; one whose claim has run out is claimed again
         SENT = "SENT", "Sent"
         CANCELLED = "CANCELLED", "Cancelled"  # the recheck found it no longer true
         DEAD = "DEAD", "Dead"  # gave up; listed, with a button to retry
@@ -25,6 +30,8 @@ class Message(models.Model):
     )
     # A kind of notifications/catalog.py: INVOICE, RECEIPT…
     kind = models.CharField(max_length=40)
+    # The release before writes no queue.
+    queue = models.CharField(max_length=50, default="email", db_default="email")
     # What it is about, e.g. "invoice:17". With the kind, unique: nobody is told the same thing twice.
     fact = models.CharField(max_length=100)
     recipient = models.EmailField()
@@ -42,8 +49,6 @@ class Message(models.Model):
     because = models.CharField(max_length=300, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     next_attempt_at = models.DateTimeField(db_default=Now())
-    lease_token = models.UUIDField(null=True, blank=True)
-    lease_until = models.DateTimeField(null=True, blank=True)
     last_error = models.TextField(blank=True)
     created_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True, blank=True)
@@ -62,6 +67,20 @@ class Message(models.Model):
                 fields=["next_attempt_at", "created_at"],
                 condition=models.Q(state__in=["QUEUED", "SENDING"]),
                 name="messages_to_deliver",
+            ),
+            models.Index(
+                "queue",
+                models.F("priority").desc(),
+                "next_attempt_at",
+                "created_at",
+                condition=models.Q(state__in=["QUEUED", "SENDING"]),
+                name="messages_to_claim",
+            ),
+            # Few, and a person looks for them.
+            models.Index(
+                fields=["parked_at"],
+                condition=models.Q(parked_at__isnull=False),
+                name="messages_parked",
             ),
             models.Index(fields=["account", "-created_at"], name="messages_of_an_account"),
         ]

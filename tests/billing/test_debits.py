@@ -26,8 +26,8 @@ from billing.payments.charges import (
     reserving,
     settling,
 )
-from notifications import delivery
 from notifications.models import Message
+from tests import mailing
 from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
 from tests.closing import assert_books_hold
 from tests.factories import AS_OF, CardFactory, MandateFactory, account_using
@@ -72,7 +72,7 @@ def announced(account) -> Message:
 
 
 def deliver(*, as_of: datetime) -> None:
-    delivery.deliver(as_of=as_of)
+    mailing.deliver(as_of=as_of)
 
 
 class TestTheDay:

@@ -12,8 +12,7 @@ from billing.models import CloseRun
 from billing.payments import inbound
 from billing.workers import halting
 from config.schedules import SCHEDULES
-from notifications import delivery, lanes
-from notifications.delivery import Delivered
+from notifications import dispatcher, lanes
 from notifications.models import Message
 from tests.billing.builders import collect, owing, pay_by_hand
 from tests.closing import start_close, states
@@ -46,17 +45,16 @@ class TestDrain:
         assert len(mailoutbox) == 1
 
     def test_of_the_mail_goes_on_after_a_batch_of_which_nothing_was_sent(self, monkeypatch):
-        batches = [Delivered(cancelled=50), Delivered(failed=2), Delivered(sent=1)]
-        batches += [Delivered(), Delivered()]
-        monkeypatch.setattr(delivery, "deliver", lambda **_: batches.pop(0))
+        turns = [50, 2, 1, 0]
+        monkeypatch.setattr(dispatcher, "run", lambda *_, **__: turns.pop(0))
 
         tasks.drain("email")
 
-        assert not batches
+        assert not turns
 
     def test_ends_when_its_time_is_over(self, monkeypatch):
         monkeypatch.setattr(tasks, "DRAIN_SECONDS", -1)
-        monkeypatch.setattr(delivery, "deliver", None)
+        monkeypatch.setattr(dispatcher, "run", None)
         monkeypatch.setattr(inbound, "process_due", None)
         account_using("12.00")
         start_close()
@@ -77,36 +75,53 @@ class TestDrain:
         """The first turn of the invoices takes all its time; there are more of them."""
         said: list[str] = []
         ended = [100, 7, 0]
-        batches = [delivery.Delivered(sent=1), delivery.Delivered(), delivery.Delivered()]
+        taken = [1, 0, 0]
 
         def steps(*_args, **_facts):
             said.append("invoices")
             return ended.pop(0)
 
-        def deliver(**_facts):
+        def dispatch(*_args, **_facts):
             said.append("receipts")
-            return batches.pop(0) if batches else delivery.Delivered()
+            return taken.pop(0)
 
         monkeypatch.setattr(runner, "drain", steps)
-        monkeypatch.setattr(delivery, "deliver", deliver)
+        monkeypatch.setattr(dispatcher, "run", dispatch)
 
         assert tasks.drain("email") == 107
 
-        assert said[:4] == ["invoices", "receipts", "receipts", "invoices"]
+        assert said == ["invoices", "receipts"] * 3
+
+    def test_lets_steps_go_on_after_their_turn_unless_something_else_is_due(self, monkeypatch):
+        gave_way: list[bool] = []
+
+        def steps(*_args, until, **_facts):
+            gave_way.append(until())
+            return 0
+
+        monkeypatch.setattr(tasks, "TURN_SECONDS", -1)
+        monkeypatch.setattr(runner, "drain", steps)
+
+        tasks.drain("email")
+        pay_by_hand(owing("12.00"), 1200)
+        tasks.drain("email")
+
+        assert gave_way == [False, True, False]
 
     def test_of_the_mail_stops_between_batches_when_told(self, monkeypatch):
-        batches: list[Delivered] = []
+        turns: list[int] = []
 
-        def deliver(**_facts):
-            batches.append(Delivered(sent=1))
-            return batches[-1]
+        def dispatch(*_args, stopping, **_facts):
+            turns.append(100)
+            assert stopping()
+            return turns[-1]
 
-        monkeypatch.setattr(delivery, "deliver", deliver)
-        monkeypatch.setattr(halting, "is_asked", lambda: bool(batches))
+        monkeypatch.setattr(dispatcher, "run", dispatch)
+        monkeypatch.setattr(halting, "is_asked", lambda: bool(turns))
 
         tasks.drain("email")
 
-        assert len(batches) == 1
+        assert len(turns) == 1
 
     def test_of_the_mail_comes_back_when_the_lane_lets_it(self, monkeypatch):
         wait = lanes.Grant(
@@ -118,10 +133,10 @@ class TestDrain:
         soon = lanes.Grant(provider="smtp", count=0, again_at=timezone.now(), wait_seconds=0.001)
         refusals = [soon, wait]
 
-        def deliver(**_facts):
-            raise delivery.Throttled(refusals.pop(0))
+        def dispatch(*_args, **_facts):
+            raise dispatcher.Throttled([refusals.pop(0)])
 
-        monkeypatch.setattr(delivery, "deliver", deliver)
+        monkeypatch.setattr(dispatcher, "run", dispatch)
 
         assert tasks.drain("email") == 0
 

@@ -11,10 +11,10 @@ from django.urls import reverse
 from accounts.models import BillingEntity
 from billing.models import IncomingTransfer, Invoice, Payment
 from billing.references import reference_of
-from notifications import delivery
 from tests.billing.builders import due, owing
 from tests.closing import start_close, work
 from tests.factories import AS_OF, AccountFactory, MemberFactory, UserFactory, account_using
+from tests.mailing import deliver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -76,7 +76,7 @@ class TestCustomers:
         by_transfer = account_using("6.00", card=None)
         start_close()
         work("INVOICE", "EMAIL")
-        delivery.deliver(as_of=AS_OF)
+        deliver(as_of=AS_OF)
 
         said = {mail.body for mail in mailoutbox}
         assert any(reference_of(by_transfer.pk) in body and "IBAN" in body for body in said)

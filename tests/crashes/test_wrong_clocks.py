@@ -18,7 +18,7 @@ from billing.gateways import OutcomeUnknown
 from billing.models import DunningCase, Payment, PaymentAttempt
 from billing.payments import inbound
 from billing.reports import progress
-from notifications import delivery
+from notifications import dispatcher
 from notifications.models import Message
 from tests.billing.builders import collect, owing
 from tests.closing import assert_books_hold, start_close, states
@@ -40,7 +40,7 @@ HAND_DOWN = [
     (tasks.start_due_closes, runs, "start_due", []),
     (tasks.start_due_reconciliations, reconciliation, "start_due", []),
     (lambda: tasks.drain("charge"), inbound, "process_due", 0),
-    (lambda: tasks.drain("email"), delivery, "deliver", delivery.Delivered()),
+    (lambda: tasks.drain("email"), dispatcher, "run", 0),
     (lambda: tasks.drain("default"), reconciliation, "work_all", None),
     (lambda: tasks.drain("charge"), runner, "drain", 0),
 ]

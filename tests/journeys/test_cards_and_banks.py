@@ -10,12 +10,12 @@ from accounts.models import BillingEntity, PaymentMethod
 from billing import gateways
 from billing.models import DunningCase, Payment, PaymentAttempt
 from billing.payments import booking, charges
-from notifications import delivery
 from notifications.models import Message
 from tests.billing import stripe_builders
 from tests.billing.builders import due
 from tests.closing import assert_books_hold
 from tests.factories import MemberFactory
+from tests.mailing import deliver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -268,7 +268,7 @@ class TestAnAutomaticPaymentThatTheBankAsksAbout:
         bank = browser.post(f"payments/{asked.pk}/confirm/")
         browser.come_back(stripe.answer_bank(bank, "approve"))
 
-        delivery.deliver(as_of=timezone.now())
+        deliver(as_of=timezone.now())
 
         mail = Message.objects.get(kind="CONFIRMATION_NEEDED")
         assert (mail.state, mail.because) == (
@@ -277,7 +277,7 @@ class TestAnAutomaticPaymentThatTheBankAsksAbout:
         )
 
     def test_is_mailed_as_long_as_it_waits(self, asked):
-        delivery.deliver(as_of=timezone.now())
+        deliver(as_of=timezone.now())
 
         assert Message.objects.get(kind="CONFIRMATION_NEEDED").state == "SENT"
 

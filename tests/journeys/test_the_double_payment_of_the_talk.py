@@ -15,7 +15,6 @@ from billing import ledger
 from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, Step
 from billing.payments import booking, charges
-from notifications import delivery
 from notifications.models import Message
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.closing import (
@@ -29,6 +28,7 @@ from tests.closing import (
     work_once,
 )
 from tests.factories import AS_OF, account_using
+from tests.mailing import deliver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -281,7 +281,7 @@ class TestSettledBeforeTheMailIsSent:
         pay_by_hand(invoiced, 1200)
         two_minutes_pass()
         finish(step_of(invoiced, "EMAIL").run)
-        delivery.deliver(as_of=AS_OF)
+        deliver(as_of=AS_OF)
 
         message = Message.objects.get(kind="INVOICE")
         assert message.state == "CANCELLED"

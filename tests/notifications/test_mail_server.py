@@ -5,13 +5,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from notifications import mail_server
-from notifications.mail_server import MailServerDown, NotBegun
+from notifications.delivery import MESSAGES
+from notifications.dispatcher import NotBegun
+from notifications.dispatcher.window import Window
+from notifications.mail_server import MailServerDown
 from notifications.models import Message
 from tests.notifications.test_mail import message
 
@@ -104,11 +107,20 @@ def messages(count: int) -> list[Message]:
     return [message(recipient=f"a{number}@example.com", pk=uuid.uuid4()) for number in range(count)]
 
 
+def window_of(told: Sequence[Message], *, within: float = SOON) -> Window:
+    window = Window(MESSAGES)
+    for each in told:
+        window.begin(each, each, before=time.monotonic() + within)
+    return window
+
+
 def send(*told: Message, within: float = SOON) -> list[Exception | None]:
-    tried = dict.fromkeys(map(id, told))
-    for batch in mail_server.send(told, begin_within=within):
-        tried |= {id(each): error for each, error in batch}
-    return list(tried.values())
+    window = window_of(told, within=within)
+    said = dict[Message, Exception | None]()
+    while window:
+        said.update(window.answers())
+    window.close()
+    return [said[each] for each in told]
 
 
 ENVELOPE = ["MAIL", "RCPT", "DATA"]
@@ -218,12 +230,13 @@ class TestSend:
     def test_whoever_stops_listening_leaves_no_thread_behind(self, server: Played) -> None:
         server.seconds_a_mail = 0.2
         before = threading.active_count()
-        sending = mail_server.send(messages(30), begin_within=SOON)
-        next(sending)
+        window = window_of(messages(30))
+        window.answers()
 
-        sending.close()
+        window.close()
 
-        assert not [thread for thread in threading.enumerate() if thread.name == "smtp"]
+        names = [thread.name for thread in threading.enumerate()]
+        assert "message-call" not in names
         assert threading.active_count() >= before
         assert len(server.mails) < 30
 

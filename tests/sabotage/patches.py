@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-BISECT = "billing/workers/bisect.py"
+BISECT = "notifications/bisect.py"
 BOOKING = "billing/payments/booking.py"
 CALLS = "billing/payments/charges/calls.py"
 DRIVING = "billing/payments/charges/driving.py"
@@ -13,6 +13,9 @@ SETTLING = "billing/payments/charges/settling.py"
 TIME_LIMITS = "billing/payments/charges/time_limits.py"
 PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/payments/inbound.py"
+DISPATCHER_CLAIMS = "notifications/dispatcher/claims.py"
+DISPATCHER_LOOP = "notifications/dispatcher/loop.py"
+DISPATCHER_WINDOW = "notifications/dispatcher/window.py"
 CLAIMING = "billing/close/engine/claiming.py"
 LANES = "notifications/lanes/traffic.py"
 LEASES = "billing/close/engine/leases.py"
@@ -35,6 +38,7 @@ TEST_INBOUND = "tests/billing/test_inbound.py"
 TEST_REFUNDS = "tests/billing/test_refunds.py"
 TEST_DISPUTES = "tests/billing/test_disputes.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
+TEST_DISPATCHER = "tests/notifications/test_dispatcher.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
 TEST_RACERS = "tests/notifications/lanes/test_racers.py"
 TEST_RESTORE = "tests/crashes/test_restore.py"
@@ -569,6 +573,64 @@ PATCHES = (
         "an open breaker lets everybody probe",
         (Change(LANES, "    breaker.begin_probe(lane, at)\n", ""),),
         (f"{TEST_RACERS}::test_make_one_probe",),
+    ),
+    Patch(
+        "a row that is dispatched takes its token twice",
+        (
+            Change(
+                DISPATCHER_CLAIMS,
+                "    granted = lanes.grant(",
+                "    lanes.admit(provider)\n    granted = lanes.grant(",
+            ),
+        ),
+        (f"{TEST_DISPATCHER}::test_spends_one_token_for_each_row",),
+    ),
+    Patch(
+        "the token of what was not called for is kept",
+        (
+            Change(
+                DISPATCHER_LOOP,
+                "lanes.give_back(claimed.granted, unused=len(claimed.rows) - called)",
+                "lanes.give_back(claimed.granted, unused=0 * called)",
+            ),
+        ),
+        (f"{TEST_DISPATCHER}::test_gets_back_the_token_of_what_was_not_called_for",),
+    ),
+    Patch(
+        "a row is sent after its claim was lost in the recheck",
+        (Change(DISPATCHER_LOOP, "if ours < len(rows):", "if ours > len(rows):"),),
+        (f"{TEST_DISPATCHER}::test_before_the_recheck_sends_nothing",),
+    ),
+    Patch(
+        "a row that waits is sent after its claim was lost",
+        (Change(DISPATCHER_WINDOW, " or call.row.pk in self._left", ""),),
+        (f"{TEST_DISPATCHER}::test_sends_nothing_that_waits_for_its_turn",),
+    ),
+    Patch(
+        "what a provider said is dropped when the claim was lost",
+        (Change(DISPATCHER_LOOP, "if not self._kind.always_applies:", "if True:"),),
+        (f"{TEST_DISPATCHER}::test_applies_what_the_provider_said_where_a_kind_says_so",),
+    ),
+    Patch(
+        "an answer is written over another worker's claim",
+        (Change(DISPATCHER_LOOP, "if not self._kind.always_applies:", "if False:"),),
+        (f"{TEST_DISPATCHER}::test_drops_what_the_provider_said_where_a_kind_says_so",),
+    ),
+    Patch(
+        "a parked row is freed by whoever looks",
+        (
+            Change(
+                DISPATCHER_CLAIMS,
+                "kind.due().filter(FREE, parked_at=None)",
+                "kind.due().filter(FREE)",
+            ),
+        ),
+        (f"{TEST_DISPATCHER}::test_is_claimed_by_nobody",),
+    ),
+    Patch(
+        "a row may kill workers for ever",
+        (Change(DISPATCHER_CLAIMS, "    _park(kind, suspected)\n", ""),),
+        (f"{TEST_DISPATCHER}::test_is_what_has_killed_three_workers",),
     ),
     Patch(
         "a payment goes back each time that it is told",

@@ -150,7 +150,7 @@ def _invoices() -> Callable[[], int]:
 def _receipts() -> Callable[[], int]:
     """One for each account, written before the clock runs: the charge writes it, in its own time."""
     from accounts.models import Account
-    from notifications import delivery, outbox
+    from notifications import dispatcher, outbox
     from notifications.formats import Reader
     from tests.factories import AS_OF
 
@@ -181,7 +181,17 @@ def _receipts() -> Callable[[], int]:
     accounts = Account.objects.select_related("entity").iterator(chunk_size=500)
     while batch := [letter(account) for account in itertools.islice(accounts, 500)]:
         outbox.enqueue_all(batch)
-    return lambda: delivery.deliver(as_of=AS_OF).sent
+
+    # The first time, which warms up, a claim and no more; then all there is.
+    said = iter([False, *[True] * 20])
+    warmed_up: list[int] = []
+
+    def deliver() -> int:
+        until = (lambda: False) if warmed_up else (lambda: next(said))
+        warmed_up.append(1)
+        return dispatcher.run("email", clock=lambda: AS_OF, until=until)
+
+    return deliver
 
 
 def _timed(

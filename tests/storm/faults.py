@@ -24,7 +24,7 @@ DROPPED, REPLY_LOST, SLOW, BUSY = 4, 5, 3, 2
 # What a log line tells of a recovery.
 TOLD = {
     "outcomes came after their lease": "fenced outcomes dropped",
-    "lease was lost": "fenced mails dropped",
+    "claim was lost": "fenced mails dropped",
     "has lost its database": "clusters that lost their database",
     "one by one": "batches taken one by one",
 }
@@ -45,7 +45,7 @@ def _shorten_pauses() -> None:
     from billing.payments import inbound
     from billing.payments.charges import time_limits
     from billing.payments.refunds import time_limits as refund_limits
-    from notifications import delivery
+    from notifications import delivery, dispatcher
     from notifications.lanes import breaker
 
     inbound.WORK_WINDOW = timedelta(seconds=6)
@@ -60,9 +60,9 @@ def _shorten_pauses() -> None:
     refund_limits.ASK_AGAIN_AFTER = timedelta(seconds=1)
     refund_limits.ASK_AGAIN_LATER = timedelta(seconds=8)
     # Here whoever dies is nobody's poison.
-    claiming.DEATHS_MAX = 1000
+    claiming.DEATHS_MAX = dispatcher.claims.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
-    delivery.LEASE, delivery.BEGIN_WITHIN = timedelta(seconds=6), timedelta(seconds=2)
+    delivery.lease, delivery.begin_within = timedelta(seconds=6), timedelta(seconds=2)
     delivery.FIRST_RETRY, delivery.LONGEST_RETRY = timedelta(seconds=1), timedelta(seconds=5)
     delivery.SERVER_RETRY = timedelta(seconds=2)
     breaker.FIRST_PAUSE_SECONDS, breaker.LONGEST_PAUSE_SECONDS = 1, 4

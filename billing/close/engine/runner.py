@@ -31,9 +31,9 @@ from billing.close.engine import claiming, leases, markers
 from billing.close.engine.stint import Stint
 from billing.close.step import Chunk, ChunkModule, FlowModule, Outcome, StepModule
 from billing.models import Decision, Step
-from billing.workers import bisect, doorbell, heartbeats, log_context
-from billing.workers.faults import is_the_databases_fault
-from notifications import delivery
+from billing.workers import doorbell, heartbeats, log_context
+from notifications import bisect, dispatcher
+from notifications.faults import is_the_databases_fault
 
 P = ParamSpec("P")
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def drain(
     return worked
 
 
-def wait(queue: str, throttled: claiming.Throttled | delivery.Throttled) -> bool:
+def wait(queue: str, throttled: claiming.Throttled | dispatcher.Throttled) -> bool:
     """
     Wait here for a bucket that fills in a moment, and be true.
 

@@ -15,8 +15,8 @@ from billing.close.engine import claiming, leases
 from billing.close.engine.claiming import Leased
 from billing.close.step import Chunk, Flow, Outcome
 from billing.models import Step
-from billing.workers import bisect
-from billing.workers.faults import is_the_databases_fault
+from notifications import bisect
+from notifications.faults import is_the_databases_fault
 
 logger = logging.getLogger(__name__)
 

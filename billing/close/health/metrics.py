@@ -171,7 +171,7 @@ def _counted() -> Iterator[GaugeMetricFamily]:
 COUNTED = {
     "attempts_in_flight": ("Payment attempts that have not ended", "gateway", "state"),
     "leased": ("Steps that a worker has in hand", "kind", "provider"),
-    "outbox": ("Messages that wait to be sent, or are dead", "state"),
+    "outbox": ("Messages that wait to be sent, are dead, or are parked (PARKED)", "state"),
     "doorbells": ("Rows of django-q2's queue", "lane", "when"),
     "breaks_open": ("Differences with a provider that somebody has to look at",),
     "disputes_open": ("Disputes that want an answer",),
@@ -184,8 +184,8 @@ SELECT 'attempts_in_flight', gateway, state, count(*) FROM billing_paymentattemp
 UNION ALL
 SELECT 'leased', kind, provider, count(*) FROM billing_step WHERE state = 'RUNNING' GROUP BY kind, provider
 UNION ALL
-SELECT 'outbox', state, '', count(*) FROM notifications_message
- WHERE state IN ('QUEUED', 'SENDING', 'DEAD') GROUP BY state
+SELECT 'outbox', CASE WHEN parked_at IS NULL THEN state ELSE 'PARKED' END AS stands, '', count(*)
+  FROM notifications_message WHERE state IN ('QUEUED', 'SENDING', 'DEAD') GROUP BY stands
 UNION ALL
 SELECT 'doorbells', key, CASE WHEN lock <= now() THEN 'now' ELSE 'later' END AS due, count(*)
   FROM django_q_ormq GROUP BY key, due

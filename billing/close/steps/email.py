@@ -24,7 +24,7 @@ touches_the_world = True
 is_per_run = False
 through = Through.MAIL_SERVER
 counts_for_time_left = True
-batch = delivery.BATCH
+batch = delivery.batch
 
 LOOK_AGAIN_AFTER = timedelta(seconds=5)
 
@@ -118,6 +118,8 @@ def _sent(chunk: Chunk, step: Step, message: Message) -> Outcome:
             return skipped(step, message.because, saw=message.amounts, world_changed=True)
         case Message.State.DEAD:
             return blocked(step, f"not deliverable: {message.last_error}")
+        case _ if message.parked_at is not None:
+            return blocked(step, "its message has killed three workers: retry that, then this")
         case _:
             return later(
                 step,

@@ -12,7 +12,8 @@ from billing.payments.charges import calls, drivers, reserving
 from billing.payments.charges.driving import Phases
 from billing.payments.charges.refusals import GatewayClosed
 from billing.payments.charges.reserving import Collected, Request
-from billing.workers import bisect, log_context
+from billing.workers import log_context
+from notifications import bisect
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from billing.models import PaymentAttempt
 from billing.payments import throttle
 from billing.payments.charges import calls, drivers, rechecking, settling, time_limits, writing
 from billing.payments.charges.calls import Answer, Ask, TooLate
-from billing.workers import bisect
+from notifications import bisect
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """The email step: each invoice is sent once, and the step says what became of it."""
 
 import pytest
+from django.db.models.functions import Now
 
 from billing.models import Step
 from notifications import lanes
@@ -68,6 +69,19 @@ class TestEmail:
         step = step_of(account, "EMAIL")
         assert (step.state, step.because, step.attempts) == ("READY", "not delivered yet", 0)
         assert step.run_at == Message.objects.get().next_attempt_at
+
+    def test_whose_message_has_killed_three_workers_is_left_to_a_person(self, monkeypatch):
+        account = invoiced()
+        monkeypatch.setattr("notifications.delivery.deliver", lambda **_: parked())
+
+        def parked():
+            Message.objects.update(state="SENDING", parked_at=Now())
+
+        work_once("EMAIL")
+
+        step = step_of(account, "EMAIL")
+        assert step.state == "BLOCKED"
+        assert "has killed three workers" in step.because
 
     def test_that_can_never_be_delivered_is_left_to_a_person(self):
         account = invoiced(email="nobody at all")

@@ -32,7 +32,8 @@ from billing.gateways import Status
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
 from billing.payments.charges import calls
-from billing.workers.faults import THE_DATABASES
+from notifications.dispatcher import loop
+from notifications.faults import THE_DATABASES
 from notifications.mail import message_id
 from notifications.models import Message
 from tests import restoring
@@ -254,7 +255,7 @@ def _go_on(world: World, recorder: Recorder, *, is_first: bool, at_milestone: Mi
     world.settle_in()
     calls.Window = InStep
     # By the clock, a slow turn would claim once more. Here: when nothing is in hand.
-    stint.CLAIM_EVERY_SECONDS = math.inf
+    stint.CLAIM_EVERY_SECONDS = loop.CLAIM_EVERY_SECONDS = math.inf
     done = 0
     if progress.exists():
         noted = json.loads(progress.read_text())

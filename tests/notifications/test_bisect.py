@@ -3,7 +3,7 @@
 import pytest
 from django.db import IntegrityError, OperationalError
 
-from billing.workers import bisect
+from notifications import bisect
 
 
 class TestFailures:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from billing.workers.faults import is_the_databases_fault
+from notifications.faults import is_the_databases_fault
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
