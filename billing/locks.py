@@ -23,6 +23,7 @@ from billing.models import (
     NumberSeries,
     PaymentAttempt,
     Refund,
+    RepeatedTransfer,
 )
 
 
@@ -83,6 +84,11 @@ def refund_for_update(refund_id: uuid.UUID) -> Refund:
 def transfer_for_update(transfer_id: int) -> IncomingTransfer:
     """Lock one bank transfer, to decide about it once; after the account it may be booked to."""
     return IncomingTransfer.objects.select_for_update(of=("self",)).get(pk=transfer_id)
+
+
+def repeated_transfer_for_update(repeat_id: int) -> RepeatedTransfer:
+    """Lock one entry that was taken for a repeat, to count it apart once."""
+    return RepeatedTransfer.objects.select_for_update(of=("self",)).get(pk=repeat_id)
 
 
 def number_series_for_update(entity: BillingEntity) -> NumberSeries:

@@ -9,7 +9,11 @@ from billing.models.dunning_case import DunningCase
 from billing.models.executor import Contribution, Executor, Sweep
 from billing.models.gateway_guard import GatewayGuard
 from billing.models.halt import Halt
-from billing.models.incoming_transfer import IncomingTransfer
+from billing.models.incoming_transfer import (
+    BankStatement,
+    IncomingTransfer,
+    RepeatedTransfer,
+)
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
@@ -23,6 +27,7 @@ from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
     "Allocation",
+    "BankStatement",
     "BillingPeriod",
     "ClaimMarker",
     "CloseRun",
@@ -53,6 +58,7 @@ __all__ = [
     "Reconciliation",
     "ReconciliationBreak",
     "Refund",
+    "RepeatedTransfer",
     "RunProgress",
     "Step",
     "Sweep",

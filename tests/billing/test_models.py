@@ -14,6 +14,7 @@ from accounts.models import ChargingPause, Hold, TimelineEvent
 from billing import decisions
 from billing.models import (
     Allocation,
+    BankStatement,
     BillingPeriod,
     CloseRun,
     Contribution,
@@ -40,6 +41,7 @@ from billing.models import (
     Reconciliation,
     ReconciliationBreak,
     Refund,
+    RepeatedTransfer,
     Step,
     UsageBatch,
     UsageEvent,
@@ -505,6 +507,23 @@ class TestPayments:
     def test_a_transfer_that_waits_has_none(self):
         return incoming_transfer(payment=pay_by_hand(AccountFactory(), 100)).save
 
+    @breaks("transfer_is_stored_once")
+    def test_a_transfer_is_known_by_all_that_the_bank_says(self):
+        incoming_transfer().save()
+        incoming_transfer(ordinal=2).save()
+        incoming_transfer(payer="Another").save()
+        return incoming_transfer().save
+
+    @breaks("recorded_transfer_names_its_payment")
+    def test_a_transfer_recorded_before_is_a_payment(self):
+        return incoming_transfer(state="RECORDED").save
+
+    @breaks("payment_recorded_before_is_one_transfer")
+    def test_a_payment_recorded_before_is_one_transfer(self):
+        payment = pay_by_hand(AccountFactory(), 100)
+        incoming_transfer(state="RECORDED", resembles=payment).save()
+        return incoming_transfer(state="RECORDED", resembles=payment, ordinal=2).save
+
     @breaks("billing_payment_attempt_id_key")
     def test_an_attempt_is_paid_once(self):
         paid = attempt()
@@ -751,6 +770,8 @@ class TestWords:
                 ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
                 GatewayGuard(gateway="sandbox"),
                 incoming_transfer(),
+                RepeatedTransfer(file="november.csv", line=2, transfer=incoming_transfer()),
+                BankStatement(name="november.csv"),
                 Reconciliation(gateway="sandbox", as_of=AS_OF),
                 ListedObject(provider_ref="sb_2", status="FOREIGN"),
                 ReconciliationBreak(kind="NOT_BOOKED", provider_ref="sb_3"),
@@ -784,6 +805,8 @@ class TestWords:
             "sb_1: SUCCEEDED",
             "sandbox: open",
             "Bank transfer of 2018-10-01, B1",
+            "november.csv, line 2: Bank transfer of 2018-10-01, B1",
+            "november.csv",
             "sandbox as of 2018-11-02 09:00",
             "sb_2: FOREIGN",
             "Money taken, not in our books: sb_3",
