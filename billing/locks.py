@@ -24,6 +24,7 @@ from billing.models import (
     PaymentAttempt,
     Refund,
     RepeatedTransfer,
+    UsageBatch,
 )
 
 
@@ -89,6 +90,11 @@ def transfer_for_update(transfer_id: int) -> IncomingTransfer:
 def repeated_transfer_for_update(repeat_id: int) -> RepeatedTransfer:
     """Lock one entry that was taken for a repeat, to count it apart once."""
     return RepeatedTransfer.objects.select_for_update(of=("self",)).get(pk=repeat_id)
+
+
+def usage_batch_for_update(batch_id: int) -> UsageBatch:
+    """Lock one import, to set its rejected rows aside once."""
+    return UsageBatch.objects.select_for_update().get(pk=batch_id)
 
 
 def number_series_for_update(entity: BillingEntity) -> NumberSeries:

@@ -23,7 +23,7 @@ from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
 from billing.models.run_progress import RunProgress
-from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
+from billing.models.usage import RejectedRow, UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
     "Allocation",
@@ -58,6 +58,7 @@ __all__ = [
     "Reconciliation",
     "ReconciliationBreak",
     "Refund",
+    "RejectedRow",
     "RepeatedTransfer",
     "RunProgress",
     "Step",

@@ -41,6 +41,7 @@ from billing.models import (
     Reconciliation,
     ReconciliationBreak,
     Refund,
+    RejectedRow,
     RepeatedTransfer,
     Step,
     UsageBatch,
@@ -524,6 +525,21 @@ class TestPayments:
         incoming_transfer(state="RECORDED", resembles=payment).save()
         return incoming_transfer(state="RECORDED", resembles=payment, ordinal=2).save
 
+    @breaks("rejected_row_is_kept_once")
+    def test_a_rejected_row_is_kept_once(self):
+        batch = UsageBatch.objects.create(name="2018-10.csv")
+        RejectedRow.objects.create(batch=batch, number=2, field="quantity")
+        return RejectedRow(batch=batch, number=2, field="quantity").save
+
+    @breaks("rejected_row_comes_again_in_another_import")
+    def test_a_rejected_row_comes_again_in_another_import(self):
+        batch = UsageBatch.objects.create(name="2018-10.csv")
+        return RejectedRow(batch=batch, number=2, field="quantity", again_in=batch).save
+
+    @breaks("rejects_set_aside_say_who_and_why")
+    def test_rejected_rows_set_aside_say_who_and_why(self):
+        return UsageBatch(name="2018-10.csv", set_aside_at=AS_OF, set_aside_by="ann").save
+
     @breaks("billing_payment_attempt_id_key")
     def test_an_attempt_is_paid_once(self):
         paid = attempt()
@@ -772,6 +788,7 @@ class TestWords:
                 incoming_transfer(),
                 RepeatedTransfer(file="november.csv", line=2, transfer=incoming_transfer()),
                 BankStatement(name="november.csv"),
+                RejectedRow(batch=UsageBatch(name="2018-10.csv"), number=3, field="quantity"),
                 Reconciliation(gateway="sandbox", as_of=AS_OF),
                 ListedObject(provider_ref="sb_2", status="FOREIGN"),
                 ReconciliationBreak(kind="NOT_BOOKED", provider_ref="sb_3"),
@@ -807,6 +824,7 @@ class TestWords:
             "Bank transfer of 2018-10-01, B1",
             "november.csv, line 2: Bank transfer of 2018-10-01, B1",
             "november.csv",
+            "2018-10.csv, row 3: quantity",
             "sandbox as of 2018-11-02 09:00",
             "sb_2: FOREIGN",
             "Money taken, not in our books: sb_3",

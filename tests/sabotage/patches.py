@@ -25,6 +25,8 @@ DISPUTES = "billing/payments/disputes.py"
 REVERSALS = "billing/payments/reversals.py"
 STATEMENTS = "billing/payments/bank_statements.py"
 TRANSFERS = "billing/payments/transfers.py"
+FOLLOWING_UP = "billing/usage/imports/following_up.py"
+USAGE_FILES = "billing/usage/imports/files.py"
 HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
@@ -34,6 +36,7 @@ TEST_INBOUND = "tests/billing/test_inbound.py"
 TEST_REFUNDS = "tests/billing/test_refunds.py"
 TEST_DISPUTES = "tests/billing/test_disputes.py"
 TEST_TRANSFERS = "tests/billing/test_transfers.py"
+TEST_IMPORTS = "tests/billing/test_imports.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
 TEST_RACERS = "tests/notifications/lanes/test_racers.py"
@@ -605,5 +608,24 @@ PATCHES = (
             ),
         ),
         (f"{TEST_TRANSFERS}::test_an_invoice_number_alone_suggests_its_account",),
+    ),
+    Patch(
+        "rejected rows are not kept",
+        (Change(FOLLOWING_UP, "    if not rejected.count:\n", "    if rejected.count >= 0:\n"),),
+        (
+            f"{TEST_IMPORTS}::test_say_the_money_that_they_name",
+            f"{TEST_IMPORTS}::test_are_set_aside_with_a_reason_once",
+        ),
+    ),
+    Patch(
+        "a line is read to its end, if there is none too",
+        (
+            Change(
+                USAGE_FILES,
+                "while line := self.text.readline(LONGEST_ROW + 1):",
+                "while line := self.text.readline():",
+            ),
+        ),
+        (f"{TEST_IMPORTS}::test_is_refused_before_it_takes_the_memory",),
     ),
 )
