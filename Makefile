@@ -12,7 +12,7 @@ CATALOGS := $(VENV)/.catalogs
 PO_FILES := $(wildcard locale/*/LC_MESSAGES/*.po)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test crash-sweep kill-storm hosts sabotage evidence lint format lock clean
+.PHONY: help install demo run test crash-sweep kill-storm hosts upgrade sabotage evidence lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ kill-storm: install  ## the whole product under a monkey that kills it, for SECO
 hosts: install  ## as root: a close on hosts that die, vanish and come, then behind pgbouncer; ACCOUNTS=400, by SEED
 	@$(BIN)/python -m tests.hosts $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.hosts.behind_pgbouncer $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(SEED),--seed $(SEED))
+
+upgrade: install  ## an installation of OLD=rev, by default the release before, upgraded in the middle of a close, by SEED
+	@$(BIN)/python -m tests.upgrade $(if $(OLD),--old $(OLD)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(SEED),--seed $(SEED))
 
 sabotage: install  ## changes that break a promise, each made to a copy and caught by the tests named for it
 	@$(BIN)/python -m tests.sabotage

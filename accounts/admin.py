@@ -19,13 +19,13 @@ from accounts.models import (
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """To be looked at. Nobody adds, changes or deletes these by hand, superusers included."""
+    """Read-only records: nobody adds, changes or deletes them by hand, not even superusers."""
 
     # Counting a table of millions only to say "of millions" costs seconds.
     show_full_result_count = False
 
     def acts(self, request: HttpRequest, record: Any) -> list[tuple[str, str]]:
-        """What this person may do with it now, as addresses and words; billing's pages show them."""
+        """What this person may do with the record now: an address and its text each. Billing's pages show them."""
         return []
 
     def render_change_form(
@@ -37,12 +37,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         form_url: str = "",
         obj: Any = None,
     ) -> HttpResponse:
-        """The record, with what may be done with it."""
+        """Render the record, with what may be done with it."""
         context["acts"] = self.acts(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """An amount stands once, with its currency: where it is written out, not in minor units too."""
+        """Show an amount once: written out with its currency, not in minor units as well."""
         names: list[Any] = list(super().get_fields(request, obj))
         written_out = {f"{name}_minor": name for name in names}
         places = [written_out.get(name, name) for name in names]
@@ -59,7 +59,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class ReadOnlyRows(admin.TabularInline):  # type: ignore[type-arg]
-    """What belongs to a record, beneath it, to be looked at."""
+    """Read-only rows that belong to a record, shown below it."""
 
     extra = 0
     can_delete = False
@@ -79,7 +79,7 @@ class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_readonly_fields(
         self, request: HttpRequest, obj: BillingEntity | None = None
     ) -> tuple[str, ...]:
-        # Numbers already given begin with it, and scripts know the slug.
+        # Invoice numbers begin with the prefix, and scripts know the slug.
         return ("slug", "invoice_prefix") if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -158,7 +158,7 @@ class PaymentMethodAdmin(ReadOnlyAdmin):
     list_filter = ("state", "is_default", "gateway", ("blocked_at", admin.EmptyFieldListFilter))
     list_select_related = ("account",)
     search_fields = ("=last_four", "account__name", "account__external_id")
-    # The token can charge: it is nobody's to read.
+    # The token can charge: nobody may read it.
     exclude = ("token",)
 
     @admin.display(description="good until")

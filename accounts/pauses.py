@@ -12,7 +12,7 @@ class AlreadyPaused(Exception):
 
 
 def because_of(account_ids: Iterable[int]) -> dict[int, str]:
-    """Why charging is paused, by account, of those where it is: the oldest open pause says it."""
+    """Why charging is paused, for each account where it is: the reason of the oldest open pause."""
     pauses = ChargingPause.objects.filter(account__in=account_ids, resumed_at=None)
     return {
         pause.account_id: f"charging is paused: {pause.because}" for pause in pauses.order_by("-pk")

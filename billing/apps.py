@@ -8,11 +8,15 @@ class BillingConfig(AppConfig):
     verbose_name = _("Billing")
 
     def ready(self) -> None:
+        from django.conf import settings
+
         from billing import messages, money
         from billing.admin import groups
         from billing.books import schema
+        from billing.close import pipeline
         from notifications import formats
 
+        pipeline.install(settings.CLOSE_STEPS)
         messages.register()
         formats.use_exponents(money.exponent)
         pre_migrate.connect(schema.drop_before_migrating, sender=self)

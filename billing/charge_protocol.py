@@ -1,6 +1,7 @@
 """
-The charge protocol as data: where an attempt may stand, and what moves it on. Pure; no row is touched.
+The charge protocol as data: where an attempt may stand, what moves it on, and what a decline means.
 
+Pure: models, gateways and acts take their states and classes from here, and no list is written twice.
 `payments` follows these tables, docs/states.md draws them, and a model check goes through every state
 they can come to with a provider, a network and a customer who do what they like
 (tests/properties/test_charge_protocol_model.py).
@@ -8,23 +9,46 @@ they can come to with a provider, a network and a customer who do what they like
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Self
 
-from billing.gateways.base import Status
+
+class Labelled(StrEnum):
+    """A word as it is stored, and what people read where that is another."""
+
+    label: str
+
+    def __new__(cls, word: str, label: str = "") -> Self:
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.label = label or word.capitalize()
+        return member
 
 
-class State(StrEnum):
-    """Where an attempt stands: what PaymentAttempt.State stores."""
+class State(Labelled):
+    """Where an attempt stands."""
 
-    RESERVED = "RESERVED"
-    PREPARED = "PREPARED"
-    SUBMITTED = "SUBMITTED"
-    PROCESSING = "PROCESSING"
-    REQUIRES_ACTION = "REQUIRES_ACTION"
-    CANCELING = "CANCELING"
-    REVIEW = "REVIEW"
+    RESERVED = "RESERVED"  # ours alone; no money can move
+    PREPARED = "PREPARED"  # the provider holds an unsubmitted object
+    SUBMITTED = "SUBMITTED"  # the provider may be moving money
+    PROCESSING = "PROCESSING"  # the provider says: on its way
+    REQUIRES_ACTION = "REQUIRES_ACTION", "Needs the customer"
+    CANCELING = "CANCELING", "Being cancelled"  # not free before the provider says so
+    REVIEW = "REVIEW", "In review"  # a person decides; blocks new attempts
     SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    RELEASED = "RELEASED"
+    FAILED = "FAILED"  # declined, and cancelled at the provider
+    RELEASED = "RELEASED"  # given up before money moved
+
+
+class Status(StrEnum):
+    """Where a charge stands at the provider, as every gateway says it."""
+
+    UNSUBMITTED = "UNSUBMITTED"
+    NEEDS_CUSTOMER = "NEEDS_CUSTOMER"
+    PROCESSING = "PROCESSING"
+    SUCCEEDED = "SUCCEEDED"
+    DECLINED = "DECLINED"  # refused, and could be submitted again: cancel it
+    CANCELED = "CANCELED"
+    REVERSED = "REVERSED"  # it had succeeded; then the payer's bank took all of it back
 
 
 ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.RELEASED})
@@ -129,3 +153,23 @@ def known_changes() -> frozenset[tuple[State, State]]:
         if (then := next_state(state, status, was_declined=was_declined))
     }
     return frozenset((before, then) for before, then in ours | theirs if before is not then)
+
+
+# --- what a decline means
+
+
+class DeclineClass(Labelled):
+    """What to do after a decline. Which code is which: billing/gateways/declines.py."""
+
+    SOFT = "SOFT", "May pass another day"  # try again, a few times
+    NEEDS_CUSTOMER = "NEEDS_CUSTOMER", "Needs the customer"  # the card alone will not do
+    STOP = "STOP", "Never again"  # never charge this card again
+    OURS = "OURS", "Our set-up or request"  # tell an operator, not the customer
+
+
+# Another day may help; of our own faults an operator may mend.
+TRIED_AGAIN = frozenset({DeclineClass.SOFT, DeclineClass.OURS})
+# The card is blocked at once, on whatever account.
+BLOCKS_THE_CARD = frozenset({DeclineClass.STOP})
+# Its customer can do nothing about it, is not written to, and is not held for it.
+FAULT_OF_OURS = frozenset({DeclineClass.OURS})

@@ -1,4 +1,4 @@
-"""Write decisions down: what was expected, what was seen under the lock, what was done, and why."""
+"""Decisions: what was expected, what was seen under the lock, what was done, and why; written down, and in words."""
 
 import json
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from django.db import connection
 
 from billing.models import Decision
+from notifications import formats
 
 
 def record(*decisions: Decision) -> None:
@@ -63,3 +64,26 @@ def decision(
         world_changed=world_changed,
         **links,
     )
+
+
+def in_words(seen: dict[str, Any]) -> str:
+    """Say the amounts that a decision expected or saw: "due €12.00, credit €3.00"; empty if there are none."""
+    currency = seen.get("currency")
+    if not currency:
+        return ""
+    said = [
+        f"{title} {formats.money(minor, currency, 'en')}"
+        for name, title in AMOUNTS.items()
+        if (minor := seen.get(name)) or (name == "due_minor" and minor is not None)
+    ]
+    return ", ".join(said)
+
+
+# As Standing.facts names them, and what was charged.
+AMOUNTS = {
+    "due_minor": "due",
+    "charged_minor": "charged",
+    "overdue_minor": "overdue",
+    "credit_minor": "credit",
+    "in_flight_minor": "in flight",
+}

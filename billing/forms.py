@@ -11,9 +11,8 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Account, BillingEntity, PaymentMethod
-from billing import gateways, periods
-from billing.gateways.standins.fakedebit import BEHAVIOURS
-from billing.gateways.standins.sandbox import CARDS
+from billing import periods
+from billing.gateways import Gateway
 from billing.models import CloseRun, CreditGrant, IncomingTransfer
 from billing.money import NotWhole, exponent, to_major, to_minor
 
@@ -232,16 +231,9 @@ class StartCloseForm(forms.Form):
 
 
 class AddCardForm(forms.Form):
-    """One of the sandbox's cards, and until when it is good."""
+    """One of a stand-in's cards, and until when it is good."""
 
-    card = forms.ChoiceField(
-        label=_("Sandbox card"),
-        choices=[
-            (card.token, f"{card.brand} ···· {card.last_four}: {card.title}")
-            for card in CARDS.values()
-        ],
-        widget=forms.RadioSelect,
-    )
+    card = forms.ChoiceField(label=_("Sandbox card"), widget=forms.RadioSelect)
     expiry_month = forms.TypedChoiceField(
         label=_("Expiry month"),
         coerce=int,
@@ -253,9 +245,14 @@ class AddCardForm(forms.Form):
         label=_("Charge this card from now on"), required=False, initial=True
     )
 
-    def __init__(self, *args: Any, as_of: datetime, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, account: Account, gateway: Gateway, as_of: datetime, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.gateway = gateway
         self.as_of = as_of
+        cards = gateway.test_methods(account.external_id)
+        self.fields["card"].choices = list(cards.items())  # type: ignore[attr-defined]
         years = range(as_of.year, as_of.year + CARD_YEARS + 1)
         self.fields["expiry_year"].choices = [(year, str(year)) for year in years]  # type: ignore[attr-defined]
         self.initial.setdefault("expiry_year", as_of.year + 3)
@@ -277,9 +274,9 @@ class AddCardForm(forms.Form):
 
     def card_details(self) -> dict[str, Any]:
         """The chosen card as payment_methods.add_card takes it."""
-        card = CARDS[self.cleaned_data["card"]]
+        card = self.gateway.read_method(self.cleaned_data["card"])
         return {
-            "gateway": "sandbox",
+            "gateway": self.gateway.name,
             "token": card.token,
             "brand": card.brand,
             "last_four": card.last_four,
@@ -290,25 +287,23 @@ class AddCardForm(forms.Form):
 
 
 class AddMandateForm(forms.Form):
-    """One of the direct-debit sandbox's mandates."""
+    """One of a stand-in's mandates for direct debits."""
 
-    mandate = forms.ChoiceField(
-        label=_("Sandbox mandate"),
-        choices=[
-            (name, f"Direct debit ···· {behaviour.last_four}: {behaviour.title}")
-            for name, behaviour in BEHAVIOURS.items()
-        ],
-        widget=forms.RadioSelect,
-    )
+    mandate = forms.ChoiceField(label=_("Sandbox mandate"), widget=forms.RadioSelect)
     make_default = forms.BooleanField(
         label=_("Collect by this direct debit from now on"), required=False, initial=True
     )
 
-    def mandate_details(self, account: Account) -> dict[str, Any]:
-        """The chosen mandate, the account's own, as payment_methods.add_card takes it."""
-        token = f"{self.cleaned_data['mandate']}.{account.external_id}"
+    def __init__(self, *args: Any, account: Account, gateway: Gateway, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gateway = gateway
+        mandates = gateway.test_methods(account.external_id)
+        self.fields["mandate"].choices = list(mandates.items())  # type: ignore[attr-defined]
+
+    def mandate_details(self) -> dict[str, Any]:
+        """The chosen mandate as payment_methods.add_card takes it."""
         return {
-            "gateway": "debit",
+            "gateway": self.gateway.name,
             "make_default": self.cleaned_data["make_default"],
-            **asdict(gateways.get("debit").read_method(token)),
+            **asdict(self.gateway.read_method(self.cleaned_data["mandate"])),
         }

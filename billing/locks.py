@@ -1,15 +1,16 @@
 """
-Every row lock in billing, and the one order they are taken in:
+The row locks on money, and the one order they are taken in:
 
     account (by id) → payment attempt or refund → invoices (by id) → number series
 
 A bank transfer that a person decides about is locked right after the account it may be booked to.
+Claims of steps, events and messages lock their own rows where they claim them (docs/locking.md).
 
 Functions return locked rows, never querysets: a queryset that is not evaluated locks nothing.
 Take locks late, recheck on the next line, never hold one across a gateway call.
 
 Accounts are locked with no_key=True: a plain FOR UPDATE would block the foreign-key check of
-every row that names the account. Whoever holds the account's lock may write all of its money.
+every row that names the account. Code that holds the account's lock may write all of its money.
 """
 
 import uuid
@@ -17,7 +18,6 @@ from collections.abc import Iterable
 
 from accounts.models import Account, BillingEntity
 from billing.models import (
-    CloseRun,
     IncomingTransfer,
     Invoice,
     NumberSeries,
@@ -101,8 +101,3 @@ def number_series_for_update(entity: BillingEntity) -> NumberSeries:
     """Lock the invoice numbers of an entity. Taken last: every issuing chunk waits here."""
     NumberSeries.objects.bulk_create([NumberSeries(entity=entity)], ignore_conflicts=True)
     return NumberSeries.objects.select_for_update().get(entity=entity)
-
-
-def run_for_update(run_id: int) -> CloseRun:
-    """Lock one close run, to finish it once."""
-    return CloseRun.objects.select_for_update().get(pk=run_id)

@@ -2,7 +2,7 @@
 
 import re
 
-# What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection").
+# Characters that start a formula in a spreadsheet (OWASP, "CSV Injection").
 STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 _KEPT = re.compile(rf"'*[{re.escape(''.join(STARTS_A_FORMULA))}]").match

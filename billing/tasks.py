@@ -1,4 +1,4 @@
-"""What django-q2 runs: three lines each. Tasks carry a queue's name and nothing else."""
+"""What django-q2 runs. A task carries at most the name of its queue: what there is to do stands in our rows."""
 
 import time
 from collections.abc import Callable
@@ -33,14 +33,14 @@ def _drain(queue: str) -> int:
     if halting.halt():
         return 0
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
-    while queue == "charge" and not is_over():
+    while queue == doorbell.CHARGE and not is_over():
         if not inbound.process_due(as_of=clock.now()):
             break
-    if queue == "email":
+    if queue == doorbell.EMAIL:
         worked = _mail(is_over)
     else:
         worked = runner.drain(queue, clock=clock.now, until=is_over, stopping=halting.is_asked)
-    if queue == "default" and reconciliation.work_all(as_of=clock.now(), until=is_over):
+    if queue == doorbell.DEFAULT and reconciliation.work_all(as_of=clock.now(), until=is_over):
         doorbell.ring(queue)
     sweeper.release_reports()
     return worked
@@ -55,7 +55,7 @@ def _mail(is_over: Callable[[], bool]) -> int:
     worked = 0
     while not is_over():
         turn_over = _until(time.monotonic() + MAIL_TURN_SECONDS)
-        ended = runner.drain("email", clock=clock.now, until=turn_over)
+        ended = runner.drain(doorbell.EMAIL, clock=clock.now, until=turn_over)
         worked += ended
         if not _deliver(until=turn_over) and not ended:
             break
@@ -70,7 +70,7 @@ def _deliver(*, until: Callable[[], bool]) -> int:
         try:
             batch = delivery.deliver(as_of=clock.now())
         except delivery.Throttled as throttled:
-            if not runner.wait("email", throttled):
+            if not runner.wait(doorbell.EMAIL, throttled):
                 break
         else:
             if batch == delivery.Delivered():
@@ -103,4 +103,4 @@ def start_due_reconciliations() -> int:
 def ring_email() -> None:
     """Wake the email queue, which delivers whatever waits in the outbox."""
     with transaction.atomic():
-        doorbell.ring("email")
+        doorbell.ring(doorbell.EMAIL)

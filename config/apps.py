@@ -12,11 +12,16 @@ class ConfigConfig(AppConfig):
 
     def ready(self) -> None:
         """Look at every database before the first query reaches it; keep django-q in its place."""
-        from config import checks_pooler, checks_q, q_admin
+        from config import checks_gateways, checks_pooler, checks_q, q_admin
         from config.checks import refuse_unsafe_database
 
         connection_created.connect(refuse_unsafe_database, dispatch_uid="config.checks")
         system_checks.register(checks_q.lease_outlives_the_queue)
         system_checks.register(checks_pooler.pooler_fits_the_settings)
         system_checks.register(checks_pooler.pooled_sessions_end, system_checks.Tags.database)
+        system_checks.register(checks_gateways.gateways_are_set_up)
+        system_checks.register(
+            checks_gateways.nothing_is_in_flight_where_nobody_asks, system_checks.Tags.database
+        )
+        system_checks.register(checks_gateways.pretended_money_is_a_trial, deploy=True)
         q_admin.unregister()

@@ -30,8 +30,8 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from accounts import clock
-from billing.workers import halting, heartbeats
-from billing.workers.doorbell import QUEUES, UnknownQueue
+from billing.workers import doorbell, halting, heartbeats
+from billing.workers.doorbell import SCHEDULES, UnknownQueue
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,6 @@ RECYCLED = -2
 QUEUES_VARIABLE = "CLUSTER_QUEUES"
 # Its name until the queues had theirs; still read where the new one is not set.
 OLD_QUEUES_VARIABLE = "CLUSTER_LANES"
-
-# Where fired schedules wait. Every cluster answers it whatever queues it serves: see `run_cluster`.
-SCHEDULES = "schedules"
 
 # How long a graceful stop may take before it becomes a crash. A drain lasts 45 s; systemd's
 # TimeoutStopSec is 120 and should never have to act.
@@ -77,9 +74,9 @@ def parse_queues(text: str) -> tuple[str, ...]:
     """Read `charge,email`; nothing at all means every queue. Raises `UnknownQueue`."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if name not in QUEUES:
+        if name not in doorbell.queues():
             raise UnknownQueue(name)
-    return names or QUEUES
+    return names or doorbell.queues()
 
 
 def queues_in_environment() -> str:

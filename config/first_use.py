@@ -8,8 +8,6 @@ from django.core.management import call_command, get_commands
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from billing.gateways.standins.fakestripe import shared
-
 # Ours that need no tables, or make a database of their own.
 WITHOUT_TABLES = {"bench_close", "bench_usage", "compile_catalogs", "fakestripe"}
 # Sets up a provider of its own.
@@ -40,7 +38,10 @@ def prepare(argv: Sequence[str]) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATING])
     if settings.SHARES_PROVIDER and argv[1] not in STARTS_ANEW:
-        shared.use(settings.PROVIDER_DIR)
+        # Knows models, so that Django must be set up first.
+        from billing.demo import charging
+
+        charging.use_provider()
 
 
 def _needs_tables(argv: Sequence[str]) -> bool:

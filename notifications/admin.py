@@ -1,4 +1,4 @@
-"""Messages as they were, or will be, sent."""
+"""The messages that were sent, or will be."""
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -60,7 +60,7 @@ class MessageAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Try dead messages again", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Message]) -> None:
-        """Queue the dead ones among the chosen; say which were not dead."""
+        """Queue the chosen messages that are dead; say which were not."""
         assert isinstance(request.user, User), "the admin lets nobody else in"
         for message in queryset:
             try:

@@ -1,9 +1,9 @@
 """
-The kinds of messages there are, and how each is rechecked just before it is sent.
+The kinds of messages, and how each is rechecked just before it is sent.
 
-A kind is registered by the app that writes it, when that app is ready: this one knows no invoice.
-The recheck is asked about many messages of the kind at once. It runs inside delivery's transaction,
-may lock and write what is its own, and answers with a verdict on each, in their order.
+The app that writes a kind registers it when that app is ready: this app knows no invoice. A recheck
+gets many messages of its kind at once. It runs inside delivery's transaction, may lock and write rows
+of its own app, and returns one verdict for each message, in their order.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,19 +29,19 @@ class Content:
 
 @dataclass(frozen=True)
 class Keep:
-    """It is still true: send it as it is."""
+    """The message is still true: send it as it is."""
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """It is no longer true, or another message tells it better."""
+    """The message is no longer true, or another one tells it better."""
 
     because: str
 
 
 @dataclass(frozen=True)
 class Rerender:
-    """It is worth sending, with other numbers."""
+    """The message is worth sending, with new numbers."""
 
     content: Content
     because: str
@@ -59,7 +59,7 @@ _RECHECKS: dict[str, Recheck | None] = {}
 
 
 def register(kind: str, *, recheck: Recheck | None = None) -> None:
-    """Make a kind known. Without a recheck, its messages are true for ever: a receipt."""
+    """Register a kind. Without a recheck its messages stay true for ever, as a receipt does."""
     _RECHECKS[kind] = recheck
 
 

@@ -34,14 +34,14 @@ MOMENTS_KEPT = 1000
 
 @dataclass(frozen=True)
 class Reader:
-    """Who reads it: the language and the time zone everything is written in."""
+    """The reader of a message: the language and the time zone in which it is written."""
 
     locale: str
     time_zone: str
 
     @classmethod
     def of(cls, account: Account) -> "Reader":
-        """The reader of an account's messages; English where its language is none of ours."""
+        """The reader of an account's messages; English if we have no texts in its language."""
         return cls(locale=supported(account.language), time_zone=account.time_zone)
 
     def money(self, amount_minor: int, currency: str) -> str:
@@ -61,7 +61,7 @@ class Reader:
 
 
 def supported(language: str) -> str:
-    """The language of ours that is closest to a code: "hu" for "hu-HU", the default for "xx"."""
+    """The supported language closest to a code: "hu" for "hu-HU", the default for "xx"."""
     try:
         return get_supported_language_variant(language)
     except LookupError:
@@ -69,7 +69,7 @@ def supported(language: str) -> str:
 
 
 def money(amount_minor: int, currency: str, locale: str) -> str:
-    """An amount in minor units with its currency and exactly that currency's decimals."""
+    """Write an amount in minor units with its currency, and exactly that currency's decimals."""
     whole, minor = divmod(abs(amount_minor), _scale(currency))
     before, after = _around(locale, currency)[amount_minor < 0]
     decimals = _exponent(currency)
@@ -115,7 +115,7 @@ def babel_locale(locale: str) -> Locale:
 
 @cache
 def _around(locale: str, currency: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    """What stands before and after the digits of an amount, and of a negative one."""
+    """The text before and after the digits of an amount, and of a negative one."""
     decimals = _exponent(currency)
     one = "1" + (_decimal_mark(locale) + "0" * decimals if decimals else "")
     pattern = _currency_pattern(locale, currency)

@@ -1,7 +1,7 @@
 """
-A message as a mail: for any mail backend of Django's, and, much quicker, as the bytes SMTP sends.
+A message as a mail: for any of Django's mail backends or, much faster, as the bytes that SMTP sends.
 
-Both say the same; every try of a message says it with the same Message-ID.
+Both have the same contents. Every try of a message has the same Message-ID.
 """
 
 import re
@@ -32,7 +32,7 @@ class NotDeliverable(Exception):
 
 @dataclass(frozen=True)
 class Mail:
-    """From whom to whom, and the text with its headers, lines ending as SMTP has them."""
+    """Sender, recipient, and the text with its headers, in SMTP's line ends."""
 
     sender: str
     recipient: str
@@ -116,13 +116,13 @@ def _check(message: Message) -> None:
 
 @lru_cache(maxsize=8)
 def _sender(default_from: str) -> tuple[str, str]:
-    """The header's words, and the address alone."""
+    """The sender as the header has it, and the bare address."""
     header = sanitize_address(default_from, "utf-8")
     return header, parseaddr(header)[1]
 
 
 def _address(address: str) -> tuple[str, str]:
-    """The same for whom it goes to; one beyond ASCII is written as mail servers read it."""
+    """The same of the recipient; an address beyond ASCII is encoded as mail servers read it."""
     if address.isascii():
         return address, address
     header = sanitize_address(address, "utf-8")
@@ -130,7 +130,7 @@ def _address(address: str) -> tuple[str, str]:
 
 
 def _words(subject: str) -> str:
-    """A header's words as they are, if they fit on its line and are ASCII; else RFC 2047's."""
+    """A header's words as they are, if they are ASCII and fit on its line; else encoded by RFC 2047."""
     if subject.isascii() and len(subject) <= SUBJECT_CHARACTERS and "=?" not in subject:
         return subject
     words, word = [], b""

@@ -40,18 +40,13 @@ class Letter:
     as_of: datetime
 
 
-def enqueue(letter: Letter) -> Message | None:
-    """
-    Write a message in the caller's transaction; None if this fact is told already.
-
-    :raises NoRecipient: if the account has no email address; nothing is written.
-    :raises UnknownKind: if no app has registered the kind.
-    """
-    return enqueue_all([letter])[0]
-
-
 def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
-    """Write many messages as `enqueue` writes one; each has its place in what is returned."""
+    """
+    Write messages in the caller's transaction, and return them in order; None if a fact is told already.
+
+    :raises NoRecipient: if an account has no email address; nothing is written.
+    :raises UnknownKind: if no app has registered a kind.
+    """
     return _insert([_message(letter) for letter in letters])
 
 

@@ -2,10 +2,10 @@
 Render the templates of a kind of message, a hundred thousand times a night.
 
 Django takes most of a millisecond for the three templates of an invoice, and two invoices differ only
-in what they are told. So a page is made once for each shape of that (which values are there, how
-many rows), with a mark where each value stands, and kept; the values take the marks' places, escaped
-as the medium asks. A template must therefore not change a value, nor compare it, but only show it or
-ask whether it is there: tests/notifications/test_rendering.py compares the two ways for every kind.
+in their values. So a page is rendered once for each shape of its context (which values are there, how
+many rows), with a mark in place of each value, and kept. For a message, its values replace the marks,
+escaped as text or HTML needs. So a template must not change or compare a value: it may only show it or
+ask whether it is there. tests/notifications/test_rendering.py compares both ways for every kind.
 """
 
 import re
@@ -21,21 +21,21 @@ from django.utils.html import escape
 
 # A page is about 15 kB: no more than some megabytes of them, however many shapes there are.
 PAGES_KEPT = 512
-# Of Unicode's private use: no text means anything by them.
+# From Unicode's private use area: they mean nothing in any text.
 MARK = "\ue000{}\ue001"
 MARKS = re.compile("\ue000([0-9]+)\ue001")
 # Templates may ask where the lines end (linebreaksbr).
 LINE_BREAK = re.compile("[\r\n]")
 SUBJECT_LENGTH = 300
 
-# What a context is like: a value by its place, a literal that templates ask about, or these in turn.
+# The shape of a context: the place of a value, a literal that templates ask about, or shapes of rows.
 Shape: TypeAlias = tuple[Any, ...]
 VALUE: Shape = ("value",)
 
 
 @dataclass(frozen=True)
 class Said:
-    """A message in words."""
+    """A rendered message."""
 
     subject: str
     body_text: str
@@ -58,7 +58,7 @@ def render(kind: str, *, locale: str, context: Mapping[str, Any]) -> Said:
     """
     Render a kind's subject, text and HTML in a language.
 
-    :raises TypeError: if the context holds anything but text, truths, whole numbers, and rows of these.
+    :raises TypeError: if the context holds anything but text, booleans, whole numbers, and rows of these.
     """
     values: list[str] = []
     shape = _shape(context, values, locale)
@@ -71,7 +71,7 @@ def render(kind: str, *, locale: str, context: Mapping[str, Any]) -> Said:
 
 
 def _shape(said: Any, values: list[str], locale: str) -> Shape:
-    """What is like this, whatever its texts say; these go to the values."""
+    """The shape of a value, whatever its text; the text is added to the values."""
     if isinstance(said, Promise):
         with translation.override(locale):
             said = str(said)
@@ -86,7 +86,7 @@ def _shape(said: Any, values: list[str], locale: str) -> Shape:
         raise TypeError(f"{said!r} is not plain: format it before it goes into a message")
     if type(said) is str:
         said = MARKS.sub("", said)
-    # Its type as well: 1 and True are one key.
+    # With its type: 1 and True would be the same key.
     return ("literal", type(said), said)
 
 
@@ -103,7 +103,7 @@ def _pages(kind: str, locale: str, shape: Shape) -> tuple[_Page, _Page, _Page]:
 
 
 def _marked(shape: Shape, numbers: Any) -> Any:
-    """A context of this shape, with marks for its values."""
+    """Make a context of this shape, with marks for its values."""
     match shape:
         case ("value",):
             return MARK.format(next(numbers))
@@ -115,12 +115,12 @@ def _marked(shape: Shape, numbers: Any) -> Any:
 
 
 def _page(template: str, values: dict[str, Any], *, escaped: bool) -> _Page:
-    # Escaping goes by the medium, here, so that no template can forget it.
+    # Text and HTML are escaped here, so that no template can forget it.
     page = Engine.get_default().get_template(template)
     return _Page(tuple(MARKS.split(page.render(Context(values, autoescape=escaped)))))
 
 
 def _one_line(subject: str) -> str:
-    """A subject is a header: a line break in a name must not begin another one."""
+    """Put a subject on one line: it is a header, and a line break in a name must not begin another."""
     lines = (line.strip() for line in subject.splitlines())
     return " ".join(line for line in lines if line)[:SUBJECT_LENGTH]

@@ -27,7 +27,7 @@ class Sink:
         return await loop.create_server(lambda: _Session(self), "127.0.0.1", port)
 
     def take(self, mail: bytes) -> None:
-        """Count a mail; one whose Message-ID came before as a repeat."""
+        """Count a mail; as a repeat if its Message-ID came before."""
         found = MESSAGE_ID.search(mail)
         message_id = found[1] if found else b""
         self.accepted += 1
@@ -41,7 +41,7 @@ class Sink:
 
 
 class _Session(asyncio.Protocol):
-    """One connection. Answers leave together with those of the other words that came with them."""
+    """One connection. Commands that arrive together are answered together."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -63,7 +63,7 @@ class _Session(asyncio.Protocol):
             self._say(answers)
 
     def _read(self) -> bytes | None:
-        """The answer to the next whole word, or mail, that is there; None if there is none."""
+        """The answer to the next complete command or mail in the buffer; None if there is none."""
         end = b"\r\n.\r\n" if self._in_mail else b"\r\n"
         said, found, rest = self._unread.partition(end)
         if not found:

@@ -1,8 +1,8 @@
 """
-One SMTP conversation, with a word less to wait for where the server allows it.
+One SMTP conversation, pipelined where the server allows it.
 
-Python's smtplib connects, encrypts, and knows the answers; it waits for each. RFC 2920 lets a client
-say MAIL, RCPT and DATA together: two waits for a mail instead of four.
+Python's smtplib connects, encrypts and reads answers, but waits for each. RFC 2920 lets a client send
+MAIL, RCPT and DATA together: two waits for a mail instead of four.
 """
 
 import smtplib
@@ -10,7 +10,7 @@ import socket
 
 from notifications.mail import Mail
 
-# What tells of the mail, and leaves the connection as good as new.
+# Errors about the mail itself: after them the connection can be used again.
 SOUND_AFTER = (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused)
 OK, FORWARDED = 250, 251
 GO_AHEAD = 354
@@ -19,15 +19,15 @@ BYE = 421
 
 
 class NotHandedOver(Exception):
-    """The server was gone before the text of the mail was begun: it is certain that it has not got it."""
+    """The server hung up before the text of the mail was begun: it certainly does not have it."""
 
 
 class SlowDown(NotHandedOver):
-    """It has said 421: it wants us to leave, and to come back less often."""
+    """The server said 421: disconnect, and come back less often."""
 
 
 def prepare(smtp: smtplib.SMTP) -> None:
-    """Make a connection, open and let in, ready for many mails."""
+    """Prepare an open, authenticated connection for many mails."""
     smtp.ehlo_or_helo_if_needed()
     assert smtp.sock is not None, "it is not open"
     # A text whose last packet waits for an answer to the others would take a server's time for it.
@@ -59,7 +59,7 @@ Answer = tuple[int, bytes]
 
 
 def _ask(smtp: smtplib.SMTP, words: list[str]) -> list[Answer]:
-    """The answers to some words; where one is refused, those after it may not have been said."""
+    """Send commands and return the answers; after a refused one, the rest may not have been sent."""
     if smtp.has_extn("pipelining"):
         smtp.send("\r\n".join(words) + "\r\n")
         return [smtp.getreply() for _ in words]
@@ -86,7 +86,7 @@ def _check_envelope(
     if refused is None:
         return
     if data[0] == GO_AHEAD:
-        # It waits for a text that nobody is to get.
+        # The server waits for a text, and no recipient is left.
         smtp.close()
     else:
         smtp.rset()
@@ -94,5 +94,5 @@ def _check_envelope(
 
 
 def _stuffed(content: bytes) -> bytes:
-    """A line that begins with a dot gets another one, so that it is not the end of the text."""
+    """Double the dot at the start of a line, so that it does not end the text."""
     return content.replace(b"\r\n.", b"\r\n..") if b"\r\n." in content else content

@@ -15,7 +15,7 @@ from billing.gateways.standins.fakedebit import DirectDebit
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.reports import progress
 from config.locale_catalogs import compile_catalogs
-from notifications.lanes import clock
+from notifications.lanes import lane_clock
 from tests.emptying import empty_tables, may_empty
 from tests.provider import Provider
 from tests.stripe_provider import SECRET, StripeProvider, start_provider
@@ -50,7 +50,7 @@ def _runs_are_counted_for_each_page(monkeypatch):
 def hours_pass_in_lanes(monkeypatch) -> None:
     """Whenever a lane looks at its clock another hour is over: who was to wait has waited."""
     began_at, looks = datetime(2018, 11, 2, tzinfo=UTC), itertools.count()
-    monkeypatch.setattr(clock, "now", lambda: began_at + timedelta(hours=next(looks)))
+    monkeypatch.setattr(lane_clock, "now", lambda: began_at + timedelta(hours=next(looks)))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -101,6 +101,9 @@ class Provider:
 
     def read_dispute(self, ref: str) -> gateways.DisputeSeen:
         return self.sandbox.read_dispute(ref)
+
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        return self.sandbox.test_methods(account_ref)
 
     def read_method(self, token: str) -> gateways.Method:
         return self.sandbox.read_method(token)

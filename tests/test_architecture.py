@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,6 @@ def test_a_step_is_what_the_runner_expects(name: str) -> None:
     assert module.kind == name.upper()
 
 
-def test_every_step_follows_one_before_it() -> None:
-    before: set[str | None] = {None}
-    for step in pipeline.STEPS:
-        assert step.follows in before
-        before.add(step.kind)
-
-
 # --- how it is written
 
 CODE = [
@@ -116,6 +110,62 @@ def test_docstrings_say_what_is_done_and_not_that_it_will_be() -> None:
 
     assert len(told) > 1000
     assert [each for each in told if ": This will " in each] == []
+
+
+def test_code_names_files_that_exist() -> None:
+    named = [
+        (path, name)
+        for path in [*CODE, *sorted((ROOT / "billing").rglob("*.sql"))]
+        for name in re.findall(
+            r"\b(?:accounts|billing|config|docs|notifications|tests)/[\w/-]+\.(?:py|md|sql)\b",
+            path.read_text(),
+        )
+    ]
+
+    assert len(named) > 50
+    assert [
+        f"{path.relative_to(ROOT)}: {name}" for path, name in named if not (ROOT / name).exists()
+    ] == []
+
+
+# Told apart by their folder, and named after what they are about: `views/customer/usage.py`.
+FACES_AND_MODELS = {
+    "admin",
+    "api",
+    "demo",
+    "management",
+    "migrations",
+    "models",
+    "standins",
+    "views",
+}
+# A charge and a refund go through the same phases, which are named alike.
+PHASES = {"billing/payments/charges", "billing/payments/refunds"}
+
+
+def domain_modules() -> dict[str, set[str]]:
+    """By name: the folders in which a module or package of that name stands."""
+    folders = defaultdict(set)
+    for path in CODE:
+        module = path.relative_to(ROOT).with_suffix("")
+        if module.name == "__init__":
+            module = module.parent
+        if module.parts[0] != "config" and not FACES_AND_MODELS & set(module.parts):
+            folders[module.name].add(str(module.parent))
+    return folders
+
+
+def test_no_two_domain_modules_share_a_name() -> None:
+    modules = domain_modules()
+    # Django wants one in each app.
+    del modules["apps"]
+
+    assert len(modules) > 100
+    assert {
+        name: folders
+        for name, folders in modules.items()
+        if len(folders) > 1 and not folders <= PHASES
+    } == {}
 
 
 # --- what is installed

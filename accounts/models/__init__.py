@@ -1,5 +1,5 @@
 from accounts.models.account import Account
-from accounts.models.billing_entity import BillingEntity
+from accounts.models.billing_entity import RETRIES_MAX, BillingEntity
 from accounts.models.charging_pause import ChargingPause
 from accounts.models.hold import Hold
 from accounts.models.member import Member
@@ -8,6 +8,7 @@ from accounts.models.timeline_event import TimelineEvent
 from accounts.models.user import User
 
 __all__ = [
+    "RETRIES_MAX",
     "Account",
     "BillingEntity",
     "ChargingPause",

@@ -7,7 +7,7 @@ class Account(models.Model):
     """
     The customer we bill.
 
-    Its row is the mutex of its money: whoever reads a balance to act on it holds this row's lock
+    Its row is the mutex of its money: code that reads a balance to act on it holds this row's lock
     (billing/locks.py). No balance lives here; the ledger derives it.
     """
 
@@ -27,7 +27,7 @@ class Account(models.Model):
     # periods already cut keep their stored bounds.
     time_zone = models.CharField(max_length=64, default="UTC")
     language = models.CharField(max_length=10, default="en")
-    # Where messages go. Empty: nobody is written to, and the email step says so.
+    # Where messages go. Empty: no message is sent, and the email step says so.
     email = models.EmailField(blank=True)
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())

@@ -4,12 +4,12 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.db import models
 
-# Card networks count what is tried after a decline, and fine who tries too often.
+# Card networks count retries after a decline, and fine merchants who retry too often.
 RETRIES_MAX = 4
 
 
 def default_retry_days() -> list[int]:
-    """After a weekend, once more in the week, and past two paydays that may lie between."""
+    """After a weekend, once more that week, and after the paydays that may lie between."""
     return [3, 5, 7, 14]
 
 
@@ -35,7 +35,7 @@ class BillingEntity(models.Model):
     invoice_prefix = models.CharField(max_length=12, unique=True)
     # Days from issue to due date. Zero: a card on file is charged on the day of issue.
     payment_terms_days = models.PositiveSmallIntegerField(default=0)
-    # A copy is not kept: a change holds for the tries to come, but not for the end of open cases.
+    # Read at each retry: a change holds for retries to come, but does not move the end of open cases.
     retry_days = ArrayField(
         models.PositiveSmallIntegerField(),
         size=RETRIES_MAX,

@@ -3,9 +3,9 @@ from django.db import models
 
 class ChargingPause(models.Model):
     """
-    Nothing is charged to an account by itself: not by the close, not by a retry. Open until resumed.
+    A stop of automatic charges to an account, by the close and by retries. Open until resumed.
 
-    Its customer may still pay. Each reason has one open pause at most, and any of them pauses.
+    The customer may still pay. There is at most one open pause for each reason; one is enough to pause.
     """
 
     class Reason(models.TextChoices):

@@ -5,7 +5,7 @@ class Hold(models.Model):
     """
     A restriction on an account. Open until lifted; placed and lifted by a Decision, which says why.
 
-    What a hold means for running services is the operator's: they read it from here.
+    What a hold means for running services is the operator's decision; they read holds from here.
     """
 
     class Reason(models.TextChoices):

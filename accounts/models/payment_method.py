@@ -1,6 +1,7 @@
 import calendar
+from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Final
+from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 from django.db import models
@@ -8,18 +9,34 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 
+class PaymentMethods(models.QuerySet["PaymentMethod"]):
+    """Payment methods, and which of them are charged."""
+
+    def defaults(self) -> Self:
+        """Narrow down to those that are charged: at most one of each account (constraint)."""
+        return self.filter(is_default=True, state=PaymentMethod.State.ACTIVE)
+
+    def default_of(self, accounts: Iterable[int]) -> Self:
+        """Narrow down to those that are charged for these accounts, by primary key."""
+        return self.defaults().filter(account__in=list(accounts))
+
+    def gateway_by_account(self) -> dict[int, str]:
+        """Return the gateway of each, by account; meant for defaults."""
+        return dict(self.values_list("account", "gateway"))
+
+
 class PaymentMethod(models.Model):
     """
     A card or a mandate, known to us by the gateway's token.
 
-    Removed ones stay, so that attempts keep theirs. A card is good until its expiry; a mandate, which
-    lets us collect from a bank account, as long as its status says so.
+    The row of a removed one stays, because attempts refer to it. A card is good until its expiry. A mandate
+    lets us collect from a bank account, and is good as long as its status says so.
     """
 
     class State(models.TextChoices):
         ACTIVE = "ACTIVE", "Active"
         REMOVED = "REMOVED", "Removed"
-        BLOCKED = "BLOCKED", "Blocked"  # its bank said never again; for ever
+        BLOCKED = "BLOCKED", "Blocked"  # its bank said never to charge it again
 
     class MandateStatus(models.TextChoices):
         PENDING = "PENDING", _("waiting for the bank")
@@ -34,23 +51,25 @@ class PaymentMethod(models.Model):
     )
     gateway = models.CharField(max_length=30)
     token = models.CharField(max_length=200)
-    # Whom the gateway keeps it under; empty where it keeps no customers. Written once, with the token.
+    # The gateway's customer that it belongs to; empty if the gateway keeps none. Written once, with the token.
     customer_ref = models.CharField(max_length=200, blank=True)
     brand = models.CharField(max_length=30)
     last_four = models.CharField(max_length=4)
-    # A card's; a mandate has none.
+    # Cards only; a mandate has none.
     expiry_month = models.PositiveSmallIntegerField(null=True, blank=True)
     expiry_year = models.PositiveSmallIntegerField(null=True, blank=True)
-    # A mandate's, as its provider told it last; empty for a card.
+    # Mandates only: what its provider said last. Empty for a card.
     mandate_status = models.CharField(max_length=10, choices=MandateStatus, blank=True)
     is_default = models.BooleanField(default=False)
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())
     removed_at = models.DateTimeField(null=True, blank=True)
-    # When its bank said never again, and in what words. Written once; stays when the card is removed, so
-    # that the same token is charged on no account any more.
+    # When its bank said never to charge it again, and in what words. Written once. It stays when the card is
+    # removed, so that the same token is not charged on any account.
     blocked_at = models.DateTimeField(null=True, blank=True)
     blocked_because = models.CharField(max_length=300, blank=True)
+
+    objects = PaymentMethods.as_manager()
 
     class Meta:
         constraints = [
@@ -101,7 +120,7 @@ class PaymentMethod(models.Model):
 
     @property
     def good_until(self) -> str:
-        """The month a card expires, or where a mandate stands: "12/2031", "active"."""
+        """The month a card expires, or the status of a mandate: "12/2031", "active"."""
         if self.expiry_month is None:
             return str(self.get_mandate_status_display())
         return f"{self.expiry_month:02d}/{self.expiry_year}"

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from django.db.models import Model, QuerySet
 from django.urls import reverse
 
-from accounts.models import Account, ChargingPause, Hold, PaymentMethod
-from billing import dunning, ledger
+from accounts.models import RETRIES_MAX, Account, ChargingPause, Hold, PaymentMethod
+from billing import decisions, dunning, ledger
 from billing.admin.cells import Cell, Table, instant, money, row, to
 from billing.ledger import settlement
 from billing.models import Decision, Invoice, PaymentAttempt
@@ -83,7 +83,7 @@ def _dunning(account: Account) -> dict[str, str] | None:
     return {
         "code": case.decline_code,
         "meaning": case.get_decline_class_display(),
-        "retries": f"{case.retries_made} of {case.RETRIES_MAX}",
+        "retries": f"{case.retries_made} of {RETRIES_MAX}",
         "next_try": instant(case.next_try_at),
         "ends": instant(case.ends_at),
         "url": reverse("admin:billing_dunningcase_change", args=[case.pk]),
@@ -167,8 +167,11 @@ def _decisions(account: Account) -> Table:
             row(
                 to(decision, instant(decision.decided_at)),
                 decision.act,
-                facts(decision.expected),
-                Cell(facts(decision.saw), tone="warn" if decision.world_changed else ""),
+                decisions.in_words(decision.expected) or "–",
+                Cell(
+                    decisions.in_words(decision.saw) or "–",
+                    tone="warn" if decision.world_changed else "",
+                ),
                 _did(decision),
                 decision.because,
                 decision.actor,
@@ -183,26 +186,6 @@ def _decisions(account: Account) -> Table:
 def _did(decision: Decision) -> Cell:
     tones = {Decision.Did.DONE: "good", Decision.Did.BLOCKED: "bad", Decision.Did.DEAD: "bad"}
     return Cell(decision.get_did_display(), tone=tones.get(Decision.Did(decision.did), ""))
-
-
-def facts(seen: dict[str, Any]) -> str:
-    """What a decision expected or saw, in a few words; a dash where it says no amounts."""
-    currency = seen.get("currency", "")
-    said = [
-        f"{title} {money(seen[name], currency)}"
-        for name, title in FACTS.items()
-        if currency and name in seen and (seen[name] or name == "due_minor")
-    ]
-    return ", ".join(said) or "–"
-
-
-FACTS = {
-    "due_minor": "due",
-    "charged_minor": "charged",
-    "overdue_minor": "overdue",
-    "credit_minor": "credit",
-    "in_flight_minor": "in flight",
-}
 
 
 def _timeline(account: Account) -> Table:
@@ -426,7 +409,7 @@ def _steps(account: Account) -> Table:
         [
             row(
                 Cell(str(step.run), url=reverse("run", args=[step.run_id])),
-                to(step, step.get_kind_display()),
+                to(step, step.title),
                 Cell(step.get_state_display(), tone=STEP_TONES.get(step.state, "")),
                 step.because or "–",
                 str(step.attempts),

@@ -138,7 +138,7 @@ def _charge_page(
 ) -> HttpResponse:
     as_of = clock.now()
     standing = ledger.standing(account.pk, as_of=as_of)
-    card = account.payment_methods.filter(is_default=True, state=PaymentMethod.State.ACTIVE).first()
+    card = PaymentMethod.objects.default_of([account.pk]).first()
     context = {
         "title": "Charge now",
         "account": account,

@@ -17,11 +17,11 @@ from django.utils.safestring import SafeString
 from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
-from billing.admin.account_page import facts
+from billing import decisions, step_kinds
 from billing.close import steering
 from billing.forms import ReasonForm
 from billing.models import BillingPeriod, CloseRun, Decision, Step
-from billing.reports import at_stake
+from billing.reports import at_stake, kinds
 
 # A request that takes longer is cut off by whoever stands between us and the browser.
 REQUEST_SECONDS = 15
@@ -124,15 +124,32 @@ def _say(where: ReadOnlyAdmin, request: HttpRequest, act: str, steered: steering
         )
 
 
+class KindFilter(admin.SimpleListFilter):
+    """By kind of step, also such as are not installed any more."""
+
+    title = "kind"
+    parameter_name = "kind__exact"
+
+    def lookups(self, _request: HttpRequest, _admin: Any) -> list[tuple[str, str]]:
+        return [(kind, step_kinds.title(kind)) for kind in kinds.listed()]
+
+    def queryset(self, _request: HttpRequest, steps: QuerySet[Step]) -> QuerySet[Step]:
+        return steps.filter(kind=self.value()) if self.value() else steps
+
+
 @admin.register(Step)
 class StepAdmin(ReadOnlyAdmin):
-    list_display = ("__str__", "run", "kind", "state", "because", "attempts", "run_at")
-    list_filter = ("run", "kind", "state")
+    list_display = ("__str__", "run", "kind_title", "state", "because", "attempts", "run_at")
+    list_filter = ("run", KindFilter, "state")
     list_select_related = ("run__entity", "account")
     search_fields = ("account__name", "=account__external_id", "because")
     ordering = ("-run", "pk")
     actions = ("retry", "cancel")
     exclude = ("lease_token",)
+
+    @admin.display(description="kind", ordering="kind")
+    def kind_title(self, step: Step) -> str:
+        return step.title
 
     def has_steer_permission(self, request: HttpRequest) -> bool:
         return _may_steer(request)
@@ -209,11 +226,11 @@ class DecisionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="expected")
     def expecting(self, decision: Decision) -> str:
-        return facts(decision.expected)
+        return decisions.in_words(decision.expected) or "–"
 
     @admin.display(description="saw")
     def seeing(self, decision: Decision) -> str:
-        return facts(decision.saw)
+        return decisions.in_words(decision.saw) or "–"
 
 
 @admin.register(BillingPeriod)

@@ -13,9 +13,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
+from billing import step_kinds
 from billing.admin.cells import instant, tag
 from billing.forms import LaneReasonForm
-from billing.reports.lanes import MAIL, work_of
+from billing.reports.lane_work import MAIL, work_of
+from billing.step_kinds import Through
 from billing.workers import doorbell
 from notifications import lanes
 from notifications.models import Lane
@@ -140,9 +142,20 @@ class LaneAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                     lanes.pause(lane.pk, by=request.user.email, because=because)
                 else:
                     lanes.resume(lane.pk)
-                    doorbell.ring("email" if lane.provider == MAIL else "charge")
+                    for queue in _queues_of(lane):
+                        doorbell.ring(queue)
                 self.log_change(request, lane, f"{act}d: {because}")
         except (lanes.AlreadyPaused, lanes.NotPaused) as refused:
             self.message_user(request, f"{refused}. Nothing was changed.", messages.WARNING)
         else:
             self.message_user(request, f"{lane.provider} is {act}d.", messages.SUCCESS)
+
+
+def _queues_of(lane: Lane) -> set[str]:
+    """Where its work is: the outbox's or the events', and that of the steps which take it."""
+    ours, whose = (
+        (doorbell.EMAIL, Through.MAIL_SERVER)
+        if lane.provider == MAIL
+        else (doorbell.CHARGE, Through.CARD)
+    )
+    return {ours, *(each.queue for each in step_kinds.through(whose))}

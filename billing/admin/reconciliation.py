@@ -152,15 +152,15 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
 
     def acts(self, request: HttpRequest, record: ReconciliationBreak) -> list[tuple[str, str]]:
         """Take it over or accept it: acts of the list, which is narrowed to it."""
-        is_mine = record.state == State.OPEN and self.has_settle_permission(request)
+        is_mine = record.state == State.OPEN and self.has_handle_permission(request)
         url = reverse("admin:billing_reconciliationbreak_changelist")
         narrowed = f"{url}?{urlencode({'q': record.provider_ref})}"
         return [(narrowed, "Take over or accept, in the list")] if is_mine else []
 
-    def has_settle_permission(self, request: HttpRequest) -> bool:
+    def has_handle_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.settle_break")
 
-    @admin.action(description="Take over", permissions=["settle"])
+    @admin.action(description="Take over", permissions=["handle"])
     def take_over(self, request: HttpRequest, queryset: QuerySet[ReconciliationBreak]) -> None:
         """Note that the person who asks looks after them."""
         taken = 0
@@ -172,7 +172,7 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
                 self.message_user(request, f"{ended}.", messages.WARNING)
         self.message_user(request, f"Yours now: {taken}.", messages.SUCCESS)
 
-    @admin.action(description="Accept with a reason", permissions=["settle"])
+    @admin.action(description="Accept with a reason", permissions=["handle"])
     def accept(
         self, request: HttpRequest, queryset: QuerySet[ReconciliationBreak]
     ) -> HttpResponse | None:

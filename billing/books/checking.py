@@ -4,6 +4,7 @@ Hold the books against every promise, in one snapshot, while everything else goe
 It writes nothing: the providers' books are copied in beside ours, compared, and rolled back.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from billing import gateways
+from billing import gateways, step_kinds
 from billing.books import schema
 from billing.books.promises import Promise, promises
 from billing.gateways import Observation
@@ -112,6 +113,7 @@ def find(
 ) -> list[Finding]:
     """Find what breaks these promises, in the caller's transaction, which it leaves to be rolled back."""
     chosen = list(chosen)
+    _say_what_follows_what()
     if any(PROVIDER_RECORDS in promise.query for promise in chosen):
         _copy_in_providers_books()
     findings = []
@@ -120,6 +122,13 @@ def find(
         findings += [finding] if finding.count else []
         on_progress(promise)
     return findings
+
+
+def _say_what_follows_what() -> None:
+    """For the view `books_follows`, until the end of the transaction."""
+    told = [{"kind": each.kind, "follows": each.follows} for each in step_kinds.installed()]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('books.steps', %s, true)", [json.dumps(told)])
 
 
 def _broken(promise: Promise) -> Finding:
@@ -155,7 +164,7 @@ def _copy_in_providers_books() -> None:
             except Exception as error:
                 raise BookUnreadable(f"the book of {name} cannot be read: {error!r}") from error
         cursor.execute(f"ANALYZE {PROVIDER_RECORDS}")
-    _leave_out_what_began_since()
+    _leave_out_newer()
 
 
 def _copy_in(gateway: str, book: Iterable[Observation]) -> None:
@@ -175,7 +184,7 @@ def _copy_in(gateway: str, book: Iterable[Observation]) -> None:
             )
 
 
-def _leave_out_what_began_since() -> None:
+def _leave_out_newer() -> None:
     """
     Leave out the objects of attempts that began after our snapshot: they are the next check's.
 

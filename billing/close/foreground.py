@@ -1,4 +1,4 @@
-"""Attend a run from a command: work on what is ready, beside whatever clusters run, until it ends."""
+"""Work on a run in the foreground, beside whatever clusters run, until it ends."""
 
 import logging
 import time

@@ -6,13 +6,13 @@ from datetime import date, datetime
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 
 from accounts.models import Account, BillingEntity
-from billing import periods
-from billing.close import pipeline
+from billing import periods, step_kinds
 from billing.models import CloseRun, Step
-from billing.usage import tallying
+from billing.step_kinds import Through
+from billing.usage import billing_periods, tallying
 from billing.workers import doorbell, halting
 from notifications import delivery
 
@@ -48,7 +48,7 @@ def start(
         return standing, False
     check_is_over(entity=entity, month=month, as_of=as_of)
     tallying.tally_everything(as_of=as_of)
-    tallying.open_periods_to_close(month=month, entity_id=entity.pk)
+    billing_periods.open_periods_to_close(month=month, entity_id=entity.pk)
     return _start(entity, month, started_by, as_of=as_of, when_balance_changed=when_balance_changed)
 
 
@@ -120,16 +120,25 @@ def _start(
     )
     if is_new:
         with connection.cursor() as cursor:
-            cursor.execute(PLAN, {"run": run.pk, "entity": entity.pk, "kinds": _account_kinds()})
+            cursor.execute(PLAN, {"run": run.pk, "entity": entity.pk, **_planned()})
             # The workers begin before autovacuum looks; to them the table must not seem empty.
             cursor.execute("ANALYZE billing_step")
-        Step.objects.create(run=run, kind=Step.Kind.REPORT)
-        doorbell.ring("default", times=settings.WORKERS)
+        Step.objects.create(run=run, kind=step_kinds.of_runs().kind)
+        for queue in dict.fromkeys(
+            each.queue for each in step_kinds.of_accounts() if not each.follows
+        ):
+            doorbell.ring(queue, times=settings.WORKERS)
     return run, is_new
 
 
-def _account_kinds() -> list[str]:
-    return [step.kind for step in pipeline.STEPS if step.kind != Step.Kind.REPORT]
+def _planned() -> dict[str, list[str]]:
+    """What each account does, and in which state it begins."""
+    kinds = step_kinds.of_accounts()
+    return {
+        "kinds": [each.kind for each in kinds],
+        "states": [State.READY if each.follows is None else State.WAITING for each in kinds],
+        "through": [each.through for each in kinds],
+    }
 
 
 # Every account that is open, or that closed owing us an invoice.
@@ -139,12 +148,15 @@ TO_CLOSE = """
    AND (a.state = 'ACTIVE'
         OR EXISTS (SELECT 1 FROM billing_usagesummary s WHERE s.account_id = a.id AND s.invoice_id IS NULL))
 """
+# The card is PaymentMethod.objects.default_of, in SQL.
 PLAN = f"""
 INSERT INTO billing_step
        (run_id, account_id, kind, state, priority, attempts, expected, because, last_error, provider)
-SELECT %(run)s, a.id, k.kind, CASE k.kind WHEN 'INVOICE' THEN 'READY' ELSE 'WAITING' END, 0, 0, '{{}}', '', '',
-       CASE k.kind WHEN 'CHARGE' THEN coalesce(card.gateway, '') WHEN 'EMAIL' THEN '{delivery.PROVIDER}' ELSE '' END
-  FROM (SELECT a.id {TO_CLOSE}) AS a CROSS JOIN unnest(%(kinds)s::text[]) AS k(kind)
+SELECT %(run)s, a.id, k.kind, k.state, 0, 0, '{{}}', '', '',
+       CASE k.through WHEN '{Through.CARD}' THEN coalesce(card.gateway, '')
+                      WHEN '{Through.MAIL_SERVER}' THEN '{delivery.PROVIDER}' ELSE '' END
+  FROM (SELECT a.id {TO_CLOSE}) AS a
+ CROSS JOIN unnest(%(kinds)s::text[], %(states)s::text[], %(through)s::text[]) AS k(kind, state, through)
   LEFT JOIN accounts_paymentmethod card
     ON card.account_id = a.id AND card.is_default AND card.state = 'ACTIVE'
  ORDER BY a.id
@@ -158,7 +170,7 @@ def release_report(run_id: int) -> bool:
     The report's row is the lock: of any number of callers one gets it, and no retry slips between
     the look and the release. Nobody waits for it who would not release it: whoever makes the report has it.
     """
-    report = Step.objects.get(run=run_id, kind=Step.Kind.REPORT)
+    report = _reports([run_id]).get()
     if not _may_be_made(report):
         return False
     with transaction.atomic(durable=True):
@@ -166,16 +178,20 @@ def release_report(run_id: int) -> bool:
         if not _may_be_made(report):
             return False
         Step.objects.filter(pk=report.pk).update(state=State.READY)
-        doorbell.ring("default")
+        doorbell.ring(step_kinds.of_runs().queue)
     return True
 
 
 def _may_be_made(report: Step) -> bool:
+    # Also of a kind that is not installed here: it may be where another worker runs.
     open_steps = Step.objects.filter(run=report.run_id, state__in=Step.OPEN)
     return report.state == State.WAITING and not open_steps.exclude(kind=report.kind).exists()
 
 
 def reports_for_update(run_ids: Iterable[int]) -> list[Step]:
     """Lock the reports of the runs, in order: whoever releases or reopens one goes first."""
-    reports = Step.objects.filter(run__in=run_ids, kind=Step.Kind.REPORT)
-    return list(reports.select_for_update().order_by("pk"))
+    return list(_reports(run_ids).select_for_update().order_by("pk"))
+
+
+def _reports(run_ids: Iterable[int]) -> QuerySet[Step]:
+    return Step.objects.filter(run__in=run_ids, kind=step_kinds.of_runs().kind)

@@ -17,17 +17,18 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from billing import decisions
-from billing.close import pipeline, runs
+from billing import decisions, step_kinds
+from billing.close import runs
 from billing.models import CloseRun, Decision, Step
 from billing.reports import progress
+from billing.step_kinds import StepKind
 from billing.workers import doorbell
 
 State = Step.State
 STUCK = (State.DEAD, State.BLOCKED)
 # What each act can do something with.
 RETRIED: Q = Q(state__in=[*STUCK, State.CANCELLED])
-CANCELLED: Q = Q(state__in=[State.WAITING, State.READY, *STUCK]) & ~Q(kind=Step.Kind.REPORT)
+CANCELLED: Q = Q(state__in=[State.WAITING, State.READY, *STUCK]) & ~Q(account=None)
 # In one transaction: long enough to be quick, short enough to be no long lock.
 CHUNK = 2000
 
@@ -183,30 +184,37 @@ def retry(step_ids: Sequence[int], *, actor: str, reason: str, as_of: datetime) 
     the one it had.
     """
     _lock_runs(step_ids)
-    stuck = _locked(step_ids, RETRIED)
-    reopened = {step.run_id for step in stuck if step.kind != Step.Kind.REPORT}
+    # One whose kind is not installed here has nobody to do it: it stays as it is.
+    stuck = [step for step in _locked(step_ids, RETRIED) if step_kinds.find(step.kind)]
+    reopened = {step.run_id for step in stuck if not _is_report(step)}
     _reopen(reopened, actor=actor)
     retried = 0
-    for kind in pipeline.KINDS:
+    for kind in step_kinds.installed():
         ids = [
             step.pk
             for step in stuck
-            if step.kind == kind and not (kind == Step.Kind.REPORT and step.run_id in reopened)
+            if step.kind == kind.kind and not (_is_report(step) and step.run_id in reopened)
         ]
         if ids:
             retried += _retry_kind(kind, ids, actor=actor, reason=reason, as_of=as_of)
     return retried
 
 
-def _retry_kind(kind: str, ids: list[int], *, actor: str, reason: str, as_of: datetime) -> int:
-    module = pipeline.BY_KIND[kind]
+def _is_report(step: Step) -> bool:
+    return step.kind == step_kinds.of_runs().kind
+
+
+def _retry_kind(
+    described: StepKind, ids: list[int], *, actor: str, reason: str, as_of: datetime
+) -> int:
+    kind = described.kind
     facts = {
         "ids": ids,
-        "follows": module.follows,
-        "followers": pipeline.all_followers(kind),
-        "cancelled_with": _cancelled_with(kind),
+        "follows": described.follows,
+        "followers": step_kinds.all_followers(kind),
+        "cancelled_with": cancelled_with(kind),
         "because": f"retried by {actor}: {reason}"[:300],
-        "decided": f"{kind.lower()} step retried: {reason}"[:300],
+        "decided": f"{step_kinds.in_a_sentence(kind)} step retried: {reason}"[:300],
         "actor": actor,
         "as_of": as_of,
         "stuck": [*STUCK, State.CANCELLED],
@@ -217,7 +225,7 @@ def _retry_kind(kind: str, ids: list[int], *, actor: str, reason: str, as_of: da
         retried = [pk for (pk,) in cursor.fetchall()]
         cursor.execute(REVIVE_FOLLOWERS, {**facts, "ids": retried})
     if retried:
-        doorbell.ring(module.queue, times=settings.WORKERS)
+        doorbell.ring(described.queue, times=settings.WORKERS)
     return len(retried)
 
 
@@ -270,7 +278,7 @@ def _reopen(run_ids: Iterable[int], *, actor: str) -> None:
         )
         run.state, run.finished_at, run.report = CloseRun.State.RUNNING, None, None
         run.save(update_fields=["state", "finished_at", "report"])
-    Step.objects.filter(run__in=run_ids, kind=Step.Kind.REPORT).update(
+    Step.objects.filter(run__in=run_ids, kind=step_kinds.of_runs().kind).update(
         state=State.WAITING, attempts=0, deaths=0, because="", finished_at=None
     )
 
@@ -305,13 +313,13 @@ def cancel(step_ids: Sequence[int], *, actor: str, reason: str, as_of: datetime)
         "as_of": as_of,
     }
     with connection.cursor() as cursor:
-        for kind in pipeline.KINDS:
-            followers = pipeline.all_followers(kind)
+        for kind in [each.kind for each in step_kinds.installed()]:
+            followers = step_kinds.all_followers(kind)
             ids = [step.pk for step in chosen if step.kind == kind]
             if ids and followers:
                 with_it: dict[str, Any] = {
                     "followers": followers,
-                    "cancelled_with": _cancelled_with(kind),
+                    "cancelled_with": cancelled_with(kind),
                 }
                 cursor.execute(CANCEL_FOLLOWERS, {**facts, **with_it, "ids": ids})
         cursor.execute(CANCEL, facts)
@@ -335,8 +343,9 @@ UPDATE billing_step SET state = 'CANCELLED', because = %(because)s, finished_at 
 """
 
 
-def _cancelled_with(kind: str) -> str:
-    return f"its {kind.lower()} step was cancelled"
+def cancelled_with(kind: str) -> str:
+    """Why a step is cancelled that followed one of this kind."""
+    return f"its {step_kinds.in_a_sentence(kind)} step was cancelled"
 
 
 def _lock_runs(step_ids: Sequence[int]) -> None:

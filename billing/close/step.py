@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from accounts.models import Account, Hold
 from billing.models import CloseRun, Decision, PaymentAttempt, Step
+from billing.step_kinds import Through
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,17 @@ def _look_again_at(attempt: PaymentAttempt, *, as_of: datetime) -> datetime:
 class StepModule(Protocol):
     """One step of the close: a module with these names, and those of one of the two below."""
 
+    # What it is: billing/step_kinds.py says what each name means.
     kind: str
-    # The kind whose end readies this one; None where the run does.
+    title: str
     follows: str | None
-    # The doorbell it is rung with, and so the clusters that work on it.
     queue: str
     # False: the runner opens the transaction and locks the accounts; a kill rolls all back.
     # True: the runner leases the steps, commits, and calls with nothing open.
     touches_the_world: bool
+    is_per_run: bool
+    through: Through
+    counts_for_time_left: bool
 
 
 class ChunkModule(StepModule, Protocol):

@@ -61,12 +61,25 @@ def set_up() -> dict[str, str]:
     settings.STRIPE_SECRET_KEY = provider.secret_key
     settings.STRIPE_WEBHOOK_SECRETS = [provider.webhook_secret]
     settings.STRIPE_API_BASE = provider.url
-    shared.use(settings.PROVIDER_DIR)
+    settings.GATEWAYS = ["stripe"]
+    settings.TRIAL = True
+    use_provider()
     return {
+        "GATEWAYS": "stripe",
+        "TRIAL": "true",
         "STRIPE_SECRET_KEY": provider.secret_key,
         "STRIPE_WEBHOOK_SECRETS": provider.webhook_secret,
         "STRIPE_API_BASE": provider.url,
     }
+
+
+def use_provider() -> None:
+    """
+    Make this process a user of the provider that the demo has left, and start it if it is not there.
+
+    :raises shared.DoesNotStart: if it does not answer in time.
+    """
+    shared.use(settings.PROVIDER_DIR)
 
 
 def chosen(accounts: Sequence[Account]) -> list[tuple[Account, Card]]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db.models import Q
 
 from accounts.models import Account, PaymentMethod
-from billing import ledger
+from billing import ledger, step_kinds
 from billing.demo import charging
 from billing.invoices import credits
 from billing.models import CloseRun, PaymentAttempt, Step
@@ -51,7 +51,7 @@ def plan(run: CloseRun) -> list[Deed]:
         *(Deed(account, _pays_by_bank) for account in declining),
     ]
     Step.objects.filter(
-        run=run, kind=Step.Kind.CHARGE, account__in=[deed.account for deed in deeds]
+        run=run, kind=step_kinds.CHARGE, account__in=[deed.account for deed in deeds]
     ).update(priority=-1)
     return deeds
 
@@ -59,7 +59,7 @@ def plan(run: CloseRun) -> list[Deed]:
 def meddle(run: CloseRun, deeds: list[Deed], *, as_of: datetime) -> int:
     """Do the deeds whose account has its invoice by now, and take them off the list."""
     invoiced = set(
-        run.steps.filter(~Q(state__in=Step.OPEN), kind=Step.Kind.INVOICE).values_list(
+        run.steps.filter(~Q(state__in=Step.OPEN), kind=step_kinds.INVOICE).values_list(
             "account", flat=True
         )
     )

@@ -13,17 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, Protocol
 
-
-class Status(StrEnum):
-    """Where a charge stands at the provider."""
-
-    UNSUBMITTED = "UNSUBMITTED"
-    NEEDS_CUSTOMER = "NEEDS_CUSTOMER"
-    PROCESSING = "PROCESSING"
-    SUCCEEDED = "SUCCEEDED"
-    DECLINED = "DECLINED"  # refused, and could be submitted again: cancel it
-    CANCELED = "CANCELED"
-    REVERSED = "REVERSED"  # it had succeeded; then the payer's bank took all of it back
+from billing.charge_protocol import Status
 
 
 @dataclass(frozen=True)
@@ -277,7 +267,7 @@ class NotAuthentic(Exception):
 
 
 class Gateway(Protocol):
-    """A payment provider. Any exception but the four above is taken as OutcomeUnknown."""
+    """A payment provider. Any exception but the ones above is taken as OutcomeUnknown."""
 
     name: str
     capabilities: Capabilities
@@ -386,6 +376,14 @@ class Gateway(Protocol):
 
     def read_setup(self, ref: str) -> FinishedSetup:
         """The card that came of `begin_setup`, and for which account it was begun."""
+        ...
+
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        """
+        The cards or mandates that may be chosen for an account on our own page, by token: how each looks and behaves.
+
+        Those of a stand-in; a real provider has none, and a page of its own to enter one.
+        """
         ...
 
     def read_method(self, token: str) -> Method:

@@ -1,20 +1,10 @@
 """
-What a decline means for what we do next. Data, not code; see docs/stripe.md.
+Which code of a decline belongs to which class. Data, not code; see docs/stripe.md.
 
 The codes are Stripe's, which other providers' gateways translate into.
 """
 
-from enum import StrEnum
-
-
-class DeclineClass(StrEnum):
-    """What to do after a decline."""
-
-    SOFT = "SOFT"  # may pass another day: try again, a few times
-    NEEDS_CUSTOMER = "NEEDS_CUSTOMER"  # ask its holder; the card alone will not do
-    STOP = "STOP"  # never charge this card again
-    OURS = "OURS"  # our set-up or request: tell an operator, not the customer
-
+from billing.charge_protocol import DeclineClass
 
 CLASSES = {
     DeclineClass.SOFT: (

@@ -42,7 +42,8 @@ def allocate(
     """
     Spread the sources, in their order, over the (locked, ordered) open invoices of their accounts.
 
-    Money settles only what is owed in its own currency. Lowers each source's `available_minor` by what it gave. What is left over is the caller's to book.
+    Money settles only what is owed in its own currency. Each source's `available_minor` is lowered by
+    what it gave; the caller books what is left over.
     """
     due = dues(invoices)
     owed_by: dict[tuple[int, str], list[Invoice]] = defaultdict(list)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from billing import step_kinds
 from billing.models import Step
 
 
@@ -28,7 +29,10 @@ def steps(by_kind: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """The steps of a run, a row per kind and a column per state that occurs."""
     states = [s for s in Step.State.values if any(s in counts for counts in by_kind.values())]
     return [
-        {"step": Step.Kind(kind).label, **{state.lower(): counts.get(state, 0) for state in states}}
+        {
+            "step": step_kinds.title(kind),
+            **{state.lower(): counts.get(state, 0) for state in states},
+        }
         for kind, counts in by_kind.items()
     ]
 

@@ -14,7 +14,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0011_timeline_has_one_index"),
-        ("billing", "0025_lines_look_up_their_invoice"),
+        ("billing", "0026_step_kinds_are_open"),
     ]
 
     operations = [

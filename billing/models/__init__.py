@@ -16,7 +16,7 @@ from billing.models.incoming_transfer import (
 )
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
-from billing.models.payment import DeclineClass, Payment, PaymentAttempt, ProviderRecord
+from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
 from billing.models.payment_reversal import PaymentReversal
 from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
@@ -34,7 +34,6 @@ __all__ = [
     "Contribution",
     "CreditGrant",
     "Decision",
-    "DeclineClass",
     "Dispute",
     "DunningCase",
     "Executor",

@@ -5,6 +5,8 @@ from django.db import models
 from django.db.models import Func, Q
 from django.db.models.functions import Now
 
+from billing import step_kinds
+
 
 class CloseRun(models.Model):
     """
@@ -100,13 +102,6 @@ class Step(models.Model):
     OPEN: Final = (State.WAITING, State.READY, State.RUNNING, State.UNKNOWN)
     CLAIMABLE: Final = (State.READY, State.UNKNOWN)
 
-    class Kind(models.TextChoices):
-        INVOICE = "INVOICE", "Invoice"
-        CHARGE = "CHARGE", "Charge"
-        EMAIL = "EMAIL", "Email"
-        HOLD = "HOLD", "Hold"
-        REPORT = "REPORT", "Report"
-
     # No index of its own: `steps_by_outcome` below begins with it.
     run = models.ForeignKey(
         CloseRun, on_delete=models.PROTECT, related_name="steps", db_index=False
@@ -115,13 +110,15 @@ class Step(models.Model):
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, null=True, blank=True, related_name="steps"
     )
-    kind = models.CharField(max_length=10, choices=Kind)
+    # Of those in billing/step_kinds.py, or one that is not installed any more: that waits.
+    kind = models.CharField(max_length=step_kinds.LENGTH)
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
     # Higher goes first, and ten minutes of waiting make up for one: see Turn.
     priority = models.SmallIntegerField(default=0)
     run_at = models.DateTimeField(db_default=Now())
-    # Whose lane it takes: the mail server's; of a charge the card's, as last seen, which the claim puts
-    # right. Empty: no provider is called.
+    # Whose lane it takes: the mail server's; the card's, as last seen, which the claim puts right. Empty: no
+    # provider is called. A column, for what is due is claimed lane by lane: joined to the card, the index
+    # `steps_to_claim` could not lead past the thousands that wait in a lane which is shut.
     provider = models.CharField(max_length=30, blank=True, default="", db_default="")
     attempts = models.PositiveSmallIntegerField(default=0)
     # The fence: whoever finishes the step must hold the token it was claimed with.
@@ -189,4 +186,9 @@ class Step(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} {self.account or self.run}"
+        return f"{self.title} {self.account or self.run}"
+
+    @property
+    def title(self) -> str:
+        """What pages call its kind."""
+        return step_kinds.title(self.kind)

@@ -9,8 +9,9 @@ class CreditGrant(models.Model):
     """
     Value a customer may use against invoices: given by us, or left over from a payment.
 
-    `remaining_minor` moves only under the account's lock, in billing/invoices/credits.py;
-    check_books holds it against allocations, expiry and the ledger.
+    `remaining_minor` moves only under the account's lock: used and expired by billing/invoices/credits.py,
+    taken and given back by billing/payments/refunds/, taken by billing/payments/reversals.py. check_books
+    compares it with allocations, expiry, refunds, reversals and the ledger.
     """
 
     class Kind(models.TextChoices):

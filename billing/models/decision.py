@@ -2,6 +2,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from billing import step_kinds
+
 
 class Decision(models.Model):
     """
@@ -17,8 +19,8 @@ class Decision(models.Model):
         DEAD = "DEAD", "Gave up"
         WAITED = "WAITED", "Waited"  # written once, however often it looks again
 
-    # What was to be decided: a Step.Kind, or PAY_NOW, LIFT_HOLD, CREDIT, PAYMENT…
-    act = models.CharField(max_length=20)
+    # What was to be decided: a kind of step, or PAY_NOW, LIFT_HOLD, CREDIT, PAYMENT…
+    act = models.CharField(max_length=step_kinds.LENGTH)
     did = models.CharField(max_length=10, choices=Did)
     because = models.CharField(max_length=300)
     expected = models.JSONField(default=dict)

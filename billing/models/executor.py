@@ -1,5 +1,7 @@
 from django.db import models
 
+from billing import step_kinds
+
 
 class Executor(models.Model):
     """
@@ -11,7 +13,7 @@ class Executor(models.Model):
     host = models.CharField(max_length=100)
     pid = models.PositiveIntegerField()
     # Comma separated: the queues that it serves.
-    lanes = models.CharField(max_length=200)
+    lanes = models.CharField(max_length=2000)
     workers = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField()
     beat_at = models.DateTimeField()
@@ -38,7 +40,7 @@ class Contribution(models.Model):
     run = models.ForeignKey(
         "billing.CloseRun", on_delete=models.CASCADE, related_name="contributions"
     )
-    kind = models.CharField(max_length=10)
+    kind = models.CharField(max_length=step_kinds.LENGTH)
     host = models.CharField(max_length=100)
     pid = models.PositiveIntegerField()
     steps = models.PositiveIntegerField()

@@ -5,9 +5,9 @@ from django.db.models.functions import Now
 
 class Halt(models.Model):
     """
-    An order that workers everywhere begin nothing more, as before a deployment. Written by stopping.py alone.
+    An order that all workers begin nothing more, such as before a deployment.
 
-    Times are the database's own.
+    Written by billing/workers/halting.py alone. Times are the database's own.
     """
 
     because = models.CharField(max_length=300)

@@ -58,8 +58,9 @@ class Invoice(models.Model):
     number = models.CharField(max_length=40, null=True, blank=True)
     issued_at = models.DateTimeField(null=True, blank=True)
     due_at = models.DateTimeField(null=True, blank=True)
-    # When allocations reached the total. Written under the account's lock by billing/invoices/drafting.py;
-    # check_books holds it against the allocations.
+    # When allocations reached the total. Written under the account's lock: by billing/invoices/issuing.py
+    # where there is nothing to pay, else by billing/ledger/settlement.py; a payment that goes back empties
+    # it again (billing/payments/reversals.py). check_books holds it against the allocations.
     settled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
 

@@ -5,6 +5,13 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from billing import charge_protocol
+
+# In the protocol's order, which an index and the choices keep.
+IN_FLIGHT: Final = [each for each in charge_protocol.State if each in charge_protocol.IN_FLIGHT]
+STATES: Final = [(each.value, each.label) for each in charge_protocol.State]
+DECLINE_CLASSES: Final = [(each.value, each.label) for each in charge_protocol.DeclineClass]
+
 
 class Payment(models.Model):
     """
@@ -47,15 +54,6 @@ class Payment(models.Model):
         return f"{self.method} {self.received_at:%Y-%m-%d}"
 
 
-class DeclineClass(models.TextChoices):
-    """What a decline means for what is done next; which code is which: billing/gateways/declines.py."""
-
-    SOFT = "SOFT", "May pass another day"
-    NEEDS_CUSTOMER = "NEEDS_CUSTOMER", "Needs the customer"
-    STOP = "STOP", "Never again"
-    OURS = "OURS", "Our set-up or request"
-
-
 class PaymentAttempt(models.Model):
     """
     One try to receive a payment through a gateway: reserve, prepare, recheck, submit, settle.
@@ -64,27 +62,8 @@ class PaymentAttempt(models.Model):
     says; see billing/payments/ and docs/states.md.
     """
 
-    class State(models.TextChoices):
-        RESERVED = "RESERVED", "Reserved"  # ours alone; no money can move
-        PREPARED = "PREPARED", "Prepared"  # the provider holds an unsubmitted object
-        SUBMITTED = "SUBMITTED", "Submitted"  # the provider may be moving money
-        PROCESSING = "PROCESSING", "Processing"  # the provider says: on its way
-        REQUIRES_ACTION = "REQUIRES_ACTION", "Needs the customer"
-        CANCELING = "CANCELING", "Being cancelled"  # not free before the provider says so
-        REVIEW = "REVIEW", "In review"  # a person decides; blocks new attempts
-        SUCCEEDED = "SUCCEEDED", "Succeeded"
-        FAILED = "FAILED", "Failed"  # declined, and cancelled at the provider
-        RELEASED = "RELEASED", "Released"  # given up before money moved
-
-    IN_FLIGHT: Final = (
-        State.RESERVED,
-        State.PREPARED,
-        State.SUBMITTED,
-        State.PROCESSING,
-        State.REQUIRES_ACTION,
-        State.CANCELING,
-        State.REVIEW,
-    )
+    State = charge_protocol.State
+    IN_FLIGHT: Final = tuple(IN_FLIGHT)
 
     class Kind(models.TextChoices):
         AUTO = "AUTO", "Automatic"  # by the close
@@ -105,14 +84,14 @@ class PaymentAttempt(models.Model):
         "accounts.PaymentMethod", on_delete=models.PROTECT, related_name="attempts"
     )
     gateway = models.CharField(max_length=30)
-    state = models.CharField(max_length=20, choices=State, default=State.RESERVED)
+    state = models.CharField(max_length=20, choices=STATES, default=State.RESERVED.value)
     # The provider's object: single-use, so it is the fence.
     provider_ref = models.CharField(max_length=200, null=True, blank=True)
     # What the provider answered when it said no: "insufficient_funds".
     decline_code = models.CharField(max_length=60, blank=True)
     # What its bank, or the card's network, advises after that: "do_not_try_again".
     advice_code = models.CharField(max_length=60, blank=True)
-    decline_class = models.CharField(max_length=20, choices=DeclineClass, blank=True)
+    decline_class = models.CharField(max_length=20, choices=DECLINE_CLASSES, blank=True)
     # The case that its decline opened, or was noted in.
     case = models.ForeignKey(
         "billing.DunningCase",
@@ -143,17 +122,7 @@ class PaymentAttempt(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["account", "currency"],
-                condition=Q(
-                    state__in=[
-                        "RESERVED",
-                        "PREPARED",
-                        "SUBMITTED",
-                        "PROCESSING",
-                        "REQUIRES_ACTION",
-                        "CANCELING",
-                        "REVIEW",
-                    ]
-                ),
+                condition=Q(state__in=[state.value for state in IN_FLIGHT]),
                 name="one_attempt_in_flight_per_account_and_currency",
             ),
             models.UniqueConstraint(

@@ -30,7 +30,7 @@ class ProviderEvent(models.Model):
     # What stood in its way the last time.
     error = models.CharField(max_length=300, blank=True)
     tries = models.PositiveSmallIntegerField(default=0)
-    # When it is worked on next. Whoever works on it moves this ahead first.
+    # When it is worked on next. A process that works on it moves this ahead first.
     next_try_at = models.DateTimeField(null=True, blank=True)
     processed_at = models.DateTimeField(null=True, blank=True)
 

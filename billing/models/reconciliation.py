@@ -7,21 +7,21 @@ class Reconciliation(models.Model):
     """
     One comparison of a provider's book with ours, over what the provider made since a moment.
 
-    Worked on in slices, by any process: billing/reconciliation/__init__.py. What it found amiss are its breaks.
+    Worked on in slices, by any process: billing/reconciliation/working.py. What it found amiss are its breaks.
     """
 
     class State(models.TextChoices):
         RUNNING = "RUNNING", "Running"
         FINISHED = "FINISHED", "Finished"
 
-    # By whom those are started that open a paused gateway.
+    # What starts the ones that open a paused gateway.
     AFTER_A_RESTORE = "after a restore"
 
     gateway = models.CharField(max_length=30)
     state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
-    # "nightly", AFTER_A_RESTORE, or whoever asked for it.
+    # "nightly", AFTER_A_RESTORE, or the person who asked for it.
     started_by = models.CharField(max_length=254)
-    # Objects made since then are listed; none: all there are.
+    # Objects made since then are listed; None: all of them.
     since = models.DateTimeField(null=True, blank=True)
     as_of = models.DateTimeField()
     started_at = models.DateTimeField(db_default=Now())

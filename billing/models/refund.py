@@ -9,7 +9,7 @@ class Refund(models.Model):
     """
     Money of a payment that is paid back on purpose: by us, or by somebody on the provider's own pages.
 
-    At most one that we asked for is on its way per payment (constraint); see billing/payments/refunds/__init__.py and
+    At most one that we asked for is on its way per payment (constraint); see billing/payments/refunds/ and
     docs/states.md.
     """
 

@@ -1,4 +1,4 @@
-"""Money is here: book it once, settle the oldest invoices with it, keep the rest as credit, say so."""
+"""Book money that came in, once: settle the oldest invoices, keep the rest as credit, send a receipt."""
 
 import uuid
 from collections import defaultdict
@@ -93,11 +93,11 @@ def book_transfer(
 
 
 class AlreadyRecorded(Exception):
-    """A payment with this token stands."""
+    """A payment with this token is booked already."""
 
 
 def book(payment: Payment, *, account: Account, as_of: datetime) -> Payment:
-    """Money is here, of one (locked) account; see `book_all`."""
+    """Book one payment of a (locked) account; see `book_all`."""
     book_all([payment], {account.pk: account}, as_of=as_of)
     return payment
 
@@ -106,16 +106,16 @@ def book_all(
     payments: Sequence[Payment], accounts: Mapping[int, Account], *, as_of: datetime
 ) -> None:
     """
-    Money is here: settle the oldest invoices with it, keep the rest as credit, say so.
+    Book payments: settle the oldest invoices, keep the rest as credit, send receipts.
 
-    Of each (locked) account one payment: a second one would not see what the first has settled.
+    At most one payment of each (locked) account: a second would not see what the first has settled.
     """
     if not payments:
         return
     ids = [payment.account_id for payment in payments]
     assert len(set(ids)) == len(ids), "two payments of one account, booked at once"
     Payment.objects.bulk_create(payments)
-    # A debit that waits for its day need not wait to learn that it is not needed.
+    # A debit that waits for its day may not be needed any more: look at it now.
     PaymentAttempt.objects.filter(
         account__in=ids, state=State.PREPARED, charge_date__isnull=False
     ).update(next_action_at=as_of)

@@ -1,9 +1,9 @@
 """
-Disputes: a customer asks their bank for the money, the bank takes it from us, and decides weeks later.
+Disputes: a customer asks the bank for the money back, the bank takes it from us, and decides weeks later.
 
-What is disputed leaves cash at once, and nobody owes it again as long as it is not decided. Meanwhile,
-and after a lost one until a person has looked, the account is charged nothing by itself: who disputes
-what they were charged must not be charged again by a machine.
+The disputed money leaves cash at once; the customer does not owe it again unless we lose. Until the
+decision, and after a lost dispute until a person has looked, the account is not charged automatically:
+a customer who disputes a charge must not be charged again by a machine.
 """
 
 from datetime import datetime
@@ -23,17 +23,17 @@ from billing.payments import reversals
 
 State = Dispute.State
 
-# A dispute only ever goes on in this order, whatever order we hear of it in.
+# A dispute moves only in this order, in whatever order its events reach us.
 RANK = {State.INQUIRY: 0, State.NEEDS_RESPONSE: 1, State.WON: 2, State.LOST: 2}
 LOST_REASON = "lost in a dispute"
 
 
 class DecidedOtherwise(ValueError):
-    """The provider says that a dispute was won that we have as lost, or the reverse: a person looks."""
+    """The provider says that a dispute was won that we booked as lost, or the reverse: a person looks."""
 
 
 class StillDisputed(Exception):
-    """The account has an open dispute: nothing is charged to it before that is decided."""
+    """The account has an open dispute: it is not charged before that is decided."""
 
 
 class NotPaused(Exception):
@@ -48,8 +48,8 @@ def apply_provider_state(gateway: str, seen: DisputeSeen, *, as_of: datetime) ->
     """
     Write down what the provider says of a dispute. The only place that opens or decides one.
 
-    Twice is once, and an old answer after a newer one changes nothing. None if it is of no payment of
-    ours, or in another currency than that: then nothing is booked.
+    The same answer twice changes nothing, nor does an old one after a newer one. Returns None, and books
+    nothing, if it is about no payment of ours, or in another currency than the payment.
 
     :raises MoreThanThePayment: if more is disputed than is left of the payment.
     :raises DecidedOtherwise: if it was decided the other way before.
@@ -85,20 +85,20 @@ def apply_provider_state(gateway: str, seen: DisputeSeen, *, as_of: datetime) ->
 
 
 def disputed_minor(payment: Payment) -> int:
-    """How much of a payment is under dispute and not decided, in minor units; what was lost has a reversal."""
+    """How much of a payment is disputed and undecided, in minor units. Lost disputes are reversals instead."""
     disputed = Dispute.objects.filter(payment=payment, state=State.NEEDS_RESPONSE)
     return int(disputed.aggregate(total=Sum("amount_minor", default=0))["total"])
 
 
 def _state(seen: DisputeSeen) -> State:
-    """What it is to us: before any money was withdrawn, no more than an inquiry."""
+    """Its state for us: only an inquiry as long as no money was withdrawn."""
     if not seen.is_withdrawn or seen.status is DisputeStatus.INQUIRY:
         return State.INQUIRY
     return State.NEEDS_RESPONSE if seen.status is DisputeStatus.OPEN else State(seen.status)
 
 
 def _note(dispute: Dispute, seen: DisputeSeen, *, as_of: datetime) -> None:
-    """What moves no money. Of a decided one nothing changes any more."""
+    """Note what moves no money. A decided dispute no longer changes."""
     if dispute.state in {State.WON, State.LOST}:
         return
     dispute.reason = seen.reason[:60]
@@ -108,7 +108,7 @@ def _note(dispute: Dispute, seen: DisputeSeen, *, as_of: datetime) -> None:
 
 
 def _open(dispute: Dispute, seen: DisputeSeen, *, account: Account, as_of: datetime) -> None:
-    """The money is gone, and a fee with it."""
+    """Open a dispute: the money is gone, and a fee with it."""
     payment = dispute.payment
     left_minor = payment.amount_minor - reversals.reversed_minor(payment) - disputed_minor(payment)
     if seen.amount_minor > left_minor:
@@ -133,7 +133,7 @@ def _open(dispute: Dispute, seen: DisputeSeen, *, account: Account, as_of: datet
 
 
 def _win(dispute: Dispute, *, account: Account, as_of: datetime) -> None:
-    """The money is back. The account is charged as before, unless another payment is disputed."""
+    """Win a dispute: the money is back, and charging resumes unless another dispute stops it."""
     _close(dispute, State.WON, as_of=as_of)
     ledger.post([ledger.dispute_won(dispute, entity_id=account.entity_id, as_of=as_of)])
     amount = money(dispute.amount_minor, dispute.currency)
@@ -147,7 +147,7 @@ def _win(dispute: Dispute, *, account: Account, as_of: datetime) -> None:
 
 
 def _lose(dispute: Dispute, *, account: Account, as_of: datetime) -> None:
-    """The payment goes back by so much, and its invoices are owed again. Charging stays paused."""
+    """Lose a dispute: its amount is reversed, and invoices are owed again. Charging stays paused."""
     _close(dispute, State.LOST, as_of=as_of)
     reversals.reverse_payment(
         dispute.payment,
@@ -196,7 +196,7 @@ def _tell(act: str, kind: str, dispute: Dispute, words: str, *, as_of: datetime)
 @transaction.atomic(durable=True)
 def pause_by_hand(*, account_id: int, reason: str, actor: str, as_of: datetime) -> ChargingPause:
     """
-    Stop charging an account by itself until a person resumes it.
+    Stop automatic charges to an account until a person resumes them.
 
     :raises pauses.AlreadyPaused: if somebody has done so.
     """

@@ -1,18 +1,19 @@
 """
-Charging pauses where the provider may know of charges that our database has lost.
+Close gateways whose provider may know of charges that our database has lost.
 
-After a restore from a backup rows are gone whose money has moved; charged again, somebody pays twice.
-So before anything is reserved or sent, a gateway must be open, and it closes by itself:
+After a restore from a backup, rows are missing whose money has moved. Charging again would make somebody
+pay twice. So a gateway must be open before anything is reserved or sent, and it closes by itself when:
 
-1. the database is not the one that charged last: restored from a dump, to a point in time, or failed
-   over. Its identity is the server's system identifier, its timeline, and the ids of the database and
-   of our own table, which a dump makes anew.
-2. one of a provider's newest objects belongs to an attempt we do not know: a copy of the disk was put
-   back. Then all of them close. An attempt is committed before its provider hears of it, so a database that is whole knows all.
+1. the database is not the one that charged last: it was restored from a dump or to a point in time, or
+   failed over. Its identity is the server's system identifier, its timeline, and the ids of the database
+   and of our own table; a dump changes these ids.
+2. one of a provider's newest objects belongs to an attempt we do not know: a copy of the disk was
+   restored. Then all gateways close. An attempt is committed before its provider hears of it, so a
+   complete database knows them all.
 
-What neither notices: rows overwritten in place, in the same tables, within a minute of their backup.
-It opens when the provider has been listed and what was lost is found again (billing/reconciliation/).
-Times here are the database's own: a row that was restored is as old as it looks.
+Neither notices rows overwritten in place, in the same tables, within a minute of their backup. A gateway
+opens when its provider was listed and everything lost is restored (billing/reconciliation/). Times here
+are the database's own: a restored row is as old as it looks.
 """
 
 import logging
@@ -32,7 +33,7 @@ from billing.payments import throttle
 
 logger = logging.getLogger(__name__)
 
-# A provider made its object after our row, by another clock, and maybe after days of trouble.
+# A provider makes its object after our row, by another clock, and maybe after days of trouble.
 LISTED_BEFORE = timedelta(days=3)
 # How often a gateway's newest objects are looked at, and how long the last look will do if the provider
 # does not answer.
@@ -93,18 +94,20 @@ NO_ANSWER = "the provider does not answer what its newest charges are"
 
 @dataclass(frozen=True)
 class _Standing:
+    """What our row says of a gateway: whether the last look is fresh, or will do if no answer comes."""
+
     paused_because: str
     is_this_database: bool
     is_fresh: bool
-    will_do: bool
+    is_recent: bool
 
 
 def watch(names: Iterable[str]) -> dict[str, str]:
     """
-    Look whether each gateway may be charged through; why not, by name, of those that may not.
+    Check whether each gateway may be charged through. Returns the closed ones by name, with the reason.
 
-    Asks the provider at most once a minute, with nothing open. Says nothing of a gateway that is not set
-    up: nothing can be sent through it.
+    Asks the provider at most once a minute, with no transaction open. Leaves out gateways that are not set
+    up: nothing can be sent through them.
     """
     assert not transaction.get_connection().in_atomic_block, (
         "a network call with a transaction open"
@@ -112,7 +115,7 @@ def watch(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in sorted(set(names)):
         with suppress(Misconfigured):
-            # Loads its SDK, which takes half a second: before anybody holds a lock.
+            # Loads its SDK, which takes half a second, before any lock is held.
             gateways.get(name)
             if because := _look(name):
                 found[name] = because
@@ -120,38 +123,38 @@ def watch(names: Iterable[str]) -> dict[str, str]:
 
 
 def watch_all() -> dict[str, str]:
-    """Look at every gateway that was ever charged through, unless nobody may call it now; see `watch`."""
+    """Watch every gateway that was ever charged through, unless its lane is closed; see `watch`."""
     names = set(GatewayGuard.objects.values_list("gateway", flat=True))
     return watch(names - set(throttle.shut(names)))
 
 
-def shut(names: Iterable[str]) -> dict[str, str]:
-    """Which of these gateways are closed, and why; in the caller's transaction."""
+def closed(names: Iterable[str]) -> dict[str, str]:
+    """Return which of these gateways are closed, and why; in the caller's transaction."""
     found = {}
     for name in sorted(set(names)):
         standing = _standing(name)
-        if standing is not None and (because := _why_shut(standing)):
+        if standing is not None and (because := _why_closed(standing)):
             found[name] = because
     return found
 
 
-def any_is_shut() -> bool:
+def any_is_closed() -> bool:
     """
     Whether any gateway of this installation is closed; in the caller's transaction.
 
-    Whoever seems to owe may have paid through it, whatever card of theirs we still know.
+    An account that seems to owe may have paid through it, whatever card of theirs we still know.
     """
-    return bool(shut(gateways.names()))
+    return bool(closed(gateways.names()))
 
 
 def paused() -> list[GatewayGuard]:
-    """The gateways that wait for the provider to be listed."""
+    """The closed gateways, which wait for their provider to be listed."""
     return list(GatewayGuard.objects.filter(paused_at__isnull=False).order_by("gateway"))
 
 
 @transaction.atomic(durable=True)
 def reopen(guard: GatewayGuard) -> bool:
-    """Let a gateway charge again, unless it was closed once more meanwhile."""
+    """Open a gateway, unless it was closed again meanwhile."""
     with connection.cursor() as cursor:
         cursor.execute(REOPEN, [_identity(), guard.gateway, guard.paused_at])
         is_open = bool(cursor.rowcount)
@@ -171,9 +174,9 @@ def own_reference(text: str) -> uuid.UUID | None:
 
 
 def _look(name: str) -> str:
-    """Why a gateway may not be charged through; empty where it may."""
+    """Look at a gateway, and return why it may not be charged through; empty if it may."""
     standing = _standing(name)
-    if standing is not None and (because := _why_shut(standing)):
+    if standing is not None and (because := _why_closed(standing)):
         if not standing.paused_because:
             _close(name, because)
         return because
@@ -186,11 +189,11 @@ def _look(name: str) -> str:
     except Exception as error:  # noqa: BLE001 - whatever a provider call raises, there is no answer
         throttle.note([(name, error)])
         logger.warning("%s: %s: %r", name, NO_ANSWER, error)
-        return "" if standing is not None and standing.will_do else NO_ANSWER
+        return "" if standing is not None and standing.is_recent else NO_ANSWER
     throttle.note([(name, newest)])
     if unknown := _unknown(name, newest):
         because = UNKNOWN_OBJECT.format(refs=", ".join(seen.ref for seen in unknown))[:300]
-        # What was lost of one was lost of all: who paid here may have a card elsewhere by what we still know.
+        # All gateways have lost rows: an account that paid here may have a card elsewhere, as far as we still know.
         for each in {name, *GatewayGuard.objects.values_list("gateway", flat=True)}:
             _close(each, because)
         return because
@@ -198,14 +201,14 @@ def _look(name: str) -> str:
     return ""
 
 
-def _why_shut(standing: _Standing) -> str:
+def _why_closed(standing: _Standing) -> str:
     if standing.paused_because:
         return standing.paused_because
     return "" if standing.is_this_database else ANOTHER_DATABASE
 
 
 def _unknown(name: str, newest: Iterable[Observation]) -> list[Observation]:
-    """Those that are neither an attempt of ours, nor known to be nobody's."""
+    """The objects that belong to no attempt of ours, and are not noted as a break either."""
     attempts = {seen: own_reference(seen.own_reference) for seen in newest}
     known = set(
         PaymentAttempt.objects.filter(pk__in=[pk for pk in attempts.values() if pk]).values_list(
@@ -229,12 +232,12 @@ def _standing(name: str) -> _Standing | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    because, identity, is_fresh, will_do = row
-    return _Standing(because, identity == _identity(), is_fresh, will_do)
+    because, identity, is_fresh, is_recent = row
+    return _Standing(because, identity == _identity(), is_fresh, is_recent)
 
 
 def _identity() -> str:
-    """Which database this is; without the server's part where we may not ask for it."""
+    """The identity of this database; without the server's part if we may not read it."""
     with connection.cursor() as cursor:
         cursor.execute(DATABASE)
         (database,) = cursor.fetchone()
@@ -262,7 +265,7 @@ def _close(name: str, because: str) -> None:
 
 
 def _list_from(name: str) -> datetime | None:
-    """From when on something may be lost; everything where we have nothing to go by."""
+    """Since when something may be lost; None if nothing tells, and everything must be listed."""
     newest: datetime | None = PaymentAttempt.objects.filter(gateway=name).aggregate(
         at=Max("created_at")
     )["at"]

@@ -1,9 +1,9 @@
 """
-What providers tell us unasked: stored first, worked on later.
+Events that providers send: stored first, worked on later.
 
 An event is a hint to ask, never a fact. It may come twice, late, before the reply that it is about, in
-any order, or not at all; and since the provider is asked what is true now, none of that matters. A lost
-one costs nothing but time: the sweeper asks about every attempt that is not at its end.
+any order, or not at all. None of that matters, because the provider is asked what is true now. A lost
+event only costs time: the sweeper asks about every attempt that has not ended.
 """
 
 import dataclasses
@@ -35,18 +35,18 @@ from billing.workers import doorbell
 logger = logging.getLogger(__name__)
 Outcome = ProviderEvent.Outcome
 
-# What the provider says of the object an event is about, or what it raised.
+# What the provider says of an event's object, or the error it raised.
 Answer = Observation | Method | FinishedSetup | DisputeSeen | RefundSeen | Exception | None
 
-# The longest a process may be at work on an event before another takes it up.
+# The longest a process may work on an event before another takes it over.
 WORK_WINDOW = timedelta(seconds=60)
-# After each try that came to nothing, and then hourly.
+# The wait after each try without an outcome; hourly after these.
 TRY_AGAIN_AFTER = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600))
 TRY_AGAIN_LATER = timedelta(hours=1)
-# Our own row can appear late, after a restore even; then the event is not about anything of ours.
+# How long our own row can still appear, even after a restore; then the event is about nothing of ours.
 GIVE_UP_AFTER = timedelta(hours=72)
 CALLS_AT_ONCE = 16
-# A call may hang for half a minute and a task has two: what has not been asked by then is left.
+# A call may hang for half a minute, and a task has two: what was not asked by then is left for later.
 ASK_WITHIN_SECONDS = 20
 ACTOR = "provider"
 
@@ -60,7 +60,7 @@ class NotYet(Exception):
 
 @transaction.atomic(durable=True)
 def receive(*, gateway: str, hints: Sequence[EventHint], body: bytes, as_of: datetime) -> None:
-    """Keep what was delivered, each event once, and wake somebody to work on it."""
+    """Store what was delivered, each event once, and wake a worker."""
     ProviderEvent.objects.bulk_create(
         [
             ProviderEvent(
@@ -85,10 +85,10 @@ def receive(*, gateway: str, hints: Sequence[EventHint], body: bytes, as_of: dat
 
 
 def process_due(*, as_of: datetime, limit: int = 100) -> int:
-    """Work on the events whose time has come. Returns how many came to their end."""
+    """Work on the events that are due. Returns how many have ended."""
     claimed = _claim(as_of=as_of, limit=limit)
     answers = _ask(claimed)
-    _leave([event for event in claimed if _question(event) not in answers], as_of=as_of)
+    _put_back([event for event in claimed if _question(event) not in answers], as_of=as_of)
     ended = 0
     for event in (each for each in claimed if _question(each) in answers):
         try:
@@ -103,7 +103,7 @@ def process_due(*, as_of: datetime, limit: int = 100) -> int:
 
 @transaction.atomic(durable=True)
 def _claim(*, as_of: datetime, limit: int) -> list[ProviderEvent]:
-    """Move their time ahead, so that one process at a time works on an event."""
+    """Claim due events by moving their time ahead, so that one process at a time works on each."""
     due = ProviderEvent.objects.filter(next_try_at__lte=as_of).order_by("next_try_at", "pk")
     begun = throttle.let_begin(due, limit=limit, is_read=True)
     claimed = list(
@@ -123,7 +123,7 @@ def _question(event: ProviderEvent) -> Question:
 
 
 def _ask(events: Sequence[ProviderEvent]) -> dict[Question, Answer]:
-    """Ask the provider once about each object, at once and with nothing open; as many as there is time for."""
+    """Ask the provider once about each object, in parallel, with no transaction open, while there is time."""
     questions = list({_question(event) for event in events})
     if not questions:
         return {}
@@ -143,8 +143,8 @@ def _ask(events: Sequence[ProviderEvent]) -> dict[Question, Answer]:
     return answers
 
 
-def _leave(events: Sequence[ProviderEvent], *, as_of: datetime) -> None:
-    """Nobody was asked about these: they are due as before, for whoever comes next."""
+def _put_back(events: Sequence[ProviderEvent], *, as_of: datetime) -> None:
+    """Put back events about which no provider was asked: they are due as before."""
     ProviderEvent.objects.filter(pk__in=[event.pk for event in events]).update(next_try_at=as_of)
 
 
@@ -192,14 +192,14 @@ def _apply(event: ProviderEvent, seen: Observation, *, as_of: datetime) -> Outco
         return Outcome.FOREIGN
     is_own_object = attempt.provider_ref == seen.ref
     if not charge_protocol.concerns(seen.status, is_own_object=is_own_object):
-        # An object of an earlier try, left behind without money: how it ends does not end the attempt.
+        # An object of an earlier try that took no money: its end does not end the attempt.
         return Outcome.IGNORED
     charges.apply_provider_state({attempt.pk: seen}, as_of=as_of)
     return Outcome.APPLIED
 
 
 def _apply_refund(event: ProviderEvent, seen: RefundSeen, *, as_of: datetime) -> Outcome:
-    """Ours, or made on the provider's own pages of a payment of ours."""
+    """Apply a refund: one of ours, or one made on the provider's own pages of a payment of ours."""
     if refunds.learn(event.gateway, seen, as_of=as_of):
         return Outcome.APPLIED
     if refunds.payment_is_coming(event.gateway, seen):
@@ -209,7 +209,7 @@ def _apply_refund(event: ProviderEvent, seen: RefundSeen, *, as_of: datetime) ->
 
 def _attempt_of(event: ProviderEvent, seen: Observation) -> PaymentAttempt | None:
     """
-    The attempt that an object belongs to; none if it is not ours.
+    Find the attempt that an object belongs to; None if it is not ours.
 
     :raises NotYet: if it says it is ours, but the row is not there, or does not know the object yet.
     """
@@ -234,7 +234,7 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 def _apply_dispute(event: ProviderEvent, seen: DisputeSeen, *, as_of: datetime) -> Outcome:
     """
-    What became of a dispute.
+    Apply a dispute.
 
     :raises NotYet: if its charge is ours, and our books do not have its payment yet.
     """
@@ -247,7 +247,7 @@ def _apply_dispute(event: ProviderEvent, seen: DisputeSeen, *, as_of: datetime) 
 
 
 def _update_cards(event: ProviderEvent, method: Method, *, as_of: datetime) -> Outcome:
-    """The card of every account that has it: removed where it is detached, else as it looks now."""
+    """Update a card on every account that has it: remove it if it was detached, else note how it looks now."""
     cards = PaymentMethod.objects.filter(
         gateway=event.gateway, token=method.token, state=PaymentMethod.State.ACTIVE
     )
@@ -271,7 +271,7 @@ def _update_cards(event: ProviderEvent, method: Method, *, as_of: datetime) -> O
 
 
 def _add_card(event: ProviderEvent, setup: FinishedSetup, *, as_of: datetime) -> Outcome:
-    """A card was entered. Its page may have added it already, or may never have been seen again."""
+    """Add a card that was entered. Its page may have added it already, or may never have been opened again."""
     account = Account.objects.filter(external_id=setup.account_ref).first()
     if account is None:
         return Outcome.FOREIGN
@@ -279,7 +279,7 @@ def _add_card(event: ProviderEvent, setup: FinishedSetup, *, as_of: datetime) ->
     if card is None or not card.customer_ref:
         return Outcome.IGNORED
     if account.payment_methods.filter(gateway=event.gateway, token=card.token).exists():
-        # Or its holder has removed it since: it must not come back.
+        # Its holder may have removed it since: it must not come back.
         return Outcome.IGNORED
     try:
         methods.add_card(
@@ -319,7 +319,7 @@ def _end(event: ProviderEvent, outcome: Outcome, *, as_of: datetime, error: str 
 
 
 def _put_off(event: ProviderEvent, error: Exception, *, as_of: datetime) -> bool:
-    """No outcome: try again later, but not for ever. Returns whether this is the end of it."""
+    """Put off an event without an outcome, but not for ever. Returns whether it has ended."""
     said = f"{type(error).__name__}: {error}"[:300]
     if as_of - event.received_at >= GIVE_UP_AFTER:
         logger.error("%s event %s is given up: %s", event.gateway, event.event_id, said)

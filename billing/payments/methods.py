@@ -1,11 +1,11 @@
 """
-Cards and mandates on an account, all called cards here: added, made the default, removed, blocked.
+Cards and mandates of an account, both called cards here: add, make the default, remove, block.
 
-Only the default card is ever charged. The first card becomes it; after that its holder chooses:
-when the default is removed, no other card takes its place by itself, so that nobody is charged on
-a card they did not choose for it. The pages say so, and the close skips with "there is no card".
+Only the default card is ever charged. The first card becomes the default; after that the customer
+chooses. When the default is removed, no other card replaces it by itself: nobody is charged on a card
+they did not choose for it. The pages say so, and the close skips with "there is no card".
 
-A card whose bank says never again is blocked for ever, and with it its token, on whatever account.
+A card whose bank says never to charge it again is blocked for ever, and so is its token on any account.
 """
 
 import logging
@@ -62,7 +62,7 @@ def add_card(
     Store a card that the gateway knows by this token. The first one becomes the default.
 
     A card has an expiry; a mandate a status instead.
-    What a declined card has left unpaid is tried with the new default soon.
+    What a declined card has left unpaid is soon charged to the new default.
 
     :raises AlreadyAdded: if the account has this card.
     :raises CardExpired: if its last month is over, or the mandate has ended.
@@ -100,15 +100,15 @@ def add_card(
 @transaction.atomic(durable=True)
 def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
     """
-    Charge this card from now on. One that is the default already stays it.
+    Charge this card from now on. If it is the default already, nothing changes.
 
-    What a declined card has left unpaid is tried with this one soon.
+    What a declined card has left unpaid is soon charged to this one.
 
     :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
     :raises CardBlocked: if it is blocked on another account.
     """
     locks.account_for_update(account_id)
-    method = _one(account_id, method_id, State.ACTIVE)
+    method = _card_of(account_id, method_id, State.ACTIVE)
     if blocked_tokens([method]):
         raise CardBlocked(f"{method} is blocked")
     if not method.is_default:
@@ -119,12 +119,12 @@ def make_default(*, account_id: int, method_id: int, actor: str, as_of: datetime
 @transaction.atomic(durable=True)
 def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime) -> PaymentMethod:
     """
-    Remove a card. What is on its way with it already is not called back.
+    Remove a card. A charge that is on its way with it goes on.
 
     :raises NoSuchCard: if the account has no such card, or it was removed.
     """
     locks.account_for_update(account_id)
-    method = _one(account_id, method_id, State.ACTIVE, State.BLOCKED)
+    method = _card_of(account_id, method_id, State.ACTIVE, State.BLOCKED)
     method.state = State.REMOVED
     method.removed_at = as_of
     method.is_default = False
@@ -135,9 +135,9 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
 
 def detach(method: PaymentMethod) -> None:
     """
-    Have the gateway forget a card that was removed. A network call: with nothing open.
+    Have the gateway forget a removed card. A network call: no transaction may be open.
 
-    Should it fail, no harm is done: what is removed here is not charged.
+    If it fails, no harm is done: we do not charge a removed card.
     """
     is_used = PaymentMethod.objects.filter(
         gateway=method.gateway, token=method.token, state=State.ACTIVE
@@ -155,14 +155,14 @@ def update_card(
     *, account_id: int, method_id: int, seen: gateways.Method, actor: str, as_of: datetime
 ) -> PaymentMethod:
     """
-    Write down how a card looks now: its bank has sent its holder a new one.
+    Write down how a card looks now that its bank has renewed it.
 
-    One that is blocked stays it: its holder enters the new one. What it has left unpaid is tried soon.
+    A blocked card stays blocked: its holder enters the new one. What the card left unpaid is charged soon.
 
     :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
     """
     locks.account_for_update(account_id)
-    method = _one(account_id, method_id, State.ACTIVE)
+    method = _card_of(account_id, method_id, State.ACTIVE)
     looks = {
         "brand": seen.brand,
         "last_four": seen.last_four,
@@ -185,9 +185,9 @@ def update_card(
 
 def block_card(method: PaymentMethod, *, because: str, as_of: datetime) -> None:
     """
-    Never charge a card again. In the caller's transaction, its account locked; twice is once.
+    Never charge a card again. In the caller's transaction, with the account locked; doing it twice changes nothing.
 
-    One that was removed meanwhile stays removed, and is as little charged under another name.
+    A card that was removed meanwhile stays removed; its token is blocked all the same.
     """
     current = PaymentMethod.objects.get(pk=method.pk)
     if current.blocked_at is not None:
@@ -202,7 +202,7 @@ def block_card(method: PaymentMethod, *, because: str, as_of: datetime) -> None:
 
 
 def blocked_tokens(methods: Iterable[PaymentMethod]) -> set[tuple[str, str]]:
-    """Gateway and token of those among these cards that are blocked, on whatever account."""
+    """Gateway and token of the cards among these that are blocked on any account."""
     return set(
         PaymentMethod.objects.filter(
             token__in={method.token for method in methods}, blocked_at__isnull=False
@@ -210,7 +210,12 @@ def blocked_tokens(methods: Iterable[PaymentMethod]) -> set[tuple[str, str]]:
     )
 
 
-def _one(account_id: int, method_id: int, *states: str) -> PaymentMethod:
+def _card_of(account_id: int, method_id: int, *states: str) -> PaymentMethod:
+    """
+    The account's card of this id, if it is in one of the states.
+
+    :raises NoSuchCard: if it is not.
+    """
     try:
         return PaymentMethod.objects.get(pk=method_id, account=account_id, state__in=states)
     except PaymentMethod.DoesNotExist:
@@ -218,7 +223,7 @@ def _one(account_id: int, method_id: int, *states: str) -> PaymentMethod:
 
 
 def _make_default(method: PaymentMethod, *, actor: str, as_of: datetime) -> None:
-    # The old one first: the constraint allows one default at any moment.
+    # The old one first: the constraint allows only one default.
     PaymentMethod.objects.filter(account=method.account_id, is_default=True).update(
         is_default=False
     )

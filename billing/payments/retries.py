@@ -1,9 +1,9 @@
 """
-Work on open dunning cases: try the card again when its day has come, hold the account at the end.
+Work on open dunning cases: charge the card again on its day, hold the account at the end.
 
-A case is claimed by moving its time ahead under the account's lock; the charge itself is `payments`',
-and its end is noted in the case by the transaction that ends the attempt. So a kill anywhere costs a
-few minutes: the case comes up again, and finds what became of the charge.
+A case is claimed by moving its time ahead under the account's lock. `charges` makes the charge, and the
+transaction that ends the attempt notes the outcome in the case. So a kill anywhere costs a few minutes:
+the case is due again, and finds what became of the charge.
 """
 
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ from django.db.models import QuerySet
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import decisions, dunning, ledger, locks
+from billing import charge_protocol, decisions, dunning, ledger, locks
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, DunningCase, Invoice, PaymentAttempt
+from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from billing.payments import charges, guard, throttle
 
-# Longer than a charge takes: after that, whoever had claimed the case is dead.
+# Longer than a charge takes: after that, the process that claimed the case is dead.
 TRY_WINDOW = timedelta(minutes=10)
-# When to look again at an account that cannot be charged or held just now.
+# When to look again at an account that can neither be charged nor held now.
 LOOK_AGAIN_AFTER = timedelta(hours=1)
-# When the provider could not even be asked: an operator has to mend that first.
+# When to look again if the provider could not even be asked: an operator has to mend that first.
 AFTER_A_FAULT_OF_OURS = timedelta(days=1)
 
 
@@ -64,7 +64,7 @@ def _accounts(due: QuerySet[DunningCase], limit: int) -> list[int]:
 
 @transaction.atomic(durable=True)
 def _claim(account_ids: list[int], *, as_of: datetime) -> list[int]:
-    """Those still to charge; their next time moves ahead, so that one process at a time has them."""
+    """Claim the cases still to charge by moving their next time ahead: one process at a time has them."""
     locks.accounts_for_update(account_ids)
     due = _to_try(as_of).filter(account__in=account_ids)
     claimed = list(due.values_list("account", flat=True))
@@ -74,7 +74,7 @@ def _claim(account_ids: list[int], *, as_of: datetime) -> list[int]:
 
 @transaction.atomic(durable=True)
 def _note(collected: charges.Collected, *, as_of: datetime) -> None:
-    """Write down what was tried, and what becomes of the cases of which nothing was."""
+    """Write down what was charged, and what happens to the cases that were not."""
     ids = {*collected.attempts, *collected.refused}
     locks.accounts_for_update(ids)
     standings = ledger.standings(ids, as_of=as_of)
@@ -91,9 +91,9 @@ def _note(collected: charges.Collected, *, as_of: datetime) -> None:
 
 def _still_claimed(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, DunningCase]:
     """
-    The open cases, by account, whose time is where our claim put it.
+    The open cases, by account, whose time is still what our claim set.
 
-    Others know better by now when to try again: another card was added, or the charge that was on its
+    In the others something newer has set the time: another card was added, or the charge that was on its
     way has ended.
     """
     ours = DunningCase.objects.filter(
@@ -116,7 +116,7 @@ def _tried(attempt: PaymentAttempt, standing: Standing) -> Decision:
 def _refused(case: DunningCase, refused: charges.CannotCollect, standing: Standing) -> None:
     match refused:
         case charges.NoPaymentMethod():
-            # Another card, or a renewed one, brings the next try.
+            # Another card, or a renewed one, starts the next try.
             _try_again_at(case, None)
         case charges.NothingDue():
             dunning.close_case(case, because=refused.because[:300], as_of=standing.as_of)
@@ -146,21 +146,21 @@ def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
 
 
 def _end(case: DunningCase, standing: Standing) -> None:
-    """Hold who is overdue, has nothing on its way, and could have been charged."""
-    gateway = _gateway_of(case)
+    """End a case: hold the account if it is overdue, has nothing on its way, and could have been charged."""
+    gateways_of_cards = PaymentMethod.objects.default_of([case.account_id]).gateway_by_account()
     if (
         standing.in_flight_minor
-        or guard.any_is_shut()
+        or guard.any_is_closed()
         or pauses.because_of([case.account_id])
         or throttle.nobody_can_pay([case.account_id])
     ):
         # It may have paid, or even has, and our database has lost it; it is not charged at all; or nobody
         # could pay now, which is not its fault.
         _put_off(case, standing.as_of + LOOK_AGAIN_AFTER)
-    elif case.decline_class == DeclineClass.OURS:
+    elif case.decline_class in charge_protocol.FAULT_OF_OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"
         _close(case, standing, Decision.Did.BLOCKED, because)
-    elif charges.is_too_little(standing, gateway):
+    elif charges.is_too_little(standing, gateways_of_cards.get(case.account_id)):
         _close(case, standing, Decision.Did.SKIPPED, "less is due than can be charged")
     elif not standing.overdue_minor:
         _put_off(case, _first_due_at(case))
@@ -187,16 +187,6 @@ def _hold(case: DunningCase, standing: Standing) -> None:
         return
     dunning.close_case(case, because=because, as_of=standing.as_of)
     decisions.record(_decision("HOLD", Decision.Did.DONE, because, standing, hold=hold))
-
-
-def _gateway_of(case: DunningCase) -> str | None:
-    return (
-        PaymentMethod.objects.filter(
-            account=case.account_id, is_default=True, state=PaymentMethod.State.ACTIVE
-        )
-        .values_list("gateway", flat=True)
-        .first()
-    )
 
 
 def _first_due_at(case: DunningCase) -> datetime:

@@ -1,8 +1,8 @@
 """
-A payment goes back against our will: a direct debit that its bank returns, a dispute that is lost.
+Reverse payments: a direct debit that its bank returns, a dispute that is lost.
 
-It is as if that money had never come: what it had left as credit is taken first, then what it had
-settled is owed again, newest first. Nothing is edited; an allocation is taken back by another one.
+It is as if the money had never come. Unused credit that the payment left is taken first; then what it had
+settled is owed again, newest first. Nothing is edited: another allocation takes an allocation back.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from billing.money import money
 
 
 class MoreThanThePayment(ValueError):
-    """More would go back than the payment was."""
+    """More would be reversed than the payment was."""
 
 
 def reverse_payment(
@@ -35,13 +35,13 @@ def reverse_payment(
     actor: str = "system",
 ) -> PaymentReversal:
     """
-    Book that so much of a payment went back, in minor units of its currency.
+    Book that an amount of a payment was reversed, in minor units of its currency.
 
-    In the caller's transaction, with the (locked) account. `provider_ref` is the return's own, at the
+    In the caller's transaction, with the (locked) account. `provider_ref` is the reversal's own at the
     payment's gateway: the same one again changes nothing. `out_of` is the ledger account that the
     money leaves. `reason` is what staff and the customer read: "returned by the bank".
 
-    :raises MoreThanThePayment: if more would go back than the payment was.
+    :raises MoreThanThePayment: if more would be reversed than the payment was.
     """
     known = PaymentReversal.objects.filter(gateway=payment.gateway, provider_ref=provider_ref)
     if (before := known.first()) is not None:
@@ -71,19 +71,19 @@ def reverse_payment(
     )
     _take_back(reversal, taken, grants)
     ledger.post([ledger.payment_reversed(reversal, out_of=out_of, entity_id=account.entity_id)])
-    # Other credit that they have settles what is open again.
+    # Other credit of the account settles what is open again.
     credits.apply_credits([account], as_of=as_of)
     _tell(reversal, account=account, as_of=as_of)
     return reversal
 
 
 def reversed_minor(payment: Payment) -> int:
-    """How much of a payment has gone back already, in minor units."""
+    """How much of a payment was reversed already, in minor units."""
     return int(payment.reversals.aggregate(total=Sum("amount_minor", default=0))["total"])
 
 
 def _take_credit(grants: Iterable[CreditGrant], amount_minor: int) -> int:
-    """Take what is unused, newest first, up to an amount; how much there was. Saved with the rest."""
+    """Take unused credit, newest first, up to an amount; return how much. The caller saves the grants."""
     taken_minor = 0
     for grant in grants:
         minor = min(grant.remaining_minor, amount_minor - taken_minor)
@@ -102,7 +102,7 @@ def _settled(payment: Payment) -> list[Allocation]:
 
 
 def _plan(allocations: list[Allocation], amount_minor: int) -> list[tuple[Allocation, int]]:
-    """How much of which allocation goes back: in their order, what is left of each."""
+    """How much to take back of each allocation: in their order, up to what is left of each."""
     gone = dict(
         Allocation.objects.filter(reverses__in=allocations)
         .values_list("reverses")

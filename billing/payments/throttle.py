@@ -1,17 +1,17 @@
 """
-How calls to payment providers go through their lanes (notifications/lanes).
+Send calls to payment providers through their lanes (notifications/lanes).
 
-Whoever takes up waiting work asks `let_begin` first; a person who waits is `admitted`; and whatever was said
-is noted, so that the breaker opens and the lane slows down whoever made the calls. Steps of the close ask in
-their claim (close/claiming.py). Calls while a customer enters or removes a card are theirs, and few: they pass
-by the lanes.
+Code that takes up waiting work asks `let_begin` first; a person who waits asks `not_admitted`. Every answer
+is noted, so that the breaker opens and the lane slows down whatever code made the calls. Steps of the close
+ask in their claim (close/engine/claiming.py). Calls while a customer enters or removes a card are few, and
+do not go through the lanes.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
-from django.db.models import Model, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import Model, OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from accounts.models import PaymentMethod
@@ -20,9 +20,8 @@ from notifications import lanes
 
 Row = TypeVar("Row", bound=Model)
 
-DEFAULT = Q(is_default=True, state=PaymentMethod.State.ACTIVE)
-
-NO_IS_AN_ANSWER = (gateways.RefundRefused, gateways.Misconfigured)
+# A refusal is an answer as well.
+REFUSALS = (gateways.RefundRefused, gateways.Misconfigured)
 # It said nothing, as far as anybody knows.
 UNANSWERED = (gateways.OutcomeUnknown, gateways.NotSent, OSError)
 
@@ -55,7 +54,7 @@ def may_ask(gateway: str) -> bool:
 
 def gateway_of(account: str) -> Coalesce:
     """The gateway that an account is charged through now, by the name of its column; empty: nobody is called."""
-    card = PaymentMethod.objects.filter(DEFAULT, account=OuterRef(account))
+    card = PaymentMethod.objects.defaults().filter(account=OuterRef(account))
     return Coalesce(Subquery(card.values("gateway")[:1]), Value(""))
 
 
@@ -72,8 +71,7 @@ def shut(names: Iterable[str]) -> dict[str, str]:
 def nobody_can_pay(account_ids: Iterable[int]) -> dict[int, str]:
     """The accounts whose customer cannot pay by card now, and why: the provider of theirs, or of new ones, is shut."""
     ids = list(account_ids)
-    cards = PaymentMethod.objects.filter(DEFAULT, account__in=ids)
-    theirs = dict(cards.values_list("account", "gateway"))
+    theirs = PaymentMethod.objects.default_of(ids).gateway_by_account()
     named = {pk: theirs.get(pk, gateways.for_cards()) for pk in ids}
     closed = shut(named.values())
     return {pk: closed[gateway] for pk, gateway in named.items() if gateway in closed}
@@ -100,4 +98,4 @@ def note(said: Iterable[tuple[str, object]]) -> None:
 
 
 def _is_answer(answer: object) -> bool:
-    return not isinstance(answer, Exception) or isinstance(answer, NO_IS_AN_ANSWER)
+    return not isinstance(answer, Exception) or isinstance(answer, REFUSALS)

@@ -1,17 +1,17 @@
 """
-Hold a provider's book against ours, and book what we have lost.
+Compare a provider's book with ours, and book what we have lost.
 
-    list      what the provider has made since a moment, newest first, beside our rows
-    book      successes of attempts we know, whatever came in between
-    find      attempts that our database has lost: written down anew from what the provider kept, then
-              booked like any other
-    cancel    objects that nobody will ever submit
-    compare   what is left are breaks: rows that a person looks at, or that resolve themselves
-    payouts   what the provider paid out, line by line, against what we booked
-    aftermath refunds and disputes, applied as if their events had just come
+    list      copy what the provider has made since an instant, newest first
+    book      book the successes of attempts that we know
+    find      write down again the attempts that our database has lost, from what the provider kept, and
+              book them like any other
+    cancel    cancel objects that nobody will ever submit
+    compare   note the remaining differences as breaks: a person looks at them, or they resolve themselves
+    payouts   compare what the provider paid out, line by line, with what we booked
+    aftermath apply refunds and disputes as if their events had just arrived
 
-Every part may stop anywhere, in any process, and be done again: what was done is no longer to do.
-Nothing is open while a provider is asked.
+Every part may stop anywhere, and continue in any process: what was done is not done twice. No
+transaction is open while a provider is asked.
 """
 
 from billing.reconciliation.breaks import AlreadyEnded, accept, take_over

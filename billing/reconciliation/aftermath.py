@@ -1,4 +1,4 @@
-"""Refunds and disputes whose event was lost, or that our database has lost: found in the provider's lists."""
+"""Find refunds and disputes in the provider's lists whose event was lost, or that our database has lost."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -28,10 +28,10 @@ Seen = TypeVar("Seen", RefundSeen, DisputeSeen)
 
 def apply(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    Apply every refund of its time, and every dispute since the one that is open longest.
+    Apply every refund in its time span, and every dispute since the oldest open one.
 
-    Yields after each batch. A key that may not see them is noted, and everything else is as finished as
-    it would be.
+    Yields after each batch. If our key may not list them, that is noted, and the reconciliation can finish
+    all the same.
     """
     gateway, since = gateways.get(reconciliation.gateway), reconciliation.since
 
@@ -75,7 +75,7 @@ def _each(
 
 
 def _undecided_since(reconciliation: Reconciliation) -> datetime | None:
-    """How far back: a bank takes months to decide, so as far as what is not decided."""
+    """How far back to list disputes: to the oldest undecided one, because banks take months to decide."""
     if reconciliation.since is None:
         return None
     open_since: datetime | None = Dispute.objects.filter(
@@ -85,7 +85,7 @@ def _undecided_since(reconciliation: Reconciliation) -> datetime | None:
 
 
 def _applied(seen: Seen, is_ours: Callable[[Seen], bool]) -> bool:
-    """Whether it is ours. One that cannot be written down stops no other."""
+    """Apply one, and return whether it is ours. One that cannot be written down stops no other."""
     try:
         return is_ours(seen)
     except Exception:
@@ -94,7 +94,7 @@ def _applied(seen: Seen, is_ours: Callable[[Seen], bool]) -> bool:
 
 
 def _noted(reconciliation: Reconciliation, seen: Unreadable, *, as_of: datetime) -> bool:
-    """Whether it is of a payment of ours: a person looks. What it means of others is not ours to say."""
+    """Note an unreadable one as a break if it is about a payment of ours, and return whether it is."""
     payment = (
         Payment.objects.filter(gateway=reconciliation.gateway, provider_ref=seen.charge_ref)
         .select_related("account", "attempt")

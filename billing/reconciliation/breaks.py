@@ -1,4 +1,4 @@
-"""What a provider's book and ours do not agree on: noted once, resolved when it is no longer found."""
+"""Breaks: differences between a provider's book and ours. Noted once, resolved when no longer found."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,7 +39,7 @@ def note(
     attempt: PaymentAttempt | None = None,
 ) -> ReconciliationBreak:
     """
-    Keep a break. Found before, it is the same row, open again unless a person has accepted it.
+    Note a break. If it was found before, its row is opened again, unless a person has accepted it.
     """
     found, is_new = ReconciliationBreak.objects.get_or_create(
         kind=kind,
@@ -65,14 +65,14 @@ def note(
 
 
 def resolve(found: ReconciliationBreak, *, as_of: datetime) -> None:
-    """End a break that needs nobody."""
+    """Resolve a break that needs no person."""
     ReconciliationBreak.objects.filter(pk=found.pk, state=State.OPEN).update(
         state=State.RESOLVED, resolved_at=as_of
     )
 
 
 def resolve_what_is_gone(reconciliation: Reconciliation, *, as_of: datetime) -> None:
-    """Resolve the open breaks of the time it looked at that it did not find."""
+    """Resolve the open breaks that this reconciliation should have found again, and did not."""
     gone = ReconciliationBreak.objects.filter(
         gateway=reconciliation.gateway, state=State.OPEN
     ).exclude(reconciliation=reconciliation)
@@ -106,7 +106,7 @@ def take_over(*, break_id: int, owner: str) -> ReconciliationBreak:
 @transaction.atomic(durable=True)
 def accept(*, break_id: int, owner: str, reason: str, as_of: datetime) -> ReconciliationBreak:
     """
-    End a break as it is: a person has looked, and it may stay.
+    Accept a break: a person has looked at it, and it may stay as it is.
 
     :raises AlreadyEnded: if it is resolved or accepted.
     """
@@ -144,9 +144,9 @@ def _open_for_update(break_id: int) -> ReconciliationBreak:
 
 
 def compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """Note what does not agree after everything that could be booked is booked."""
+    """Note the differences that remain once everything that can be booked is booked."""
     _note_other_amounts(reconciliation, as_of=as_of)
-    _note_nobodys(reconciliation, as_of=as_of)
+    _note_unknown_objects(reconciliation, as_of=as_of)
     yield from _note_payments_not_taken(reconciliation, as_of=as_of)
 
 
@@ -179,8 +179,8 @@ def _note_other_amounts(reconciliation: Reconciliation, *, as_of: datetime) -> N
         )
 
 
-def _note_nobodys(reconciliation: Reconciliation, *, as_of: datetime) -> None:
-    """It bears our installation's name, and no attempt's."""
+def _note_unknown_objects(reconciliation: Reconciliation, *, as_of: datetime) -> None:
+    """Note objects that bear our installation's name, but no attempt's."""
     for listed in reconciliation.objects_listed.filter(attempt_id=None).exclude(
         status=ListedObject.FOREIGN
     ):
@@ -189,7 +189,7 @@ def _note_nobodys(reconciliation: Reconciliation, *, as_of: datetime) -> None:
 
 
 def _note_payments_not_taken(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """Payments of ours that the list does not have are asked about one by one: it may just be older."""
+    """Ask about each payment of ours that is not in the list: it may only be older than the list."""
     provider = gateways.get(reconciliation.gateway)
     listed = reconciliation.objects_listed.filter(
         provider_ref=OuterRef("provider_ref"), status__in=TOOK_MONEY
@@ -200,7 +200,7 @@ def _note_payments_not_taken(reconciliation: Reconciliation, *, as_of: datetime)
             Q(attempt__created_at__gte=reconciliation.since)
             | Q(attempt=None, received_at__gte=reconciliation.since)
         )
-    # What began after the list is the next one's to look at.
+    # The next reconciliation looks at what began after the list.
     ours = ours.exclude(attempt__created_at__gte=reconciliation.started_at)
     for payment in ours.select_related("account", "attempt").order_by("pk"):
         status = None

@@ -1,7 +1,7 @@
 """
-Book what the provider has taken and we have not, and write down anew what our database has lost.
+Book what the provider has taken and we have not booked, and restore what our database has lost.
 
-Each object is read again before anything is done about it: what was listed may have changed since.
+Each object is read again before it is acted on: it may have changed since it was listed.
 """
 
 import logging
@@ -36,14 +36,14 @@ logger = logging.getLogger(__name__)
 Kind = ReconciliationBreak.Kind
 
 CALLS_AT_ONCE = 16
-# An object without money that is this old will not be submitted any more by whoever made it.
+# An object without money that is this old will not be submitted any more.
 ORPHANED_AFTER = timedelta(hours=24)
-# Not over yet: somebody could still make it move money.
+# Not ended: it could still move money.
 UNCONFIRMED = (Status.UNSUBMITTED, Status.NEEDS_CUSTOMER, Status.DECLINED)
-# What stands for a card that the provider does not name any more.
+# In place of a card that the provider does not name any more.
 NO_CARD = Method("", "", "Card", "")
 NEVER_EXPIRES = date.max
-# Charges that took money, or will, and could not be written down: nothing may open before they are.
+# Charges that took money, or will, and could not be written down: no gateway may open before they are.
 STILL_LOST = "still_lost"
 FOUND = "found at the provider: our database had lost it"
 
@@ -52,16 +52,16 @@ FOUND = "found at the provider: our database had lost it"
 
 
 def book_known(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """Apply what is over at the provider and not in our books; yields after each batch."""
+    """Apply what has ended at the provider and not in our books; yields after each batch."""
     provider = gateways.get(reconciliation.gateway)
-    for batch in _in_batches(_over_there_not_here(reconciliation)):
+    for batch in _in_batches(_ended_but_not_booked(reconciliation)):
         for listed, seen in _asked(batch, lambda each: provider.read(each.provider_ref)):
             _book(reconciliation, listed, seen, as_of=as_of)
         _save_counts(reconciliation)
         yield 0
 
 
-def _over_there_not_here(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
+def _ended_but_not_booked(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
     attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
     in_flight = attempts.filter(
         state__in=PaymentAttempt.IN_FLIGHT, provider_ref=OuterRef("provider_ref")
@@ -120,20 +120,20 @@ def _book(
 
 def find_lost(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    Write down anew every attempt that only the provider still knows.
+    Restore every attempt that only the provider still knows.
 
-    What could still move money is cancelled first: nobody is left who could follow it up.
+    Objects that could still move money are cancelled first: nobody is left to follow them up.
     """
     provider = gateways.get(reconciliation.gateway)
     for batch in _in_batches(_lost(reconciliation)):
-        for listed, seen in _asked(batch, lambda each: _at_its_end(provider, each)):
+        for listed, seen in _asked(batch, lambda each: _read_or_cancel(provider, each)):
             _find(reconciliation, provider, listed, seen, as_of=as_of)
         _save_counts(reconciliation)
         yield 0
 
 
 def _lost(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
-    """In the order they were made; of several objects of one attempt, the one that took money first."""
+    """Objects of lost attempts: those that took money first, then in the order they were made."""
     attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
     took_money_first = Case(When(status__in=TOOK_MONEY, then=0), default=1)
     return reconciliation.objects_listed.filter(
@@ -141,7 +141,7 @@ def _lost(reconciliation: Reconciliation) -> QuerySet[ListedObject]:
     ).order_by(took_money_first, "made_at", "pk")
 
 
-def _at_its_end(provider: Gateway, listed: ListedObject) -> Observation:
+def _read_or_cancel(provider: Gateway, listed: ListedObject) -> Observation:
     seen = provider.read(listed.provider_ref)
     if seen.status in UNCONFIRMED:
         return _cancelled(provider, listed.provider_ref)
@@ -149,7 +149,7 @@ def _at_its_end(provider: Gateway, listed: ListedObject) -> Observation:
 
 
 def _cancelled(provider: Gateway, ref: str) -> Observation:
-    # A key of its own each time: a cancel is safe to repeat, a cached error is not worth repeating.
+    # A new key each time: a cancel is safe to repeat, and a cached error would help nobody.
     return provider.cancel(ref, key=uuid.uuid4().hex)
 
 
@@ -162,7 +162,7 @@ def _find(
     as_of: datetime,
 ) -> None:
     if PaymentAttempt.objects.filter(pk__in=[listed.attempt_id]).exists():
-        # Found by another of its objects just now: this one is applied to it next.
+        # Just restored from another of its objects: this one is applied to it next.
         return
     account = Account.objects.filter(external_id=seen.account_ref).first()
     amount = money(seen.amount_minor, seen.currency)
@@ -170,14 +170,14 @@ def _find(
         words = f"{amount} of account {seen.account_ref!r}, which we do not have: {seen.status}"
         found = breaks.note(reconciliation, Kind.ACCOUNT_UNKNOWN, listed, words, as_of=as_of)
         if seen.status is Status.CANCELED:
-            # No money moved and none will: noted, so that the guard knows it, and done with.
+            # No money moved and none will: noted only so that the guard knows it.
             breaks.resolve(found, as_of=as_of)
         return
     try:
         if seen.status is Status.PROCESSING:
-            _make_way(account, seen.currency, as_of=as_of)
+            _end_older_attempts(account, seen.currency, as_of=as_of)
         method = _card(provider, account, seen, removed_at=listed.made_at)
-        attempt = _written_down(reconciliation, listed, account, method, seen, as_of=as_of)
+        attempt = _restore_attempt(reconciliation, listed, account, method, seen, as_of=as_of)
         charges.apply_provider_state({attempt.pk: seen}, as_of=as_of)
     except Exception as error:  # noqa: BLE001 - one that cannot be found again must not hide the others
         logger.warning("%s cannot be found again: %r", listed, error)
@@ -192,29 +192,29 @@ def _find(
 
 
 def _may_be_charged_again(seen: Observation, error: Exception, found: ReconciliationBreak) -> bool:
-    """Whether its account still owes what it took or will take: as long as nobody has looked, no gateway opens."""
+    """Whether the account could be charged again for the same debt: until a person has looked, no gateway opens."""
     has_money = seen.status is Status.PROCESSING or seen.status in TOOK_MONEY
     is_open = found.state == ReconciliationBreak.State.OPEN
     return has_money and is_open and not isinstance(error, InAnotherCurrency)
 
 
-def _make_way(account: Account, currency: str, *, as_of: datetime) -> None:
+def _end_older_attempts(account: Account, currency: str, *, as_of: datetime) -> None:
     """
     End what the restored database has in flight beside a charge that is on its way.
 
-    It had ended before that one began. Nothing of it is believed but what its provider says: what could
-    still move money is cancelled there first.
+    It had ended before that charge began. Only the provider is believed about it, and whatever could still
+    move money is cancelled there first.
     """
     in_flight = account.attempts.filter(currency=currency, state__in=PaymentAttempt.IN_FLIGHT)
     for older in in_flight.select_related("account", "payment_method"):
-        if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):
+        if older.state == State.RESERVED and not _moved_nothing(older, as_of=as_of):
             continue
         charges.give_up(older, because="another payment is on its way", as_of=as_of)
         charges.ask([older], as_of=as_of)
 
 
-def _moves_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
-    """Whether the provider has no object of it that could still move money, now that all are cancelled."""
+def _moved_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
+    """Cancel every object of a reserved attempt; return whether none has moved, or can still move, money."""
     provider = gateways.get(reserved.gateway)
     made = provider.find(charges.spec(reserved), since=reserved.created_at)
     ended = [
@@ -226,11 +226,11 @@ def _moves_nothing(reserved: PaymentAttempt, *, as_of: datetime) -> bool:
 
 
 class InAnotherCurrency(ValueError):
-    """The account is not in the currency of its charge: it can be booked against none of its debts."""
+    """The charge is not in the account's currency: it can be booked against none of the account's debts."""
 
 
 @transaction.atomic(durable=True)
-def _written_down(
+def _restore_attempt(
     reconciliation: Reconciliation,
     listed: ListedObject,
     account: Account,
@@ -240,7 +240,7 @@ def _written_down(
     as_of: datetime,
 ) -> PaymentAttempt:
     """
-    The row as it must have been, so that what the provider says can be applied to it.
+    Write down the attempt as it must have been, so that the provider's answer can be applied to it.
 
     :raises InAnotherCurrency: if it is not in the account's currency.
     :raises IntegrityError: if another payment of the account is on its way all the same.
@@ -297,7 +297,7 @@ def _written_down(
 def _card(
     provider: Gateway, account: Account, seen: Observation, *, removed_at: datetime
 ) -> PaymentMethod:
-    """The card it was charged to; one that is lost too comes back as a removed one, for the record only."""
+    """The card that was charged. If it is lost as well, make a removed one, for the record only."""
     known = account.payment_methods.filter(gateway=provider.name, token=seen.token).last()
     if known is not None:
         return known
@@ -316,11 +316,11 @@ def _card(
     )
 
 
-# --- objects that nobody wants any more
+# --- objects that no attempt will submit
 
 
 def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """Cancel what no attempt will submit any more, so that nobody ever can."""
+    """Cancel what no attempt will submit any more, so that nothing can."""
     provider = gateways.get(reconciliation.gateway)
     attempts = PaymentAttempt.objects.filter(pk=OuterRef("attempt_id"))
     wanted = attempts.filter(
@@ -343,11 +343,8 @@ def cancel_orphans(reconciliation: Reconciliation, *, as_of: datetime) -> Iterat
         yield 0
 
 
-# --- small truths
-
-
 def _in_batches(objects: QuerySet[ListedObject]) -> Iterator[list[ListedObject]]:
-    """By what they are now: acting on one changes which there are."""
+    """Read the objects in batches, each as it is then: acting on one changes which objects match."""
     ids = list(objects.values_list("pk", flat=True))
     for begin in range(0, len(ids), BATCH):
         rows = ListedObject.objects.in_bulk(ids[begin : begin + BATCH])
@@ -358,7 +355,7 @@ def _asked(
     batch: Sequence[ListedObject], ask: Callable[[ListedObject], Observation]
 ) -> Iterator[tuple[ListedObject, Observation]]:
     """
-    Ask the provider about each, at once and with nothing open; then raise the first thing that went wrong.
+    Ask the provider about each, in parallel and with no transaction open; then raise the first error.
     """
     assert not transaction.get_connection().in_atomic_block, (
         "a network call with a transaction open"
@@ -378,7 +375,7 @@ def _asked(
             errors.append(said)
             continue
         yield listed, said
-        # Only now: done once, it is not done again by whoever goes on from here.
+        # Only now: the next process that goes on from here does not do it again.
         ListedObject.objects.filter(pk=listed.pk).update(status=said.status)
     if errors:
         raise errors[0]

@@ -1,4 +1,4 @@
-"""What the provider has, copied beside our rows: newest first, so that a restart goes on further down."""
+"""Copy the list of the provider's objects, newest first; a restart goes on where the last one stopped."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +14,7 @@ BATCH = 100
 
 
 def list_objects(reconciliation: Reconciliation) -> Iterator[int]:
-    """Copy what is not copied yet; yields how many there were in each batch."""
+    """Copy what is not copied yet; yields the size of each batch."""
     objects = gateways.get(reconciliation.gateway).objects(
         since=reconciliation.since, until=reconciliation.listed_down_to
     )
@@ -27,7 +27,7 @@ def list_objects(reconciliation: Reconciliation) -> Iterator[int]:
 @transaction.atomic(durable=True)
 def _copy(reconciliation: Reconciliation, batch: Sequence[Observation | Foreign]) -> None:
     rows = [_row(reconciliation, seen) for seen in batch]
-    # The one where the last slice stopped comes again.
+    # The object where the last slice stopped is listed again.
     ListedObject.objects.bulk_create(rows, ignore_conflicts=True)
     if rows:
         reconciliation.listed_down_to = min(row.made_at for row in rows)

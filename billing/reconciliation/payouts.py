@@ -1,4 +1,4 @@
-"""What the provider paid out, line by line, against what we booked: "provider total = ledger total"."""
+"""Compare what the provider paid out, line by line, with what we booked: "provider total = ledger total"."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,9 +14,9 @@ from billing.reconciliation import breaks
 
 def compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
     """
-    Hold each payout against our payments; yields after each payout.
+    Compare each payout with our payments; yields after each payout.
 
-    A key that may not see payouts is noted, and everything else is as finished as it would be.
+    If our key may not list payouts, that is noted, and the reconciliation can finish all the same.
     """
     try:
         yield from _compare(reconciliation, as_of=as_of)
@@ -39,7 +39,7 @@ def _compare(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int
 def _compare_one(
     reconciliation: Reconciliation, lines: list[SettlementLine], *, as_of: datetime
 ) -> list[dict[str, Any]]:
-    """One row for each currency that was charged, as its lines add up."""
+    """Add up a payout's lines: one row for each currency charged."""
     payments = {
         payment.provider_ref: payment
         for payment in Payment.objects.filter(
@@ -86,7 +86,7 @@ def _no_total(line: SettlementLine) -> dict[str, Any]:
 
 
 def _ours_minor(line: SettlementLine, payment: Payment | None) -> int:
-    """What our books say moved, in minor units of the currency it was charged in."""
+    """What our books say moved, in minor units of the currency charged."""
     if line.about != "CHARGE":
         return line.amount_minor
     if payment is None or payment.currency != line.currency:

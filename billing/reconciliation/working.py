@@ -1,4 +1,4 @@
-"""Starting a reconciliation, taking it on for a while, and what its end opens."""
+"""Start a reconciliation, work on it for a while, and open paused gateways when it is done."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from billing.workers import doorbell, halting
 logger = logging.getLogger(__name__)
 State = Reconciliation.State
 
-# How far each one looks back at least before the one before it: what came late, or was listed too early.
+# How far each one looks back behind the one before, at least: for what came late, or was listed too early.
 OVERLAP = timedelta(days=3)
 # When the nightly one is due, UTC.
 NIGHTLY_HOUR = 3
@@ -28,7 +28,7 @@ FREE = Q(lease_until=None) | Q(lease_until__lt=Now())
 
 
 class BeingWorkedOn(Exception):
-    """Another process has it in hand; it will be done, or free, within minutes."""
+    """Another process is working on it; within minutes it is done, or free."""
 
 
 # --- starting
@@ -40,8 +40,9 @@ def start(
     """
     Begin to reconcile a gateway, or return the one that runs.
 
-    Without `since` it looks back to three days before the last one, or as far as money may still go
-    back, and to the oldest open break; the first one to the beginning. Workers of the queue "default" take it from here.
+    Without `since` it looks back three days behind the last one, or as far as payments may still be
+    reversed, and to the oldest open break; the first one looks at everything. Workers of the queue
+    "default" work on it.
     """
     return _begin(gateway, since or _since(gateway), started_by=started_by, as_of=as_of)
 
@@ -61,7 +62,7 @@ def _begin(
 
 
 def start_due(*, as_of: datetime) -> list[Reconciliation]:
-    """Start the nightly ones that have not been since the hour they are due, once; none under a halt."""
+    """Start tonight's reconciliations that have not been started yet; none under a halt."""
     if halting.halt():
         return []
     due_at = as_of.replace(hour=NIGHTLY_HOUR, minute=0, second=0, microsecond=0)
@@ -84,7 +85,7 @@ def _since(gateway: str) -> datetime | None:
     oldest_break: datetime | None = ReconciliationBreak.objects.filter(
         gateway=gateway, state=ReconciliationBreak.State.OPEN
     ).aggregate(at=Min("object_at"))["at"]
-    # Money that went back is told of by an event; one that was lost is found here.
+    # An event announces a payment that is reversed; if the event was lost, it is found here.
     reversible = timedelta(days=gateways.get(gateway).capabilities.reversible_days)
     return min(last - max(OVERLAP, reversible), oldest_break or last)
 
@@ -100,12 +101,12 @@ def work(
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> bool:
     """
-    Take one on, batch by batch, until it is finished or `until` says stop. Whether it is finished.
+    Work on one, batch by batch, until it is finished or `until` says stop. Returns whether it is finished.
 
-    Calls `on_progress` with how many objects a batch had. What a provider raises is raised, and noted on
-    the row; the next call goes on from there.
+    Calls `on_progress` with the size of each batch. An error of a provider is raised, and noted on the row;
+    the next call goes on from there.
 
-    :raises BeingWorkedOn: if another process has it in hand.
+    :raises BeingWorkedOn: if another process is working on it.
     """
     _lease(reconciliation)
     try:
@@ -130,9 +131,9 @@ def work(
 
 def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
     """
-    Take on every one that runs and that nobody has in hand, until `until` says stop.
+    Work on every running one that no other process works on, until `until` says stop.
 
-    Whether it was stopped before all were through. One that fails is the next minute's to try again.
+    Returns whether it was stopped before all were done. One that fails is tried again a minute later.
     """
     for reconciliation in waiting():
         if until():
@@ -151,16 +152,16 @@ def work_all(*, as_of: datetime, until: Callable[[], bool]) -> bool:
 
 
 def waiting() -> list[Reconciliation]:
-    """Those that run and that nobody has in hand."""
+    """The running ones that no process is working on."""
     return list(Reconciliation.objects.filter(FREE, state=State.RUNNING).order_by("pk"))
 
 
 def _batches(reconciliation: Reconciliation, *, as_of: datetime) -> Iterator[int]:
-    """The parts, each of which yields after every batch. See the package."""
+    """Run the parts, which yield after every batch; see the package's docstring."""
     yield from listing.list_objects(reconciliation)
     yield from finding.book_known(reconciliation, as_of=as_of)
     yield from finding.find_lost(reconciliation, as_of=as_of)
-    # The second object of an attempt that was only found by its first.
+    # A second object of an attempt that was just restored from its first.
     yield from finding.book_known(reconciliation, as_of=as_of)
     yield from finding.cancel_orphans(reconciliation, as_of=as_of)
     yield from breaks.compare(reconciliation, as_of=as_of)
@@ -197,9 +198,9 @@ def _finish(reconciliation: Reconciliation, *, as_of: datetime) -> None:
 
 def reopen_paused(*, as_of: datetime, until: Callable[[], bool] = lambda: False) -> int:
     """
-    List the provider of each gateway that is paused, and open them when all of that is through.
+    List the provider of each paused gateway, and open all gateways once all are listed. Returns how many.
 
-    Together: who has paid through one of them may have a card at another. Returns how many it opened.
+    They open together: an account that paid through one of them may have a card at another.
     """
     waiting = [paused for paused in guard.paused() if paused.gateway in gateways.names()]
     for paused in waiting:
@@ -223,7 +224,7 @@ def _list_after_a_restore(
     try:
         work(running, as_of=as_of, until=until)
     except BeingWorkedOn:
-        # Whoever has it in hand, or the next sweep, sees whether it is through.
+        # The process that works on it, or the next sweep, sees whether it is done.
         return
     except Exception:
         logger.exception("reconciling %s is put off", running)
@@ -231,9 +232,9 @@ def _list_after_a_restore(
 
 def _is_listed(paused: GatewayGuard) -> bool:
     """
-    Whether one that began after the pause has listed as far back as it takes, and written down what was lost.
+    Whether one that began after the pause has listed far enough back, and restored all that was lost.
 
-    What could not be is tried again with the next list, until it can or a person has accepted its break.
+    What could not be restored is tried again with the next list, until it can be or a person accepts its break.
     """
     far_enough = Q(since=None)
     if paused.list_from is not None:

@@ -1,13 +1,14 @@
-"""What an act on many steps is about: how many of what, of how many accounts, and what those owe."""
+"""What an act on many steps concerns: how many steps and accounts, and what the accounts owe."""
 
 from typing import Any
 
 from django.db.models import Count, QuerySet, Sum
 
+from billing import step_kinds
 from billing.models import Allocation, Invoice, Step
 from notifications import formats
 
-# Named on the page that asks; the rest is counted.
+# So many are named on the page that asks; the rest are counted.
 NAMED = 20
 
 
@@ -15,7 +16,7 @@ def of(steps: QuerySet[Step]) -> dict[str, Any]:
     """
     Count the steps by kind and state, and add up what their accounts owe, by currency.
 
-    Amounts are in words, "€12.00": of issued invoices that are not settled, of any month.
+    Amounts are texts such as "€12.00", of all issued invoices that are not settled, of any month.
     """
     chosen = steps.order_by()
     counts = chosen.values("kind", "state").annotate(steps=Count("pk")).order_by("kind", "state")
@@ -23,7 +24,7 @@ def of(steps: QuerySet[Step]) -> dict[str, Any]:
         "steps": sum(row["steps"] for row in counts),
         "counts": [
             {
-                "kind": Step.Kind(row["kind"]).label,
+                "kind": step_kinds.title(row["kind"]),
                 "state": Step.State(row["state"]).label,
                 "steps": row["steps"],
             }

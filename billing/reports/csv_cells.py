@@ -1,4 +1,4 @@
-"""Cells that a spreadsheet shows and never runs."""
+"""Cells that a spreadsheet shows and never runs as formulas."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -13,12 +13,13 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     """
     Add up a run's invoices by currency; amounts are strings in major units.
 
-    invoiced = collected + credited + outstanding - kept_as_credit. Money in flight is part of what
-    is outstanding; so is what is overdue, which counts money in flight as covered. `kept_as_credit` is what invoices below zero gave back as credit.
+    invoiced = collected + credited + outstanding - kept_as_credit. Outstanding includes money in flight
+    and what is overdue; overdue leaves out what money in flight covers. `kept_as_credit` is what invoices
+    below zero gave back as credit.
 
-    What went back: `reversed` had been collected, and is not any more (a returned debit, a lost dispute): it
-    was owed again. `paid_back` and `disputed` are part of what is collected: refunds, also those on their way,
-    and what banks hold until a dispute is decided. collected = in_hand + paid_back + disputed.
+    `reversed` was collected once and is owed again: returned debits and lost disputes. `paid_back` (refunds,
+    also those on their way) and `disputed` (what banks hold until a dispute is decided) are part of what is
+    collected: collected = in_hand + paid_back + disputed.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -41,10 +42,10 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     }
 
 
-# What is paid back or disputed of a payment is of what it settled last, as a reversal takes it.
+# Refunds and disputes are counted against what their payment settled last, as a reversal would take it.
 #
-# Each part passes over the invoices once, by currency: a hundred thousand take part of a second. Only
-# what is overdue is added up by account, and only of invoices that are not settled.
+# Each part reads the invoices once, by currency: a hundred thousand take a fraction of a second. Only
+# overdue amounts are added up by account, and only of invoices that are not settled.
 ANSWER = """
 WITH invoices AS (
     SELECT i.id, i.account_id, i.currency, i.total_minor, i.due_at, i.settled_at

@@ -1,4 +1,4 @@
-"""Which machine did how much of a run, and how fast: whether one more helps."""
+"""How much of a run each machine did, and how fast: it shows whether one more machine helps."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from django.db import connection
 
 from billing.models import CloseRun
 
-# From the first step of a kind that a host ended to its last. One chunk alone tells of no speed that
-# anybody could rely on, but it is what there is.
+# From the first step of a kind that a host ended to its last. The speed of a single chunk is not reliable,
+# but there is no better figure.
 WORKED = """
 SELECT kind, host, count(*) AS processes, sum(steps)::bigint AS steps,
        round(extract(epoch FROM max(last_at) - min(first_at))::numeric, 1) AS seconds,
@@ -27,8 +27,8 @@ def worked(run: CloseRun) -> list[dict[str, Any]]:
     """
     Add up the steps that each host has ended in a run, by kind; plain values.
 
-    `seconds` are from its first to its last one, so a host that had nothing to do for a while looks
-    slower than it is. Steps that a person cancelled are nobody's, one that was retried counts again.
+    `seconds` are from a host's first step to its last, so a host that was idle for a while looks slower
+    than it is. Steps that a person cancelled belong to no host; a retried step counts each time.
     """
     with connection.cursor() as cursor:
         cursor.execute(WORKED, [run.pk])

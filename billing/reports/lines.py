@@ -8,9 +8,9 @@ from django.db import connection
 
 from billing.money import to_major
 
-# What a row may be broken down by, and its column.
+# The dimensions a row may be broken down by, and their columns.
 DIMENSIONS = {"account": "a.external_id", "product": "p.code"}
-# The keys of a row, in their order, after those it is broken down by.
+# The keys of a row, in order, after its dimensions.
 COLUMNS = ("currency", "amount_unrounded", "lines", "amount")
 
 

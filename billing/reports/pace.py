@@ -1,4 +1,4 @@
-"""What a run's numbers say: how much of the money is in, how fast it is, how long it has left. Pure."""
+"""What a run's numbers mean: the share collected, the speed, the time left."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,26 +6,21 @@ from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-# The step that each waits for, in their order: close/pipeline.py says it, and a test holds both together.
-FOLLOWS: Mapping[str, str | None] = {
-    "INVOICE": None,
-    "CHARGE": "INVOICE",
-    "EMAIL": "INVOICE",
-    "HOLD": "CHARGE",
-}
-# Long enough to even out chunks, short enough to see a provider slow down.
+from billing import step_kinds
+
+# Long enough to average over chunks, short enough to see a provider slow down.
 WINDOW = timedelta(minutes=3)
-# Two samples that are closer say more of chunks than of speed.
+# Two samples closer than this measure single chunks, not the speed.
 APART = timedelta(seconds=10)
-# Kept to find one of just before the window.
+# Kept so much longer than the window, to have a sample from just before it.
 KEPT = 2 * WINDOW
 
 
 def share_collected(currency: Mapping[str, Any]) -> str | None:
     """
-    How much of what was to be paid is paid, in percent with one decimal; None where nothing was.
+    The share of the amount to pay that is paid, in percent with one decimal; None if there was none.
 
-    Of a row of the finance answer. Rounded down: 100 means all of it.
+    Takes a row of the finance answer. Rounded down: 100 means all of it.
     """
     collected, outstanding = Decimal(currency["collected"]), Decimal(currency["outstanding"])
     if not collected + outstanding:
@@ -43,7 +38,7 @@ class Sample:
 
 
 def kept(samples: Sequence[Sample], newest: Sample) -> list[Sample]:
-    """The samples to keep with a new one: of the last minutes, and none too near to the one before."""
+    """The samples to keep with a new one: those of the last minutes, none too close to the one before."""
     recent = [sample for sample in samples if newest.at - KEPT <= sample.at < newest.at]
     if len(recent) > 1 and recent[-1].at - recent[-2].at < APART:
         recent.pop()
@@ -54,7 +49,7 @@ def per_second(samples: Sequence[Sample], *, started_at: datetime) -> dict[str, 
     """
     How many steps of each kind ended per second in the last minutes, or since the first of the kind did.
 
-    A kind of which none ended is left out, and so is one that there is nothing to compare with yet.
+    Leaves out a kind of which no step ended, and one that has only a single sample yet.
     """
     if not samples:
         return {}
@@ -68,22 +63,26 @@ def per_second(samples: Sequence[Sample], *, started_at: datetime) -> dict[str, 
 
 
 def _first(samples: Sequence[Sample], kind: str, started_at: datetime) -> Sample | None:
-    """What to hold the newest sample against: of the window, and not from before the kind began."""
+    """The sample to compare the newest with: within the window, and not from before the kind began."""
     newest = samples[-1]
     recent = [sample for sample in samples if sample.at >= newest.at - WINDOW]
     not_begun = [sample for sample in recent if not sample.ended.get(kind)]
     first = not_begun[-1] if not_begun else recent[0]
     if newest.at - first.at >= APART:
         return first
-    begins_at_once = FOLLOWS.get(kind, "") is None
-    if begins_at_once and started_at < newest.at <= started_at + WINDOW:
+    if _begins_at_once(kind) and started_at < newest.at <= started_at + WINDOW:
         return Sample(started_at, {})
     return None
 
 
+def _begins_at_once(kind: str) -> bool:
+    described = step_kinds.find(kind)
+    return described is not None and described.follows is None and not described.is_per_run
+
+
 @dataclass(frozen=True)
 class Left:
-    """How long the rest takes; `at_least` where of some kind of step nobody can say yet how fast it is."""
+    """How long the rest takes; `at_least` if the speed of some kind of step is not known yet."""
 
     seconds: int
     at_least: bool = False
@@ -97,10 +96,10 @@ def time_left(
     limits: Mapping[str, float],
 ) -> Left | None:
     """
-    How long what can be worked on now takes, at the rates measured and never above the lanes' limits.
+    How long the work that is ready takes, at the speed measured and never above the lanes' limits.
 
-    `steps` by kind and state; `later`: how many of a kind wait for a time to come, and are not counted. The
-    kinds run beside one another, so the slowest decides. None where nothing moves, or nothing is known.
+    `steps`: by kind and state. `later`: by kind, how many wait for a later time; they are not counted. The
+    kinds run in parallel, so the slowest decides. None if nothing moves, or no speed is known.
     """
     seconds, known, at_least = 0.0, False, False
     for kind, count in _moving(steps, later).items():
@@ -114,20 +113,24 @@ def time_left(
 
 
 def _moving(steps: Mapping[str, Mapping[str, int]], later: Mapping[str, int]) -> dict[str, int]:
-    """How many of each kind can be worked on now, or when the step before them is done that can."""
+    """How many of each kind can be worked on now, or as soon as the steps before them are done."""
     moving: dict[str, int] = {}
-    for kind, before in FOLLOWS.items():
-        of_kind = steps.get(kind, {})
+    for each in step_kinds.of_accounts():
+        of_kind = steps.get(each.kind, {})
         in_hand = sum(of_kind.get(state, 0) for state in ("READY", "RUNNING", "UNKNOWN"))
         coming = of_kind.get("WAITING", 0)
-        if before is not None:
-            coming = min(coming, moving[before])
-        moving[kind] = max(in_hand - later.get(kind, 0), 0) + coming
-    return moving
+        if each.follows is not None:
+            coming = min(coming, moving[each.follows])
+        moving[each.kind] = max(in_hand - later.get(each.kind, 0), 0) + coming
+    return {
+        each.kind: moving[each.kind]
+        for each in step_kinds.of_accounts()
+        if each.counts_for_time_left
+    }
 
 
 def in_words(seen: Mapping[str, Any]) -> str:
-    """ "about 3 min 20 s", "at least 5 s", or nothing where it is not known. Of what progress tells."""
+    """ "about 3 min 20 s", "at least 5 s", or nothing if it is not known. Takes what progress tells."""
     seconds = seen["seconds_left"]
     if seconds is None:
         return ""
@@ -143,7 +146,7 @@ def speed_in_words(per_second: float | None) -> str:
     return f"{per_second * 60:,.0f} a minute"
 
 
-# Below this, a number a second has too few digits to see it change.
+# Below this, a number per second has too few digits to show a change.
 SLOW = 10
 
 

@@ -1,12 +1,12 @@
 """
-Where a close run stands: steps by kind and state, money by currency, what waits or is stuck, and why.
+The progress of a close run: steps by kind and state, money by currency, what waits or is stuck, and why.
 
-`of` counts it now. `current` is what pages ask: of a large run it gives what was counted last, with its
-time, and says when it ought to be counted anew, which pages do after they have answered.
+`of` counts now. Pages call `current`: of a large run it returns the last count with its time, and says
+whether to count again, which pages do after they have answered.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,38 +16,40 @@ from django.db import connection, transaction
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
+from billing import step_kinds
 from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
 from billing.money import to_major
 from billing.reports import finance, hosts, pace
+from billing.step_kinds import Through
 from billing.workers import heartbeats
 from notifications import lanes
 
 State = Step.State
 STUCK = (State.BLOCKED, State.DEAD)
-# Reasons listed; the rest is in the list of steps.
+# So many reasons are listed; the rest is in the list of steps.
 REASONS = 50
 
-# Counted as quickly as this, it is counted for every page…
+# A run that is counted as quickly as this is counted for every page…
 QUICK_MS = 50
-# …else anew when ten times as long has passed as it took: so it takes a tenth of one core at most…
+# …others again after ten times as long as counting took: a tenth of one core at most…
 REST = 10
-# …and numbers older than this are not shown: whoever asks waits for new ones.
+# …and numbers older than this are not shown: the page waits for new ones.
 TOO_OLD = timedelta(seconds=30)
-# Raise it when `of` tells something new: what the release before has kept lacks it.
+# Raise it when `of` returns something new: the counts kept by the release before lack it.
 SHAPE = 1
 EXPIRED = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What the run's page shows, as plain values; and whether it ought to be counted anew after that."""
+    """What the run's page shows, as plain values, and whether to count again after that."""
 
     seen: dict[str, Any]
     is_due: bool = False
 
 
 def current(run: CloseRun, *, as_of: datetime, at_most: timedelta = TOO_OLD) -> Sight:
-    """Give the run's numbers with their time: quickly those of a moment ago, or counted now."""
+    """Return the run's numbers with their time: those of a moment ago if they are kept, else counted now."""
     kept = RunProgress.objects.filter(run=run).first()
     if kept is None or kept.took_ms <= QUICK_MS:
         return Sight(refresh(run, as_of=as_of))
@@ -57,14 +59,15 @@ def current(run: CloseRun, *, as_of: datetime, at_most: timedelta = TOO_OLD) -> 
     if age > at_most:
         return Sight(refresh(run, as_of=as_of))
     # The database keeps no order of keys, and people read the steps in theirs.
-    in_order = {kind: kept.seen["steps"][kind] for kind in Step.Kind.values}
+    counted = kept.seen["steps"]
+    in_order = {kind: counted.get(kind, {}) for kind in step_kinds.in_order(counted)}
     is_due = age > REST * timedelta(milliseconds=kept.took_ms)
     return Sight({**kept.seen, "steps": in_order}, is_due)
 
 
 @transaction.atomic(durable=True)
 def refresh(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
-    """Count a run's numbers and keep them; while somebody else does, it gives the ones before."""
+    """Count a run's numbers and keep them; if another process is counting, return the ones before."""
     kept = RunProgress.objects.select_for_update(skip_locked=True).filter(run=run).first()
     if kept is None:
         standing = RunProgress.objects.filter(run=run).first()
@@ -88,12 +91,12 @@ def refresh(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
 
 
 def expire(run_ids: Iterable[int]) -> None:
-    """Let the next page of these runs count them: somebody has just changed them, and looks."""
+    """Make the next page of these runs count again: somebody has just changed them."""
     RunProgress.objects.filter(run__in=run_ids).update(counted_at=EXPIRED)
 
 
 def refresh_running(*, as_of: datetime) -> int:
-    """Count every run that goes on, so that their speed is known when somebody looks."""
+    """Count every running run, so that its speed is known when somebody looks."""
     running = list(CloseRun.objects.filter(state=CloseRun.State.RUNNING).select_related("entity"))
     for run in running:
         refresh(run, as_of=as_of)
@@ -114,16 +117,16 @@ def _ended(by_kind: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def _speed(
     run: CloseRun, seen: Mapping[str, Any], samples: Sequence[pace.Sample]
 ) -> dict[str, Any]:
-    """How many steps of each kind end per second, and how long the rest takes at that."""
+    """How many steps of each kind end per second, and how long the rest takes at that speed."""
     measured = pace.per_second(samples, started_at=run.started_at)
     limits = _limits(seen["lanes"])
-    # A lane that is shut opens nobody knows when: its speed of a minute ago says nothing.
+    # Nobody knows when a closed lane opens: its speed of a minute ago says nothing.
     shut = {kind for kind, limit in limits.items() if not limit}
     rates = {kind: rate for kind, rate in measured.items() if kind not in shut}
     limits = {kind: limit for kind, limit in limits.items() if limit}
     later: Counter[str] = Counter()
     for row in seen["waiting"]:
-        # What a lane holds back is not later: its turn comes at the lane's speed.
+        # Work that a lane holds back does not wait for a later time: it moves at the lane's speed.
         if row["state"] == State.READY and "provider" not in row:
             later[row["kind"]] += row["steps"]
     left = pace.time_left(steps=seen["steps"], later=later, rates=rates, limits=limits)
@@ -135,12 +138,16 @@ def _speed(
 
 
 def steps(run: CloseRun) -> dict[str, dict[str, int]]:
-    """The run's steps, by kind and state, in the order of the pipeline; states without any are left out."""
-    counts: dict[str, dict[str, int]] = {kind: {} for kind in Step.Kind.values}
+    """
+    The run's steps, by kind and state, in the order of the pipeline; states without any are left out.
+
+    Also those of a kind that is not installed here, after the others.
+    """
     rows = run.steps.values_list("kind", "state").annotate(Count("id")).order_by("kind", "state")
+    found: dict[str, dict[str, int]] = defaultdict(dict)
     for kind, state, count in rows:
-        counts[kind][state] = count
-    return counts
+        found[kind][state] = count
+    return {kind: found.get(kind, {}) for kind in step_kinds.in_order(found)}
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class Counts:
 
 
 def counts(run: CloseRun) -> Counts:
-    """How far a run is, in steps."""
+    """Count all steps of a run, and those that have ended."""
     return _totals(steps(run))
 
 
@@ -200,7 +207,7 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
 
 
 def stuck(run: CloseRun) -> list[dict[str, Any]]:
-    """What a person has to look at: each reason, and how many accounts it stops."""
+    """What a person has to look at: each reason, and how many accounts it blocks."""
     rows = (
         run.steps.filter(state__in=STUCK)
         .values("kind", "state", "because")
@@ -212,9 +219,10 @@ def stuck(run: CloseRun) -> list[dict[str, Any]]:
 
 def waiting(run: CloseRun) -> list[dict[str, Any]]:
     """
-    What waits for a time to come, or for the world to answer: each reason, how many, from when until when.
+    What waits for a later time or for an answer: each reason, how many steps, from when until when.
 
-    Throttled, down, on its way, not due yet, failed and to be tried again: none of it is an end.
+    They are throttled, their provider is down, they are on their way, not due yet, or will be retried: none
+    has ended.
     """
     rows = (
         run.steps.filter(Q(state=State.UNKNOWN) | Q(state=State.READY, run_at__gt=Now()))
@@ -236,7 +244,7 @@ def waiting(run: CloseRun) -> list[dict[str, Any]]:
 
 
 def throttled(run: CloseRun, seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is due and may not begin, because its provider's lane is shut, slowed down or used up."""
+    """What is due and may not begin, because its provider's lane is closed, slowed down or used up."""
     because = {lane["provider"]: why for lane in seen if (why := _holds_back(lane))}
     if not because:
         return []
@@ -260,7 +268,7 @@ def throttled(run: CloseRun, seen: Sequence[Mapping[str, Any]]) -> list[dict[str
     ]
 
 
-# Of what a lane may do a second: from here on it is the lane that holds its work back.
+# At this share of what a lane may do per second, it is the lane that limits the work.
 USED_UP = 0.9
 
 
@@ -272,21 +280,21 @@ def _holds_back(lane: Mapping[str, Any]) -> str:
     return str(lane["shut"] or lane["slowed"] or used_up)
 
 
-# A step that failed says why in its error, until it gives up.
+# A failed step has the reason in its error, until it gives up.
 WHY = Coalesce(NullIf("because", Value("")), Left("last_error", 200))
 
 
 def with_reason(found: QuerySet[Step], because: str) -> QuerySet[Step]:
-    """Those of the steps that are there, stuck or waiting, for this reason."""
+    """Those of the steps that are stuck or waiting for this reason."""
     return found.annotate(why=WHY).filter(why=because)
 
 
 def charges(run: CloseRun) -> list[dict[str, Any]]:
     """
-    What became of charging, by currency: how many and how much, in major units as strings.
+    The charges of a run, by currency: how many and how much, in major units as strings.
 
-    `to_charge` is what the invoice step left to the charge steps that have not ended; the others are this
-    run's attempts. A declined one that was tried again by dunning counts there, not here.
+    `to_charge` is what the charge steps that have not ended are to charge; the others are this run's
+    attempts. Retries by dunning are not counted here.
     """
     with connection.cursor() as cursor:
         cursor.execute(CHARGES, {"run": run.pk})
@@ -357,7 +365,7 @@ SELECT h.reason, h.currency, count(*), count(*) FILTER (WHERE h.by_run), coalesc
 
 
 def final(run: CloseRun) -> list[dict[str, Any]]:
-    """What the run's money still waits for, and until when at the latest; empty where it is final."""
+    """What the run's money still waits for, and until when at the latest; empty if it is final."""
     later = run.steps.filter(state=State.READY, run_at__gt=Now()).aggregate(
         count=Count("pk"), until=Max("run_at")
     )
@@ -365,7 +373,7 @@ def final(run: CloseRun) -> list[dict[str, Any]]:
         count=Count("pk"), day=Max("charge_date")
     )
     tried_again = DunningCase.objects.filter(
-        closed_at=None, account__steps__run=run, account__steps__kind=Step.Kind.HOLD
+        closed_at=None, account__steps__run=run, account__steps__kind=step_kinds.HOLD
     )
     dunned = tried_again.aggregate(count=Count("pk"), until=Max("ends_at"))
     found = [
@@ -381,7 +389,7 @@ MAIL = "smtp"
 
 
 def how_lanes_stand() -> list[dict[str, Any]]:
-    """How fast each provider is, how fast it may be, and why nothing begins."""
+    """The speed of each provider, its limit, and why nothing begins."""
     alive = Step.objects.filter(state=State.RUNNING, lease_until__gt=Now()).order_by("provider")
     in_flight = dict(alive.values_list("provider").annotate(Count("pk")))
     return [
@@ -400,7 +408,7 @@ def how_lanes_stand() -> list[dict[str, Any]]:
 
 
 def live_clusters() -> list[dict[str, Any]]:
-    """The clusters that have given a sign of life, by host."""
+    """The clusters that are alive by their last heartbeat, by host."""
     return [
         {"host": each.host, "pid": each.pid, "lanes": list(each.queues), "workers": each.workers}
         for each in heartbeats.seen()
@@ -410,12 +418,12 @@ def live_clusters() -> list[dict[str, Any]]:
 
 def trouble(run: CloseRun) -> dict[str, int]:
     """
-    Outcomes that were refused because their lease had run out, workers that died with a step in hand, and how
-    many steps with which one has died are open.
+    Count outcomes refused because the lease had expired, workers that died while working on a step, and open
+    steps on which a worker has died.
     """
     suspect = Q(deaths__gt=0, state__in=Step.OPEN)
     found = run.steps.filter(Q(fenced__gt=0) | Q(deaths__gt=0)).aggregate(
-        # First: after it `deaths` is the sum.
+        # Must come first: below, `deaths` becomes the name of the sum.
         suspects=Count("pk", filter=suspect),
         fenced=Coalesce(Sum("fenced"), 0),
         deaths=Coalesce(Sum("deaths"), 0),
@@ -424,15 +432,14 @@ def trouble(run: CloseRun) -> dict[str, int]:
 
 
 def _limits(seen: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The most steps of a kind that the lanes let through a second; 0 where they are shut."""
+    """The most steps of a kind that the lanes let through per second; 0 if they are closed."""
     found = {}
-    for kind, of_kind in (
-        (Step.Kind.CHARGE, [lane for lane in seen if lane["provider"] != MAIL]),
-        (Step.Kind.EMAIL, [lane for lane in seen if lane["provider"] == MAIL]),
-    ):
+    for kind in step_kinds.through(Through.CARD, Through.MAIL_SERVER):
+        is_mail = kind.through is Through.MAIL_SERVER
+        of_kind = [lane for lane in seen if (lane["provider"] == MAIL) == is_mail]
         rates = [0.0 if lane["shut"] else lane["rate"] for lane in of_kind]
         if rates and None not in rates:
-            found[kind.value] = sum(rates)
+            found[kind.kind] = sum(rates)
     return found
 
 
@@ -446,7 +453,7 @@ def changes(run: CloseRun) -> list[Decision]:
 
 
 def next_at(run: CloseRun) -> datetime | None:
-    """When the next step may be worked on: now, or later; None while all are leased, or none is open."""
+    """When the next step may be worked on; None if all are leased, or none is open."""
     if run.steps.filter(state=State.RUNNING).exists():
         return None
     first: datetime | None = run.steps.filter(state__in=Step.CLAIMABLE).aggregate(

@@ -13,17 +13,29 @@ from django_q.brokers import get_broker
 from django_q.models import OrmQ
 from django_q.tasks import async_task
 
-# What a worker can drain. Queues part slow providers from one another: cards down must not stop mail.
-QUEUES = ("default", "charge", "email")
+from billing import step_kinds
+
+# Queues part slow providers from one another: cards down must not stop mail. Beside the steps of the close,
+# "default" is for reconciliations, "charge" for providers' events, "email" for the outbox (billing/tasks.py).
+DEFAULT = "default"
+CHARGE = "charge"
+EMAIL = "email"
+# Where django-q lays fired schedules: every cluster answers it, whatever queues it serves.
+SCHEDULES = "schedules"
 
 DRAIN = "billing.tasks.drain"
+
+
+def queues() -> tuple[str, ...]:
+    """What a worker can drain: our own queues, and those of installed steps."""
+    return tuple(dict.fromkeys((DEFAULT, CHARGE, EMAIL, *step_kinds.queues())))
 
 
 class UnknownQueue(ValueError):
     """No cluster would ever answer a doorbell of this queue."""
 
     def __init__(self, queue: str) -> None:
-        super().__init__(f"Unknown queue {queue!r}. The queues are: {', '.join(QUEUES)}.")
+        super().__init__(f"Unknown queue {queue!r}. The queues are: {', '.join(queues())}.")
 
 
 def ring(queue: str, *, times: int = 1) -> None:
@@ -32,7 +44,7 @@ def ring(queue: str, *, times: int = 1) -> None:
 
     Part of that transaction: a rollback takes the doorbell back too. Raises `UnknownQueue`.
     """
-    if queue not in QUEUES:
+    if queue not in queues():
         raise UnknownQueue(queue)
     with transaction.atomic(savepoint=False):
         for _ in range(times - _keep_waiting(queue, at_most=times)):
@@ -45,7 +57,7 @@ def ring_at(queue: str, at: datetime) -> None:
 
     Raises `UnknownQueue`.
     """
-    if queue not in QUEUES:
+    if queue not in queues():
         raise UnknownQueue(queue)
     planned = OrmQ.objects.filter(key=queue, lock__gte=at, lock__lt=at + timedelta(seconds=1))
     if not planned.exists():

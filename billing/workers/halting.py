@@ -110,5 +110,5 @@ def lift(*, by: str) -> None:
     """
     if not Halt.objects.filter(lifted_at=None).update(lifted_at=Now(), lifted_by=by):
         raise NotHalted("there is no halt to be lifted")
-    for queue in doorbell.QUEUES:
+    for queue in doorbell.queues():
         doorbell.ring(queue, times=settings.WORKERS)

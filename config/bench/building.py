@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from accounts.models import BillingEntity
 from billing import periods
 from billing.models import Price, Product, UsageBatch
-from billing.usage import tallying
+from billing.usage import billing_periods, partitions, tallying
 
 CURRENCY = "EUR"
 ZONES = ("UTC", "Europe/Budapest", "America/New_York", "Asia/Tokyo")
@@ -93,7 +93,7 @@ def build_entity(
             cursor.execute(ACCOUNTS, names | {"currency": CURRENCY, "zones": list(ZONES)})
             shares = {"declined": DECLINED_PERCENT, "cardless": CARDLESS_PERCENT}
             cursor.execute(CARDS, names | shares)
-    tallying.open_periods(month=month)
+    billing_periods.open_periods(month=month)
     add_usage(entity, month=month, products=products, events=1, source=slug)
     say(f"Tallying {slug}")
     tallying.tally(as_of=as_of)
@@ -107,7 +107,7 @@ def add_usage(
     entity: BillingEntity, *, month: date, products: list[Product], events: int, source: str
 ) -> int:
     """Store so many events per account and product in one batch, not tallied. Returns how many."""
-    tallying.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
+    partitions.ensure_partitions([periods.previous_month(month), month, periods.next_month(month)])
     # From the third day on, so that it is the same month in every zone.
     first_at = periods.starts_at(month, "UTC") + timedelta(days=2)
     with transaction.atomic(), connection.cursor() as cursor:

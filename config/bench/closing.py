@@ -15,7 +15,8 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import BillingEntity
-from billing.close import pipeline, runs
+from billing import step_kinds
+from billing.close import runs
 from billing.management import progress_bar
 from billing.models import CloseRun, Executor
 from billing.reports import progress as progress_report
@@ -52,7 +53,7 @@ def close(
         with watching.Watch(groups) as watch:
             began = time.monotonic()
             run, _ = runs.start(entity=entity, month=month, started_by="bench", as_of=clock())
-            _attend(run)
+            _wait_for_its_end(run)
             seconds = time.monotonic() - began
     return Closed(run, seconds, _told(run, watch, seconds))
 
@@ -94,7 +95,7 @@ def _clusters(workers: int) -> Iterator[list[int]]:
                 stderr=log,
                 env={**os.environ, "WORKERS": str(workers)},
             )
-            for queue in doorbell.QUEUES
+            for queue in doorbell.queues()
         ]
         try:
             yield [cluster.pid for cluster in clusters]
@@ -109,11 +110,11 @@ def _clusters(workers: int) -> Iterator[list[int]]:
 def _await_clusters() -> None:
     """In production they run already when a month is over."""
     give_up_at = time.monotonic() + STARTED_WITHIN_SECONDS
-    while Executor.objects.count() < len(doorbell.QUEUES) and time.monotonic() < give_up_at:
+    while Executor.objects.count() < len(doorbell.queues()) and time.monotonic() < give_up_at:
         time.sleep(LOOK_EVERY_SECONDS / 10)
 
 
-def _attend(run: CloseRun) -> None:
+def _wait_for_its_end(run: CloseRun) -> None:
     shown = 0
     total = progress_report.counts(run).everything
     with progress_bar.bar(f"Closing {run}", total=total, unit="steps") as bar:
@@ -136,7 +137,7 @@ def _told(run: CloseRun, watch: watching.Watch, seconds: float) -> dict[str, Any
                 "last_ended_after_seconds": round(float(last), 2),
                 "accounts_per_second": round(count / max(0.01, float(last - first)), 1),
             }
-    order = [kind for kind in pipeline.KINDS if kind in steps]
+    order = [each.kind for each in step_kinds.installed() if each.kind in steps]
     return {
         "steps_in_the_close": {kind: steps[kind] for kind in order},
         "outcomes": progress_report.steps(run),

@@ -40,6 +40,7 @@ def place(
                 "EMAIL_FILE_PATH": str(folder / "mail"),
                 "SANDBOX_BOOK": str(folder / "unused.sqlite3"),
                 "SANDBOX_RATE": str(rate or 0.0),
+                "GATEWAYS": "sandbox",
                 "STRIPE_SECRET_KEY": "",
                 "DEBIT_WEBHOOK_SECRETS": "",
                 "LOG_LEVEL": "WARNING",

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import BillingEntity
+from billing import step_kinds
 from billing.close import pipeline, runs
 from billing.close.engine import runner
 from billing.close.step import ChunkModule, FlowModule, StepModule
@@ -96,7 +97,7 @@ def _is_open(kinds: Sequence[str], *, until: datetime) -> bool:
 
 
 def _account_kinds() -> list[str]:
-    return [step.kind for step in pipeline.STEPS if step.kind != "REPORT"]
+    return [each.kind for each in step_kinds.of_accounts()]
 
 
 # --- around them

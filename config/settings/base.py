@@ -10,8 +10,7 @@ from pathlib import Path
 import environ
 from django.utils.translation import gettext_lazy as _
 
-from billing.gateways.standins.fakestripe import shared
-from config import silence
+from config import left_by_demo, silence
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
@@ -86,6 +85,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "config.trial.notice",
             ],
         },
     },
@@ -147,6 +147,12 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Billing <billing@loc
 EMAIL_CONNECTIONS = env.int("EMAIL_CONNECTIONS", default=8)
 EMAIL_FILE_PATH = env.str("EMAIL_FILE_PATH", default=str(BASE_DIR / ".data" / "mail"))
 
+# The gateways that are switched on; none named: all that are set up (billing/gateways/registry.py).
+GATEWAYS = [name.strip() for name in env.list("GATEWAYS", default=[])]
+# Whether this installation is a trial, in which no real money moves: else a stand-in for a payment provider
+# fails `check --deploy`. Its pages say so.
+TRIAL = env.bool("TRIAL", default=False)
+
 # The sandbox provider's own book: outside our database, so outside our transactions.
 SANDBOX_BOOK = Path(
     env.str("SANDBOX_BOOK", default=str(EMBEDDED_DB_DIR.parent / "sandbox-book.sqlite3"))
@@ -162,6 +168,18 @@ DEBIT_WEBHOOK_SECRETS = env.list("DEBIT_WEBHOOK_SECRETS", default=[])
 DEBIT_BOOK = Path(env.str("DEBIT_BOOK", default=str(EMBEDDED_DB_DIR.parent / "debit-book.sqlite3")))
 DEBIT_NOTICE_DAYS = env.int("DEBIT_NOTICE_DAYS", default=14)
 
+# The steps of the close, as dotted paths of their modules, each after the one it follows (docs/extending.md).
+CLOSE_STEPS = env.list(
+    "CLOSE_STEPS",
+    default=[
+        "billing.close.steps.invoice",
+        "billing.close.steps.charge",
+        "billing.close.steps.email",
+        "billing.close.steps.hold",
+        "billing.close.steps.report",
+    ],
+)
+
 # How long a charge or email step belongs to the worker that took it; longer than the slowest batch of
 # provider calls. A worker that is killed leaves its steps lying for as long.
 STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
@@ -173,20 +191,22 @@ CALLS_AT_ONCE = env.int("CALLS_AT_ONCE", default=128)
 # What the demo was charged through, if there was one: a provider process of our own on this machine. It
 # stands in for Stripe until a key is given; never beside a database that was given (docs/fakestripe.md).
 PROVIDER_DIR = EMBEDDED_DB_DIR.parent / "provider"
-_own = None
+_left = {}
 if not (env.str("DATABASE_URL", default="") or env.str("STRIPE_SECRET_KEY", default="")):
-    _own = shared.access(PROVIDER_DIR)
-SHARES_PROVIDER = _own is not None
+    _left = left_by_demo.provider(PROVIDER_DIR)
+SHARES_PROVIDER = bool(_left)
 
 # Stripe (docs/stripe.md). Without a key there is no such gateway; a live one works only with STRIPE_LIVE.
-STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default=_own.secret_key if _own else "")
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default=_left.get("STRIPE_SECRET_KEY", ""))
 STRIPE_LIVE = env.bool("STRIPE_LIVE", default=False)
 # Several, so that a new one can be added before the old one goes.
 STRIPE_WEBHOOK_SECRETS = env.list(
-    "STRIPE_WEBHOOK_SECRETS", default=[_own.webhook_secret] if _own else []
+    "STRIPE_WEBHOOK_SECRETS", default=_left.get("STRIPE_WEBHOOK_SECRETS", [])
 )
 # Anything that speaks Stripe's API, such as the provider process of our own.
-STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=_own.url if _own else "https://api.stripe.com")
+STRIPE_API_BASE = env.str(
+    "STRIPE_API_BASE", default=_left.get("STRIPE_API_BASE", "https://api.stripe.com")
+)
 
 # What each provider takes from us a second, until somebody sets it in the admin ("Lanes"); 0: no limit.
 # Stripe allows a live key 100 writes a second, and a charge is two: half of that is left to customers.

@@ -13,7 +13,7 @@ Ask before calling a provider, and say afterwards how it answered.
 
 A piece of work is a charge, a mail, a refund, a question about one of them: one token, whatever calls it
 takes. Throttled is not a failure: what is not granted stays where it is, uncounted, and nothing is charged
-an attempt. All times are the database's (clock.py).
+an attempt. All times are the database's (lane_clock.py).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import connection, transaction
 
-from notifications.lanes import breaker, bucket, clock
+from notifications.lanes import breaker, bucket, lane_clock
 from notifications.models import Lane, LaneTally
 
 TALLY_SECONDS = 10
@@ -284,7 +284,7 @@ ON CONFLICT (lane_id, starts_at) DO UPDATE
 def _tally(
     lane: Lane, *, answered: int = 0, unanswered: int = 0, throttled: int = 0, done: int = 0
 ) -> None:
-    at = clock.now()
+    at = lane_clock.now()
     with connection.cursor() as cursor:
         cursor.execute(
             TALLY,
@@ -305,7 +305,7 @@ def _tally_of(at: datetime) -> datetime:
 
 def forget_old_tallies() -> int:
     """Delete the tallies of more than a day ago."""
-    old = LaneTally.objects.filter(starts_at__lt=clock.now() - TALLIES_KEPT)
+    old = LaneTally.objects.filter(starts_at__lt=lane_clock.now() - TALLIES_KEPT)
     return old.delete()[0]
 
 
@@ -368,12 +368,12 @@ class Sight:
 
 def speed(provider: str) -> Speed:
     """How many pieces of work a second came to their end in the last two minutes, and the limits."""
-    return _speed(_lane(provider), clock.now())
+    return _speed(_lane(provider), lane_clock.now())
 
 
 def sight(lane: Lane) -> Sight:
     """A lane as it stands now."""
-    return _sight(lane, clock.now())
+    return _sight(lane, lane_clock.now())
 
 
 def sights() -> list[Sight]:
@@ -381,7 +381,7 @@ def sights() -> list[Sight]:
     The lane of each provider that was ever used, as it stands now: through the credential that is set up, or
     was last.
     """
-    at = clock.now()
+    at = lane_clock.now()
     by_age = Lane.objects.order_by("provider", "pk")
     of_each = {lane.provider: lane for lane in sorted(by_age, key=_is_set_up)}
     return [_sight(lane, at) for _, lane in sorted(of_each.items())]
@@ -460,7 +460,7 @@ def _made(names: dict[str, str]) -> Lane:
         limits = {name: getattr(before, name) for name in KEPT_WITH_A_NEW_KEY}
     else:
         limits = settings.LANES.get(names["provider"], {}).get("limits", {})
-    at = clock.now()
+    at = lane_clock.now()
     lane = Lane(**names, **limits, refilled_at=at)
     # Full: nothing was begun before.
     lane.tokens = lane.burst
@@ -471,4 +471,4 @@ def _made(names: dict[str, str]) -> Lane:
 def _locked(lane: Lane) -> tuple[Lane, datetime]:
     """The row, ours until the transaction ends, and the time, read after the wait for it."""
     locked = Lane.objects.select_for_update(no_key=True).get(pk=lane.pk)
-    return locked, clock.now()
+    return locked, lane_clock.now()

@@ -6,7 +6,7 @@ from django.db import connection, transaction
 
 from accounts.models import Account
 from billing import ledger, locks
-from billing.invoices import credits, drafting
+from billing.invoices import credits, drafting, issuing
 from billing.models import CreditGrant, Invoice, Payment, PaymentAttempt
 from billing.payments import booking, charges
 from tests.factories import AS_OF, OCTOBER, account_using, token
@@ -18,7 +18,7 @@ def bill(*accounts: Account, month=OCTOBER, as_of: datetime = AS_OF) -> list[Inv
         locked = locks.accounts_for_update([account.pk for account in accounts])
         drafted = drafting.draft_invoices(list(locked.values()), month=month)
         assert not drafted.unpriced, drafted.unpriced
-        drafting.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
+        issuing.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
     return [drafted.invoices[account.pk] for account in accounts if account.pk in drafted.invoices]
 
 

@@ -22,9 +22,9 @@ from django.db import IntegrityError, transaction
 from accounts.models import Account
 from billing import ledger, locks
 from billing.gateways import DisputeSeen, DisputeStatus
-from billing.invoices import credits, drafting
+from billing.invoices import credits, drafting, issuing
 from billing.models import CreditGrant, Invoice, LedgerAccount, Payment, Posting
-from billing.payments import charges, disputes, refunds, reversals
+from billing.payments import booking, charges, disputes, refunds, reversals
 from tests.billing.dispute_builders import seen_of
 from tests.factories import AccountFactory, CardFactory, PeriodFactory, SummaryFactory
 
@@ -51,7 +51,8 @@ class Books:
             "february": february,
             "token": uuid.uuid4,
             "credits": credits,
-            "payments": charges,
+            "booking": booking,
+            "charges": charges,
             "refunds": refunds,
             "reversals": reversals,
             "disputes": disputes,
@@ -113,7 +114,7 @@ def issue(account: Account, *, as_of: datetime) -> Invoice:
     """What the invoice step of the close does, for one account."""
     locked = locks.accounts_for_update([account.pk])
     drafted = drafting.draft_invoices(list(locked.values()), month=JANUARY)
-    drafting.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
+    issuing.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=as_of)
     return drafted.invoices[account.pk]
 
 

@@ -1307,6 +1307,18 @@ class TestRefund:
         assert "Submitted. OutcomeUnknown: lost" in said[0]
         assert "Nothing was paid back: another refund" in said[1]
 
+    def test_through_a_gateway_that_is_switched_off_is_shown_and_says_so(self, settings):
+        account = invoiced("12.34")
+        charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        payment, support = account.payments.get(), staff("Support")
+        settings.GATEWAYS = ["none"]
+        assert support.get(self.page(payment)).status_code == 200
+
+        said = text(support.post(self.page(payment), self.form(confirmed="yes"), follow=True))
+
+        assert "Nothing was paid back: gateway" in said
+        assert "is switched off: GATEWAYS is" in said
+
     def test_through_a_gateway_that_is_gone_says_so(self, payment):
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE billing_payment DISABLE TRIGGER USER")

@@ -47,7 +47,9 @@ def refusal(attempt: PaymentAttempt, then: State) -> str:
 
 class TestTheDatabase:
     def test_stores_the_protocols_states(self):
-        assert PaymentAttempt.State.values == [state.value for state in State]
+        stored = PaymentAttempt._meta.get_field("state").choices
+
+        assert dict(stored) == {state.value: state.label for state in State}
 
     def test_lets_a_second_attempt_start_where_the_protocol_does(self):
         assert set(PaymentAttempt.IN_FLIGHT) == IN_FLIGHT

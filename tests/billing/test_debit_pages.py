@@ -31,28 +31,35 @@ def page(member, name: str, *ids) -> str:
 class TestSettingUp:
     def test_stores_a_mandate_of_the_accounts_own(self, member, account):
         assert "Set up a direct debit" in page(member, "cards", account.pk)
-        assert 'value="debit_pays"' in page(member, "mandate-add", account.pk)
-        form = {"mandate": "debit_pays", "make_default": "on"}
+        token = f"debit_pays.{account.external_id}"
+        assert f'value="{token}"' in page(member, "mandate-add", account.pk)
+        form = {"mandate": token, "make_default": "on"}
 
         for _ in range(2):
             shown = member.post(reverse("mandate-add", args=[account.pk]), form, follow=True)
 
         mandate = account.payment_methods.get()
-        assert (mandate.token, mandate.mandate_status) == (
-            f"debit_pays.{account.external_id}",
-            "PENDING",
-        )
+        assert (mandate.token, mandate.mandate_status) == (token, "PENDING")
         assert (mandate.is_default, mandate.expiry_year) == (True, None)
         assert "mandate: waiting for the bank" in shown.content.decode()
 
     def test_refuses_one_that_was_ended(self, member, account, debit):
-        debit.end_mandate(f"debit_pays.{account.external_id}")
+        token = f"debit_pays.{account.external_id}"
+        debit.end_mandate(token)
 
         shown = member.post(
-            reverse("mandate-add", args=[account.pk]), {"mandate": "debit_pays"}, follow=True
+            reverse("mandate-add", args=[account.pk]), {"mandate": token}, follow=True
         )
 
         assert "set up another one" in shown.content.decode()
+        assert not account.payment_methods.exists()
+
+    def test_takes_no_mandate_of_somebody_elses(self, member, account):
+        form = {"mandate": "debit_pays.somebody-else"}
+
+        shown = member.post(reverse("mandate-add", args=[account.pk]), form)
+
+        assert "Select a valid choice" in shown.content.decode()
         assert not account.payment_methods.exists()
 
     def test_is_not_offered_where_there_is_no_such_gateway(self, member, account, settings):

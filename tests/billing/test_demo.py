@@ -91,6 +91,8 @@ class TestTheDemo:
 
         assert shared.access(settings.PROVIDER_DIR).url == environment["STRIPE_API_BASE"]
         assert environment["STRIPE_SECRET_KEY"] == settings.STRIPE_SECRET_KEY
+        assert (environment["GATEWAYS"], environment["TRIAL"]) == ("stripe", "true")
+        assert (settings.GATEWAYS, settings.TRIAL) == (["stripe"], True)
         os.close(shared._used.pop(settings.PROVIDER_DIR))
         assert shared._started.pop().wait(10) == 0
 

@@ -180,7 +180,7 @@ class TestCloses:
             gateway="debit", **PAUSED | {"paused_at": None, "paused_because": ""}
         )
         GatewayGuard.objects.update(database_identity=guard._identity())
-        assert not guard.shut(["debit"])
+        assert not guard.closed(["debit"])
         object_of("somebody", sandbox, attempt=ATTEMPT)
 
         guard.watch(["sandbox"])

@@ -1082,9 +1082,11 @@ class TestALineWithoutAnEnd:
 class TestOnceWhateverHappens:
     @pytest.mark.parametrize("where", ["ensure_partitions", "add_events", "save"])
     def test_an_error_on_the_way_leaves_nothing(self, load, monkeypatch, where):
-        owner = {"ensure_partitions": imports.tallying, "add_events": storing, "save": UsageBatch}[
-            where
-        ]
+        owner = {
+            "ensure_partitions": imports.partitions,
+            "add_events": storing,
+            "save": UsageBatch,
+        }[where]
 
         def fail(*_, **__):
             raise MemoryError

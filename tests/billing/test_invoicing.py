@@ -8,11 +8,11 @@ from django.db import IntegrityError, connection, transaction
 
 from accounts.models import TimelineEvent
 from billing import locks
-from billing.invoices import drafting
-from billing.invoices.drafting import NoPrice
+from billing.invoices import drafting, issuing
+from billing.invoices.rating import NoPrice
 from billing.models import CreditGrant, Invoice, LedgerEntry, LineItem, NumberSeries, UsageSummary
 from billing.models.usage import Kind
-from billing.usage import tallying
+from billing.usage import billing_periods
 from tests.billing.builders import assert_books_balance, bill, credit, due, grant
 from tests.factories import (
     AS_OF,
@@ -377,7 +377,7 @@ class TestDrafting:
 
     def test_does_not_open_periods_that_are_open(self, monkeypatch):
         account = account_using("1.00")
-        monkeypatch.setattr(tallying, "open_periods", None)
+        monkeypatch.setattr(billing_periods, "open_periods", None)
 
         assert len(bill(account)) == 1
 
@@ -462,7 +462,7 @@ class TestIssuing:
         assert not LedgerEntry.objects.exists()
 
     def test_no_invoice_is_no_work(self):
-        drafting.issue_invoices([], accounts={}, as_of=AS_OF)
+        issuing.issue_invoices([], accounts={}, as_of=AS_OF)
 
         assert not NumberSeries.objects.exists()
 

@@ -6,10 +6,10 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Account, BillingEntity
 from billing import locks
-from billing.models import CloseRun, PaymentAttempt
+from billing.models import PaymentAttempt
 from tests.billing.builders import bill
 from tests.billing.test_invoicing import NOVEMBER, using
-from tests.factories import AS_OF, OCTOBER, AccountFactory, EntityFactory, token
+from tests.factories import OCTOBER, AccountFactory, EntityFactory, token
 
 pytestmark = pytest.mark.django_db
 
@@ -74,14 +74,3 @@ def test_a_number_series_begins_at_one_and_is_one_per_entity():
 
     assert locks.number_series_for_update(entity).next_number == 1
     assert locks.number_series_for_update(entity).pk == locks.number_series_for_update(entity).pk
-
-
-def test_a_run_comes_locked():
-    run = CloseRun.objects.create(
-        entity=EntityFactory(), month=OCTOBER, started_by="test", started_at=AS_OF
-    )
-
-    with CaptureQueriesContext(connection) as queries:
-        assert locks.run_for_update(run.pk) == run
-
-    assert "FOR UPDATE" in queries[0]["sql"]

@@ -8,6 +8,7 @@ from django.core import mail
 from accounts.models import Account, Hold, PaymentMethod, TimelineEvent
 from billing import ledger, messages
 from billing.messages import Bill
+from billing.messages.decline_words import DECLINES
 from billing.models import (
     Allocation,
     BillingPeriod,
@@ -420,7 +421,7 @@ class TestPaymentFailed:
         assert "Please pay here: https://billing.example.com/" in message.body_text
         assert decline_code not in message.body_text
 
-    @pytest.mark.parametrize("decline_code", [*messages.DECLINES, "other"])
+    @pytest.mark.parametrize("decline_code", [*DECLINES, "other"])
     def test_says_every_reason_in_hungarian(self, decline_code: str) -> None:
         payer = account(language="hu")
 

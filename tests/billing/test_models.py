@@ -727,7 +727,7 @@ class TestAppendOnly:
         }
 
 
-# Where usage is stored: tests/billing/test_imports.py and test_metering.py; and in test_stopping.py.
+# Where usage is stored: tests/billing/test_imports.py and test_tallying.py; and in test_halting.py.
 BROKEN_ELSEWHERE = {
     "usage_event_stored_once",
     "usage_price_is_stated_one_way",

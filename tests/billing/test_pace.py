@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from billing.close import pipeline
 from billing.reports import pace
 from billing.reports.pace import Left, Sample
 
@@ -113,9 +112,3 @@ class TestTimeLeft:
         assert pace.in_words({"seconds_left": None, "left_is_at_least": False}) == ""
         assert pace.in_words({"seconds_left": 200, "left_is_at_least": False}) == "about 3 min 20 s"
         assert pace.in_words({"seconds_left": 5, "left_is_at_least": True}) == "at least 5 s"
-
-
-def test_knows_the_pipeline():
-    of_accounts = [step for step in pipeline.STEPS if step.kind != "REPORT"]
-
-    assert dict(pace.FOLLOWS) == {step.kind: step.follows for step in of_accounts}

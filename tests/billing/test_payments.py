@@ -13,13 +13,12 @@ from billing.gateways import (
     Observation,
     OutcomeUnknown,
     RateLimited,
-    declines,
 )
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import (
     Allocation,
     CreditGrant,
     Decision,
-    DeclineClass,
     Invoice,
     Payment,
     PaymentAttempt,
@@ -179,7 +178,7 @@ class TestRefusals:
 
     def test_less_than_the_gateway_charges_is_carried_forward(self, monkeypatch):
         monkeypatch.setattr(
-            gateways.SandboxGateway,
+            SandboxGateway,
             "capabilities",
             gateways.Capabilities(minimum_minor={"EUR": 50}),
         )
@@ -422,9 +421,6 @@ class TestWhatADeclineMeans:
         )
         assert "refused for a fault of ours: amount_too_small" in caplog.text
 
-    def test_the_classes_we_store_are_those_that_codes_are_sorted_into(self):
-        assert set(DeclineClass.values) == set(declines.DeclineClass)
-
 
 class TestLostReplies:
     """No answer is no answer: never a failure, never a reason to charge again."""
@@ -502,7 +498,7 @@ class TestLostReplies:
         assert attempt.next_action_at == AS_OF + timedelta(seconds=5)
 
     def test_is_asked_ever_more_rarely_and_then_hourly(self, provider, monkeypatch):
-        # Nor is it asked more often than its lane lets anybody ask: tests/billing/test_traffic.py.
+        # Nor is it asked more often than its lane lets anybody ask: tests/billing/test_throttle.py.
         monkeypatch.setattr(breaker, "OPENS_AFTER", 1000)
         account = owing()
         attempt = stuck(account, provider, "submit")

@@ -760,6 +760,14 @@ class TestTheCommand:
 
         assert refused.value.returncode == 2
 
+    def test_says_why_a_gateway_that_is_switched_off_cannot_be_listed(self, settings):
+        settings.GATEWAYS = ["stripe"]
+
+        with pytest.raises(CommandError, match="'sandbox' is switched off: GATEWAYS") as refused:
+            call_command("reconcile", "--gateway", "sandbox")
+
+        assert refused.value.returncode == 2
+
     def test_refuses_a_day_that_is_none(self):
         with pytest.raises(CommandError, match="is not a day"):
             call_command("reconcile", "--since", "yesterday")

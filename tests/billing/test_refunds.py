@@ -21,6 +21,7 @@ from billing.models import (
     Refund,
 )
 from billing.payments import charges, disputes, refunds, reversals
+from billing.payments.refunds import driving, learning, settling, time_limits
 from notifications import lanes
 from notifications.models import Message
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
@@ -236,7 +237,7 @@ class TestIsPaidBackOnce:
     def test_killed_before_it_is_written_down(self, provider, sandbox, monkeypatch):
         payment = paid()
         with monkeypatch.context() as patch:
-            patch.setattr(refunds, "apply_provider_state", _killed)
+            patch.setattr(settling, "apply_provider_state", _killed)
             with pytest.raises(Killed):
                 refund(payment, 500)
 
@@ -297,7 +298,7 @@ class TestIsPaidBackOnce:
 
     def test_no_more_are_begun_than_there_is_time_for(self, provider, monkeypatch):
         self.silent(provider, 3)
-        monkeypatch.setattr(refunds, "BEGIN_WITHIN_SECONDS", 0)
+        monkeypatch.setattr(time_limits, "BEGIN_WITHIN_SECONDS", 0)
 
         assert [refunds.drive_due(as_of=SOON) for _ in range(4)] == [1, 1, 1, 0]
 
@@ -379,7 +380,7 @@ class TestAnswers:
     def test_that_refuse_what_another_driver_has_settled_change_nothing(self, provider, sandbox):
         def settled_by_another() -> None:
             [made] = Refund.objects.all()
-            seen = sandbox.refund(refunds._spec(made), key=refunds._key(made))
+            seen = sandbox.refund(driving._spec(made), key=driving._key(made))
             refunds.learn("sandbox", seen, as_of=AS_OF)
             raise gateways.RefundRefused("nothing is left")
 
@@ -426,7 +427,7 @@ class TestReview:
         assert_books_hold(as_of=self.LATE)
 
     def test_ends_by_what_the_provider_says_if_it_has_it(self, sandbox, in_review):
-        sandbox.refund(refunds._spec(in_review), key=refunds._key(in_review))
+        sandbox.refund(driving._spec(in_review), key=driving._key(in_review))
 
         ended = refunds.resolve_review(
             refund_id=in_review.pk, reason="?", actor="ann@example.com", as_of=self.LATE
@@ -439,7 +440,7 @@ class TestReview:
         refunds.resolve_review(
             refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
         )
-        late = sandbox.refund(refunds._spec(in_review), key=refunds._key(in_review))
+        late = sandbox.refund(driving._spec(in_review), key=driving._key(in_review))
 
         assert refunds.learn("sandbox", late, as_of=self.LATE)
 
@@ -453,7 +454,7 @@ class TestReview:
         refunds.resolve_review(
             refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
         )
-        sandbox.refund(refunds._spec(in_review), key=refunds._key(in_review))
+        sandbox.refund(driving._spec(in_review), key=driving._key(in_review))
 
         other = refund(in_review.payment, 400, as_of=self.LATE)
 
@@ -639,8 +640,8 @@ class TestMadeAtTheProvider:
     def test_learnt_by_two_at_once_it_is_booked_once(self, sandbox, monkeypatch):
         seen = self.theirs(sandbox, paid())
         refunds.learn("sandbox", seen, as_of=AS_OF)
-        looks = iter([None, refunds._known("sandbox", seen)])
-        monkeypatch.setattr(refunds, "_known", lambda *_: next(looks))
+        looks = iter([None, learning._known("sandbox", seen)])
+        monkeypatch.setattr(learning, "_known", lambda *_: next(looks))
 
         assert refunds.learn("sandbox", seen, as_of=AS_OF)
 
@@ -686,7 +687,7 @@ class TestMadeAtTheProvider:
         self.theirs(sandbox, payment, 400, own_reference=str(token()))
 
         with monkeypatch.context() as patch:
-            patch.setattr(refunds, "_may_send", _killed)
+            patch.setattr(driving, "_may_send", _killed)
             with pytest.raises(Killed):
                 refund(payment, 400)
         refunds.drive_due(as_of=SOON)

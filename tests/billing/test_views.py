@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from billing.views.staff import run_steps
 from billing.workers import halting, heartbeats
 from notifications import formats, lanes
 from notifications.models import Lane
+from tests.billing.builders import bill
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -313,6 +314,42 @@ class TestUsageSinceTheLastInvoice:
 
         assert "not priced yet" in page
         assert "Together, without what is not priced yet" in page
+
+    def test_late_usage_pays_no_fee_and_gets_no_allowance_a_second_time(self):
+        account = AccountFactory()
+        PriceFactory(unit_price=1, free_quantity=100, monthly_fee=9)
+        SummaryFactory(account=account, unit_price=None, quantity=80)
+        bill(account)
+        SummaryFactory(account=account, unit_price=None, quantity=50)
+        november = PeriodFactory(account=account, month=date(2018, 11, 1))
+        SummaryFactory(account=account, period=november, unit_price=None, quantity=101)
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        # October's 50, of which 20 are free still, and no fee; November's fee, and 1 beyond its own 100.
+        assert "€40.00" in page
+        assert "151 hour" in page
+
+    def test_is_rounded_line_by_line_as_the_invoice_is(self):
+        account = AccountFactory()
+        for item in ("a", "b", "c"):
+            SummaryFactory(account=account, item=item, quantity=1, unit_price=Decimal("0.005"))
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert page.count("€0.03") == 2  # the row and the sum
+
+    def test_of_the_month_that_is_not_over_is_in_it_and_of_a_later_one_is_not(self, monkeypatch):
+        account = AccountFactory()
+        for month in (9, 10, 11):
+            period = PeriodFactory(account=account, month=date(2018, month, 1))
+            SummaryFactory(account=account, period=period, quantity=month, unit_price=1)
+        monkeypatch.setattr(clock, "now", lambda: datetime(2018, 10, 31, 23, 59, tzinfo=UTC))
+
+        page = text(member_of(account).get(f"/accounts/{account.pk}/"))
+
+        assert page.count("€19.00") == 2
+        assert "Counted from 1 September 2018" in page
 
 
 @pytest.mark.django_db
@@ -649,6 +686,19 @@ class TestCards:
 
         card = account.payment_methods.get()
         assert (card.token, card.is_default) == ("sandbox_mastercard", True)
+
+    def test_are_not_entered_where_no_gateway_takes_them_but_shown(self, settings):
+        account = invoiced("12.34")
+        client = member_of(account)
+        settings.GATEWAYS = ["none"]
+
+        page = client.get(f"/accounts/{account.pk}/cards/").content.decode()
+
+        assert "Visa ···· 4242" in page
+        assert "cards/add/" not in page
+        assert client.get(f"/accounts/{account.pk}/cards/add/").status_code == 404
+        assert client.get(f"/accounts/{account.pk}/cards/entered/?setup=1").status_code == 404
+        assert client.get(f"/accounts/{account.pk}/pay/").status_code == 200
 
     def test_refuses_a_card_that_is_over_and_a_missing_choice(self):
         account = AccountFactory()

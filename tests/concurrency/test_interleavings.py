@@ -30,6 +30,7 @@ from billing.payments import charges, disputes, inbound, methods, refunds, rever
 from billing.payments.booking import AlreadyRecorded
 from billing.payments.charges import CannotCollect, driving, settling
 from billing.payments.refunds import CannotRefund
+from billing.payments.refunds import driving as refund_driving
 from tests.billing.builders import (
     assert_books_balance,
     bill,
@@ -522,14 +523,14 @@ def test_a_refund_that_is_refused_and_a_charge(every_order, sandbox, monkeypatch
         overpaid_by_card(account)
         using_in_november(account)
         with monkeypatch.context() as patch:
-            patch.setattr(refunds, "_drive", lambda *_args, **_facts: None)
+            patch.setattr(refund_driving, "drive", lambda *_args, **_facts: None)
             refund(1000)(account)
         bill_november(account)
 
     def refused(account: Account) -> None:
         made = account.refunds.get()
         point()
-        refunds._refuse(made.pk, because="refused", as_of=SOON)
+        refund_driving._refuse(made.pk, because="refused", as_of=SOON)
 
     def no_more_than_was_due_then(account: Account, played: Played) -> None:
         [_, *taken] = taken_from(account, sandbox)

@@ -20,7 +20,8 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
 
-from billing.workers.doorbell import QUEUES, UnknownQueue
+from billing.workers import doorbell
+from billing.workers.doorbell import UnknownQueue
 from config import cluster as cluster_module
 from config.cluster import CRASHED, SCHEDULES, SkipLockedBroker, parse_queues
 from config.management.commands import cluster as command
@@ -254,7 +255,7 @@ class TestLanes:
         assert parse_queues(" charge, email,charge ") == ("charge", "email")
 
     def test_are_all_of_them_unless_said(self) -> None:
-        assert parse_queues("") == QUEUES
+        assert parse_queues("") == doorbell.queues()
 
     def test_must_exist(self) -> None:
         with pytest.raises(UnknownQueue, match="Unknown queue 'chrage'"):
@@ -263,7 +264,7 @@ class TestLanes:
 
 @pytest.fixture
 def queues(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    return lambda text: monkeypatch.setenv(cluster_module.LANES_VARIABLE, text)
+    return lambda text: monkeypatch.setenv(cluster_module.QUEUES_VARIABLE, text)
 
 
 @pytest.mark.django_db
@@ -417,7 +418,7 @@ class TestCommand:
         with pytest.raises(SystemExit):
             call_command("cluster")
 
-        served.assert_called_once_with(queues=QUEUES, workers=settings.WORKERS)
+        served.assert_called_once_with(queues=doorbell.queues(), workers=settings.WORKERS)
 
     def test_supervises_a_cluster_like_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         supervisor = Mock()

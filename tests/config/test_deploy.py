@@ -12,7 +12,7 @@ import yaml
 from django.conf import settings
 from django.core.management import get_commands
 
-from billing.workers.doorbell import QUEUES
+from billing.workers import doorbell
 from config import cluster
 from tests.config.test_settings_table import TOLD
 
@@ -38,7 +38,7 @@ class TestCompose:
             if "cluster" in service.get("command", [])
         }
 
-        assert served == set(QUEUES)
+        assert served == set(doorbell.queues())
 
     def test_says_of_everything_that_stays_whether_it_is_well(self):
         without = {name for name, service in SERVICES.items() if "healthcheck" not in service}
@@ -51,7 +51,7 @@ class TestCompose:
         assert {name for name, policy in restarts.items() if policy != "always"} == ONCE
 
     def test_lets_a_cluster_stop_by_itself(self):
-        for queue in QUEUES:
+        for queue in doorbell.queues():
             grace = int(SERVICES[queue]["stop_grace_period"].removesuffix("s"))
             assert grace > cluster.STOP_SECONDS + 10
 
@@ -63,7 +63,7 @@ class TestCompose:
         assert set(re.findall(r"\$\{(\w+)", text)) == OF_COMPOSE
 
     def test_begins_after_the_migration(self):
-        for name in ("site", "sweeper", *QUEUES):
+        for name in ("site", "sweeper", *doorbell.queues()):
             assert "migrate" in SERVICES[name]["depends_on"]
         assert "migrate" not in SERVICES["migrate"]["depends_on"]
 

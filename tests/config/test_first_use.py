@@ -10,7 +10,9 @@ import pytest
 from django.conf import settings
 from django.db import DatabaseError
 
-from config import first_use
+from billing.demo import charging
+from billing.gateways.standins.fakestripe import shared
+from config import first_use, left_by_demo
 from tests.config.embedded import a_place, ask, connect, wait_until
 
 EMBEDDED, GIVEN = "config.embedded_postgres", "django.db.backends.postgresql"
@@ -30,10 +32,9 @@ def prepare(monkeypatch, db):
             SimpleNamespace(
                 DATABASES={"default": {"ENGINE": engine}},
                 SHARES_PROVIDER=shares,
-                PROVIDER_DIR="there",
             ),
         )
-        monkeypatch.setattr(first_use.shared, "use", called.append)
+        monkeypatch.setattr(charging, "use_provider", lambda: called.append("its provider"))
         monkeypatch.setattr(first_use, "_is_migrated", lambda: next(looks))
         monkeypatch.setattr(first_use, "call_command", lambda name, **_: called.append(name))
         first_use.prepare(["manage.py", *argv])
@@ -60,7 +61,7 @@ class TestPrepare:
         assert prepare("close_month", migrated=[False, True]) == []
 
     def test_brings_the_provider_that_the_demo_has_left(self, prepare):
-        assert prepare("close_month", migrated=[True], shares=True) == ["there"]
+        assert prepare("close_month", migrated=[True], shares=True) == ["its provider"]
 
     @pytest.mark.parametrize("command", ["demo", "fakestripe", "migrate"])
     def test_which_not_every_command_needs(self, prepare, command):
@@ -68,6 +69,20 @@ class TestPrepare:
 
     def test_never_touches_a_database_that_was_given(self, prepare):
         assert prepare("close_month", engine=GIVEN) == []
+
+
+class TestSettings:
+    def test_charge_through_the_provider_that_the_demo_has_left(self, tmp_path):
+        provider = shared.renew(tmp_path)
+
+        assert left_by_demo.provider(tmp_path) == {
+            "STRIPE_SECRET_KEY": provider.secret_key,
+            "STRIPE_WEBHOOK_SECRETS": [provider.webhook_secret],
+            "STRIPE_API_BASE": provider.url,
+        }
+
+    def test_are_as_they_were_where_it_left_none(self, tmp_path):
+        assert left_by_demo.provider(tmp_path) == {}
 
 
 @pytest.mark.django_db

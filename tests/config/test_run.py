@@ -142,7 +142,8 @@ def test_a_part_dies_with_its_run_before_it_becomes_itself(
 ) -> None:
     happened: list[object] = []
     monkeypatch.setattr(run, "die_with", happened.append)
-    monkeypatch.setattr(run.os, "execv", lambda _path, words: happened.append(words))
+    monkeypatch.setattr(run.os, "execve", lambda _path, *rest: happened.extend(rest))
+    monkeypatch.delenv("TRIAL", raising=False)
 
     call_command("run", part=part, started_by=17)
 
@@ -150,6 +151,21 @@ def test_a_part_dies_with_its_run_before_it_becomes_itself(
     assert isinstance(happened[1], list)
     assert happened[1][0] == sys.executable
     assert word in happened[1]
+    assert isinstance(happened[2], dict)
+    assert happened[2]["TRIAL"] == "true"
+
+
+def test_a_run_is_a_trial_unless_somebody_says_that_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environments: list[dict[str, str]] = []
+    monkeypatch.setattr(run, "die_with", lambda _pid: None)
+    monkeypatch.setattr(run.os, "execve", lambda *said: environments.append(said[2]))
+    monkeypatch.setenv("TRIAL", "false")
+
+    call_command("run", part=run.SITE, started_by=17)
+
+    assert environments[0]["TRIAL"] == "false"
 
 
 def test_parts_are_commands_of_this_project() -> None:

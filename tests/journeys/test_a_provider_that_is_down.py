@@ -16,7 +16,7 @@ from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import DunningCase, GatewayGuard, Step
 from billing.payments import charges, retries
 from notifications import lanes
-from notifications.lanes import clock
+from notifications.lanes import lane_clock
 from notifications.models import Lane, Message
 from tests.billing.builders import due
 from tests.closing import assert_books_hold, finish, start_close, work, work_once
@@ -57,7 +57,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at = AS_OF
-        monkeypatch.setattr(clock, "now", lambda: self.at)
+        monkeypatch.setattr(lane_clock, "now", lambda: self.at)
 
     def minute_passes(self, minutes: int = 1) -> None:
         self.at += minutes * MINUTE

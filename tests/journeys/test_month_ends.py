@@ -11,8 +11,8 @@ from accounts.models import Account
 from billing import periods
 from billing.close import runs
 from billing.models import BillingPeriod, CloseRun, Invoice
-from tests.billing.test_metering import usage_batch
 from tests.billing.test_periods import ZONES
+from tests.billing.test_tallying import usage_batch
 from tests.closing import assert_books_hold, finish, start_close
 from tests.factories import AccountFactory
 

@@ -36,14 +36,14 @@ def break_invoice_of(monkeypatch):
     """A defect in our code that one account's invoice trips over."""
 
     def break_it(account):
-        real = invoice.invoicing.draft_invoices
+        real = invoice.drafting.draft_invoices
 
         def draft(accounts, **facts):
             if account in accounts:
                 raise RuntimeError("a defect")
             return real(accounts, **facts)
 
-        monkeypatch.setattr(invoice.invoicing, "draft_invoices", draft)
+        monkeypatch.setattr(invoice.drafting, "draft_invoices", draft)
 
     return break_it
 

@@ -40,16 +40,15 @@ def account(**said: Any) -> Account:
 def queued(of: Account | None = None, *, fact: str = "hold:1:lifted", **said: Any) -> Message:
     """A queued message of a kind that needs no recheck."""
     context = {"balance": "10", "as_of": "now", "has_due": True, "pay_link": "https://pay.example"}
-    message = outbox.enqueue(
-        outbox.Letter(
-            account=of or account(),
-            kind="RECEIPT",
-            fact=fact,
-            context={"amount": "€10.00", "method": "Visa", "paid": [], **context},
-            amounts={"due_minor": 1000, "currency": "EUR"},
-            as_of=AS_OF,
-        )
+    letter = outbox.Letter(
+        account=of or account(),
+        kind="RECEIPT",
+        fact=fact,
+        context={"amount": "€10.00", "method": "Visa", "paid": [], **context},
+        amounts={"due_minor": 1000, "currency": "EUR"},
+        as_of=AS_OF,
     )
+    [message] = outbox.enqueue_all([letter])
     assert message is not None
     Message.objects.filter(pk=message.pk).update(**{"state": message.state, **said})
     message.refresh_from_db()

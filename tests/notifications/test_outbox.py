@@ -24,7 +24,7 @@ CONTEXT = {
 
 
 def enqueue(of: Account, **said: Any) -> Message | None:
-    return outbox.enqueue(letter(of, **said))
+    return outbox.enqueue_all([letter(of, **said)])[0]
 
 
 def letter(of: Account, **said: Any) -> outbox.Letter:

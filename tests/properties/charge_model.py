@@ -30,8 +30,7 @@ from functools import cache
 from typing import NamedTuple
 
 from billing import charge_protocol
-from billing.charge_protocol import Move, State
-from billing.gateways.base import Status
+from billing.charge_protocol import Move, State, Status
 
 UNSUBMITTED, NEEDS_CUSTOMER, PROCESSING = "UNSUBMITTED", "NEEDS_CUSTOMER", "PROCESSING"
 SUCCEEDED, DECLINED, CANCELED, REVERSED = "SUCCEEDED", "DECLINED", "CANCELED", "REVERSED"

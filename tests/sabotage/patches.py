@@ -10,7 +10,7 @@ DRIVING = "billing/payments/charges/driving.py"
 RECHECKING = "billing/payments/charges/rechecking.py"
 RESERVING = "billing/payments/charges/reserving.py"
 SETTLING = "billing/payments/charges/settling.py"
-WINDOWS = "billing/payments/charges/windows.py"
+TIME_LIMITS = "billing/payments/charges/time_limits.py"
 PROTOCOL = "billing/charge_protocol.py"
 INBOUND = "billing/payments/inbound.py"
 CLAIMING = "billing/close/engine/claiming.py"
@@ -20,7 +20,10 @@ STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/payments/guard.py"
 FINDING = "billing/reconciliation/finding.py"
 WORKING = "billing/reconciliation/working.py"
-REFUNDS = "billing/payments/refunds/__init__.py"
+REFUND_DRIVING = "billing/payments/refunds/driving.py"
+REFUND_RESERVING = "billing/payments/refunds/reserving.py"
+REFUND_SETTLING = "billing/payments/refunds/settling.py"
+REFUND_TIME_LIMITS = "billing/payments/refunds/time_limits.py"
 DISPUTES = "billing/payments/disputes.py"
 REVERSALS = "billing/payments/reversals.py"
 STATEMENTS = "billing/payments/bank_statements.py"
@@ -101,7 +104,9 @@ PATCHES = (
     Patch(
         "a timeout is taken as failed",
         (
-            Change(WINDOWS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"),
+            Change(
+                TIME_LIMITS, "REVIEW_AFTER = timedelta(hours=24)", "REVIEW_AFTER = timedelta(0)"
+            ),
             Change(
                 PROTOCOL,
                 "Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)",
@@ -129,9 +134,9 @@ PATCHES = (
         (
             Change(
                 RECHECKING,
-                "    accounts = locks.accounts_for_update(ids)\n    stopped = guard.shut(",
+                "    accounts = locks.accounts_for_update(ids)\n    stopped = guard.closed(",
                 "    from accounts.models import Account\n\n"
-                "    accounts = Account.objects.in_bulk(ids)\n    stopped = guard.shut(",
+                "    accounts = Account.objects.in_bulk(ids)\n    stopped = guard.closed(",
             ),
         ),
         (f"{AT_ONCE}::test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck",),
@@ -345,7 +350,7 @@ PATCHES = (
         (
             Change(
                 RECHECKING,
-                "stopped = guard.shut(attempt.gateway for attempt in attempts)",
+                "stopped = guard.closed(attempt.gateway for attempt in attempts)",
                 "stopped: dict[str, str] = {}",
             ),
         ),
@@ -364,7 +369,7 @@ PATCHES = (
         (
             Change(
                 FINDING,
-                "            _make_way(account, seen.currency, as_of=as_of)\n",
+                "            _end_older_attempts(account, seen.currency, as_of=as_of)\n",
                 "            pass\n",
             ),
         ),
@@ -375,7 +380,7 @@ PATCHES = (
         (
             Change(
                 FINDING,
-                "        if older.state == State.RESERVED and not _moves_nothing(older, as_of=as_of):\n"
+                "        if older.state == State.RESERVED and not _moved_nothing(older, as_of=as_of):\n"
                 "            continue\n",
                 "",
             ),
@@ -418,7 +423,7 @@ PATCHES = (
         "what is left to refund is not looked at under the lock",
         (
             Change(
-                REFUNDS,
+                REFUND_RESERVING,
                 "    account = locks.account_for_update(wanted.account_id)\n",
                 "    account = Account.objects.get(pk=wanted.account_id)\n",
             ),
@@ -429,11 +434,11 @@ PATCHES = (
         "a refund is sent again by a new key, without a look at the provider's list",
         (
             Change(
-                REFUNDS,
+                REFUND_DRIVING,
                 "    return gateway.find_refunds(current.payment.provider_ref)\n",
                 "    return []\n",
             ),
-            Change(REFUNDS, "|{current.pk}|refund", "|{uuid.uuid4()}|refund"),
+            Change(REFUND_DRIVING, "|{current.pk}|refund", "|{uuid.uuid4()}|refund"),
         ),
         (
             f"{TEST_REFUNDS}::test_after_a_lost_reply",
@@ -444,8 +449,8 @@ PATCHES = (
         "a refund's timeout is taken as failed",
         (
             Change(
-                REFUNDS,
-                "    if current.state == State.RESERVED and (is_final or as_of - since >= KEY_HOLDS):\n",
+                REFUND_DRIVING,
+                "    if current.state == State.RESERVED and (is_final or as_of - since >= time_limits.KEY_HOLDS):\n",
                 "    if current.state in {State.RESERVED, State.SUBMITTED}:\n",
             ),
         ),
@@ -456,15 +461,21 @@ PATCHES = (
     ),
     Patch(
         "a refund is sent again when its key may be forgotten",
-        (Change(REFUNDS, "KEY_HOLDS = timedelta(hours=12)", "KEY_HOLDS = timedelta(hours=48)"),),
+        (
+            Change(
+                REFUND_TIME_LIMITS,
+                "KEY_HOLDS = timedelta(hours=12)",
+                "KEY_HOLDS = timedelta(hours=48)",
+            ),
+        ),
         (f"{TEST_REFUNDS}::test_never_sends_again",),
     ),
     Patch(
         "what was paid back on the provider's pages is not asked about",
         (
             Change(
-                REFUNDS,
-                "        for seen in looked:\n            learn(current.gateway, seen, as_of=as_of)\n",
+                REFUND_DRIVING,
+                "        for seen in looked:\n            learning.learn(current.gateway, seen, as_of=as_of)\n",
                 "",
             ),
         ),
@@ -472,14 +483,14 @@ PATCHES = (
     ),
     Patch(
         "a refund that our database had lost is sent again",
-        (Change(REFUNDS, "is_too_much or _had_lost_one(current, looked)", "is_too_much"),),
+        (Change(REFUND_DRIVING, "is_too_much or _had_lost_one(current, looked)", "is_too_much"),),
         (f"{TEST_REFUNDS}::test_or_lost_by_our_database_it_is_not_sent_a_second_time_unseen",),
     ),
     Patch(
         "what is disputed is paid back as well",
         (
             Change(
-                REFUNDS,
+                REFUND_RESERVING,
                 "gone_minor = reversals.reversed_minor(payment) + disputes.disputed_minor(payment)",
                 "gone_minor = reversals.reversed_minor(payment)",
             ),
@@ -491,7 +502,7 @@ PATCHES = (
     ),
     Patch(
         "a refund that is refused gives back credit that went back meanwhile",
-        (Change(REFUNDS, "    return int(lost - found)\n", "    return 0\n"),),
+        (Change(REFUND_SETTLING, "    return int(lost - found)\n", "    return 0\n"),),
         (
             f"{TEST_REFUNDS}::test_refused_brings_no_credit_back",
             f"{TEST_REFUNDS}::test_sent_back_by_the_bank_it_is_theirs_only_as_far_as_it_was_a_gift",
@@ -500,7 +511,7 @@ PATCHES = (
     ),
     Patch(
         "a refund that is refused gives back credit that was paid back at the provider meanwhile",
-        (Change(REFUNDS, "min(theirs.cost_minor, left_minor)", "min(0, left_minor)"),),
+        (Change(REFUND_SETTLING, "min(theirs.cost_minor, left_minor)", "min(0, left_minor)"),),
         (f"{TEST_REFUNDS}::test_paid_back_at_the_provider_takes_the_credit_of_one_that_fails",),
     ),
     Patch(

@@ -42,21 +42,23 @@ def install() -> None:
 
 def _shorten_pauses() -> None:
     from billing.close.engine import claiming, runner
-    from billing.payments import inbound, refunds
-    from billing.payments.charges import windows
+    from billing.payments import inbound
+    from billing.payments.charges import time_limits
+    from billing.payments.refunds import time_limits as refund_limits
     from notifications import delivery
     from notifications.lanes import breaker
 
     inbound.WORK_WINDOW = timedelta(seconds=6)
     inbound.TRY_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
     inbound.TRY_AGAIN_LATER = timedelta(seconds=8)
-    windows.DRIVE_WINDOW, windows.SEND_WITHIN = timedelta(seconds=8), timedelta(seconds=4)
-    windows.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
-    windows.ASK_AGAIN_LATER = timedelta(seconds=8)
-    refunds.DRIVE_WINDOW = timedelta(seconds=8)
+    time_limits.DRIVE_WINDOW, time_limits.SEND_WITHIN = timedelta(seconds=8), timedelta(seconds=4)
+    time_limits.ASK_AGAIN_AFTER = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
+    time_limits.ASK_AGAIN_LATER = timedelta(seconds=8)
+    refund_limits.DRIVE_WINDOW = timedelta(seconds=8)
     # A provider may keep an error under a refund's key for a day; longer than this a person looks.
-    refunds.KEY_HOLDS = timedelta(seconds=40)
-    refunds.ASK_AGAIN_AFTER, refunds.ASK_AGAIN_LATER = timedelta(seconds=1), timedelta(seconds=8)
+    refund_limits.KEY_HOLDS = timedelta(seconds=40)
+    refund_limits.ASK_AGAIN_AFTER = timedelta(seconds=1)
+    refund_limits.ASK_AGAIN_LATER = timedelta(seconds=8)
     # Here whoever dies is nobody's poison.
     claiming.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)

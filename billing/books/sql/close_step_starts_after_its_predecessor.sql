@@ -3,7 +3,7 @@
 -- the decisions of the account.
 SELECT s.id AS step_id, s.run_id, s.account_id, s.kind, s.state, b.kind AS follows, b.state AS which_is
   FROM billing_step s
-  JOIN (VALUES ('CHARGE', 'INVOICE'), ('EMAIL', 'INVOICE'), ('HOLD', 'CHARGE')) AS f (kind, follows) ON f.kind = s.kind
+  JOIN books_follows f ON f.kind = s.kind
   JOIN billing_step b ON b.run_id = s.run_id AND b.account_id = s.account_id AND b.kind = f.follows
  WHERE s.state IN ('READY', 'RUNNING', 'UNKNOWN', 'DONE', 'SKIPPED', 'DEAD')
    AND b.state NOT IN ('DONE', 'SKIPPED')

@@ -3,14 +3,14 @@ Which steps are taken next, by whom, and how many: in line, fair between runs, n
 
 A step stands in line by its time, ten minutes earlier for each step of priority: so one that waits gains on
 those that come later, and none waits for ever (`Turn`). Runs, and in them the lanes of providers, take
-turns: a run of half a million steps leaves room for one of three. A mail takes the mail server's lane; a charge
-that of its account's card as it is now: `Step.provider` is where it was last seen, and is corrected here; out
-of a lane that is shut, from which nobody claims, by the sweeper.
+turns: a run of half a million steps leaves room for one of three. A mail takes the mail server's lane. What
+goes through the account's card takes the lane of that card as it is now: `Step.provider` is where it was last
+seen, and is corrected here (`MOVE`); out of a lane that is shut, from which nobody claims, by the sweeper.
 """
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,10 +19,10 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from accounts.models import PaymentMethod
-from billing import gateways
+from billing import gateways, step_kinds
 from billing.close.step import StepModule
 from billing.models import CloseRun, PaymentAttempt, Step
+from billing.step_kinds import Through
 from notifications import lanes
 from notifications.lanes import Grant
 
@@ -98,7 +98,7 @@ def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
                 return leased
             if elsewhere:
                 # All that were taken: then many have moved, and the lane they went to may not let them begin.
-                go_where_the_cards_are(line)
+                go_where_the_cards_are(module.kind, line)
                 moved = True
             if leased.granted and not leased.granted.count:
                 refused.append(leased.granted)
@@ -108,31 +108,34 @@ def lease(module: StepModule, *, limit: int, suspects: bool = True) -> Leased:
 
 
 def leave_shut_lanes() -> int:
-    """Have charges that wait in a lane which is shut go to that of their account's card as it is now."""
+    """Requeue charges from closed lanes to their account's current provider."""
     return sum(
-        go_where_the_cards_are(line)
-        for line in turns(Step.Kind.CHARGE)
+        len(go_where_the_cards_are(each.kind, line))
+        for each in step_kinds.through(Through.CARD)
+        for line in turns(each.kind)
         if line.provider and lanes.why_shut(line.provider)
     )
 
 
-def go_where_the_cards_are(line: Line) -> int:
+def go_where_the_cards_are(kind: str, line: Line, *, only: Sequence[int] | None = None) -> set[int]:
     """
-    Put the charges of a line right whose card is another provider's now. Returns how many moved.
+    Move those steps of a line, or those of `only`, whose card is another provider's now. Returns which.
 
-    Those of which something is at the provider already stay: there it is asked about.
+    Where something of the account's is in flight at a provider, that is the one: there it is asked about.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             MOVE,
             {
                 "run": line.run_id,
+                "kind": kind,
                 "provider": line.provider,
+                "only": None if only is None else list(only),
                 "set_up": gateways.names(),
                 "in_flight": list(PaymentAttempt.IN_FLIGHT),
             },
         )
-        return int(cursor.rowcount)
+        return {pk for (pk,) in cursor.fetchall()}
 
 
 def report_to_lane(leased: Leased) -> None:
@@ -193,22 +196,29 @@ SELECT * FROM billing_step
  LIMIT %(limit)s
    FOR UPDATE SKIP LOCKED
 """
-# What another worker holds is passed over; what `_of_this_lane` does to those in hand, for all of a line.
+# The card is PaymentMethod.objects.default_of, in SQL. What is not set up is called by nobody, and takes no lane.
+# What another worker holds is passed over.
 MOVE = """
 UPDATE billing_step s
    SET provider = moved.provider
-  FROM (SELECT waiting.id, coalesce(card.gateway, '') AS provider
+  FROM (SELECT waiting.id, lane.provider
           FROM billing_step waiting
-          LEFT JOIN accounts_paymentmethod card
-            ON card.account_id = waiting.account_id AND card.is_default AND card.state = 'ACTIVE'
-           AND card.gateway = ANY(%(set_up)s)
-         WHERE waiting.run_id = %(run)s AND waiting.kind = 'CHARGE' AND waiting.provider = %(provider)s
-           AND waiting.state IN ('READY', 'UNKNOWN') AND coalesce(card.gateway, '') <> waiting.provider
-           AND NOT EXISTS (
-               SELECT FROM billing_paymentattempt sent
-                WHERE sent.account_id = waiting.account_id AND sent.state = ANY(%(in_flight)s))
+         CROSS JOIN LATERAL (
+               SELECT coalesce(
+                   (SELECT sent.gateway FROM billing_paymentattempt sent
+                     WHERE sent.account_id = waiting.account_id AND sent.state = ANY(%(in_flight)s)
+                       AND sent.gateway = ANY(%(set_up)s)
+                     ORDER BY sent.created_at LIMIT 1),
+                   (SELECT card.gateway FROM accounts_paymentmethod card
+                     WHERE card.account_id = waiting.account_id AND card.is_default
+                       AND card.state = 'ACTIVE' AND card.gateway = ANY(%(set_up)s)),
+                   '') AS provider) lane
+         WHERE waiting.run_id = %(run)s AND waiting.kind = %(kind)s AND waiting.provider = %(provider)s
+           AND (%(only)s::bigint[] IS NULL OR waiting.id = ANY (%(only)s))
+           AND waiting.state IN ('READY', 'UNKNOWN') AND lane.provider <> waiting.provider
            FOR UPDATE OF waiting SKIP LOCKED) moved
  WHERE s.id = moved.id
+RETURNING s.id
 """
 
 
@@ -263,7 +273,11 @@ def _lease(module: StepModule, line: Line, *, limit: int, suspects: bool) -> tup
     granted = _granted(line.provider, limit)
     count = granted.count if granted else limit
     found = _take(module.kind, line, limit=count, suspects=suspects)
-    steps = _of_this_lane(found) if module.kind == Step.Kind.CHARGE else found
+    elsewhere: set[int] = set()
+    if found and module.through is Through.CARD:
+        in_hand = [step.pk for step in found]
+        elsewhere = go_where_the_cards_are(module.kind, line, only=in_hand)
+    steps = [step for step in found if step.pk not in elsewhere]
     _write_leases(steps)
     if granted:
         lanes.give_back(granted, unused=granted.count - len(steps))
@@ -280,28 +294,3 @@ def _write_leases(steps: Sequence[Step]) -> None:
     )
     for step in steps:
         step.lease_token = token
-
-
-def _of_this_lane(steps: Sequence[Step]) -> list[Step]:
-    """Those whose card is where it was last seen. The others stay ready, and go to the line of their lane."""
-    providers = _providers(step.account_id for step in steps if step.account_id is not None)
-    stay = []
-    for step in steps:
-        provider = providers.get(step.account_id or 0, "")
-        if provider == step.provider:
-            stay.append(step)
-        else:
-            step.provider = provider
-            step.save(update_fields=["provider"])
-    return stay
-
-
-def _providers(account_ids: Iterable[int]) -> dict[int, str]:
-    """Through whom each account is charged now; what is not set up is called by nobody, and takes no lane."""
-    cards = PaymentMethod.objects.filter(
-        account__in=account_ids,
-        is_default=True,
-        state=PaymentMethod.State.ACTIVE,
-        gateway__in=gateways.names(),
-    )
-    return dict(cards.values_list("account", "gateway"))

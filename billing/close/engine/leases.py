@@ -1,7 +1,7 @@
 """
 Leases of steps that touch the world: extended while their worker lives, and a fence when it does not.
 
-All by the database's clock, and by the token of the lease: whoever slept over its end finds another's.
+All by the database's clock. A worker that stalls past its lease finds a different token.
 """
 
 import uuid

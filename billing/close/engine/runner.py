@@ -25,7 +25,7 @@ from django.db import (
 from django.db.models import F
 
 from accounts.models import Account
-from billing import decisions, gateways, locks
+from billing import decisions, gateways, locks, step_kinds
 from billing.close import pipeline
 from billing.close.engine import claiming, leases, markers
 from billing.close.engine.stint import Stint
@@ -359,7 +359,7 @@ def _decision(outcome: Outcome) -> Decision:
 
 
 def _ready_followers(module: StepModule, outcomes: Sequence[Outcome]) -> None:
-    following = pipeline.followers(module.kind)
+    following = step_kinds.followers(module.kind)
     if not outcomes or not following:
         return
     with connection.cursor() as cursor:
@@ -396,11 +396,11 @@ def _block_followers(module: StepModule, outcomes: Sequence[Outcome], *, as_of: 
             Step.objects.filter(
                 run=outcomes[0].step.run_id,
                 account__in=accounts,
-                kind__in=pipeline.all_followers(module.kind),
+                kind__in=step_kinds.all_followers(module.kind),
                 state=State.WAITING,
             ).update(
                 state=State.BLOCKED,
-                because=f"its {module.kind.lower()} step {because}",
+                because=f"its {step_kinds.in_a_sentence(module.kind)} step {because}",
                 finished_at=as_of,
             )
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from billing.close.health import readiness
-from billing.models import CloseRun
+from billing.models import CloseRun, PaymentAttempt
 from billing.payments import guard
 from billing.reports import progress
 from billing.workers import halting, heartbeats
@@ -177,9 +177,9 @@ COUNTED = {
     "disputes_open": ("Disputes that want an answer",),
 }
 # The literals are those of partial indexes, which are used only for the same words.
-COUNTS = """
+COUNTS = f"""
 SELECT 'attempts_in_flight', gateway, state, count(*) FROM billing_paymentattempt
- WHERE state IN ('RESERVED', 'PREPARED', 'SUBMITTED', 'PROCESSING', 'REQUIRES_ACTION', 'CANCELING', 'REVIEW')
+ WHERE state IN ({", ".join(f"'{state}'" for state in PaymentAttempt.IN_FLIGHT)})
  GROUP BY gateway, state
 UNION ALL
 SELECT 'leased', kind, provider, count(*) FROM billing_step WHERE state = 'RUNNING' GROUP BY kind, provider

@@ -16,12 +16,12 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count
 
-from billing.close import pipeline
+from billing import step_kinds
 from billing.close.engine import claiming
 from billing.models import CloseRun, Step
 from billing.payments import guard
-from billing.workers import halting, heartbeats
-from billing.workers.doorbell import QUEUES
+from billing.reports import kinds
+from billing.workers import doorbell, halting, heartbeats
 from notifications import lanes
 
 State = Step.State
@@ -104,6 +104,8 @@ class Readiness:
     shut: dict[str, str]
     # The order that has workers begin nothing more, in words; empty: there is none.
     halted: str
+    # Kinds of which steps wait, and that CLOSE_STEPS does not list here.
+    not_installed: list[str]
     degraded: list[str] = field(default_factory=list)
 
 
@@ -129,6 +131,7 @@ def look() -> Readiness:
                     each.lane.provider: each.why_shut for each in lanes.sights() if each.why_shut
                 },
                 halted="" if (order := halting.halt()) is None else str(order),
+                not_installed=kinds.not_installed(),
             )
         )
     except Error as error:
@@ -158,7 +161,9 @@ def _on_disk() -> frozenset[tuple[str, str]]:
 
 
 def _queues() -> dict[str, Queue]:
-    oldest = _by_queue(_seconds_by_kind(OLDEST, [list(pipeline.KINDS)]), worst=max)
+    oldest = _by_queue(
+        _seconds_by_kind(OLDEST, [[each.kind for each in step_kinds.installed()]]), worst=max
+    )
     ended = _by_queue(_seconds_by_kind(LAST_ENDED, []), worst=min)
     alive = [each for each in heartbeats.seen() if each.is_alive]
     return {
@@ -167,14 +172,15 @@ def _queues() -> dict[str, Queue]:
             last_ended_seconds=ended.get(queue),
             clusters=sum(queue in each.queues for each in alive),
         )
-        for queue in QUEUES
+        for queue in doorbell.queues()
     }
 
 
 def _by_queue(by_kind: Mapping[str, int], *, worst: Any) -> dict[str, int]:
     found: dict[str, list[int]] = {}
     for kind, seconds in by_kind.items():
-        found.setdefault(pipeline.BY_KIND[kind].queue, []).append(seconds)
+        if described := step_kinds.find(kind):
+            found.setdefault(described.queue, []).append(seconds)
     return {queue: worst(all_of_them) for queue, all_of_them in found.items()}
 
 
@@ -241,6 +247,9 @@ def _with_words(ready: Readiness) -> Readiness:
         words.append(
             f"a lease ran out {ready.overdue_lease_seconds} s ago, and nobody has freed its step"
         )
+    words += [
+        f"{kind} steps wait, and CLOSE_STEPS lists no such step" for kind in ready.not_installed
+    ]
     words += [f"charging through {gateway} is paused" for gateway in ready.paused]
     if ready.halted:
         words.append(ready.halted)

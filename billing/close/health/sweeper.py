@@ -12,12 +12,13 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models import F, Value
+from django.db.models.functions import Least, Now
 
 from billing import reconciliation
 from billing.close import pipeline, runs
 from billing.close.engine import claiming, markers, runner
+from billing.close.health import waking
 from billing.close.step import Outcome
 from billing.invoices import credits
 from billing.models import CloseRun, Step
@@ -47,6 +48,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "claims": lambda: markers.count_deaths(lambda dead: _mark_dead(dead, as_of=as_of)),
         "tallied": lambda: tallying.tally(as_of=as_of),
         "credits": lambda: credits.expire_due_credits(as_of=as_of),
+        "woken": lambda: waking.wake_left_waiting(as_of=as_of),
         "reports": release_reports,
         "moved": claiming.leave_shut_lanes,
         "doorbells": ring_for_ready_steps,
@@ -90,14 +92,14 @@ def free_expired_leases(*, as_of: datetime) -> int:
         .order_by("pk")
     )
     for step in expired:
-        step.deaths += 1
+        step.deaths = min(step.deaths + 1, claiming.DEATHS_MAX)
     # Whether a step is at fault is only known when it was alone: until then its death is no attempt of it.
     Step.objects.filter(pk__in=[step.pk for step in expired]).update(
         state=State.UNKNOWN,
         lease_token=None,
         lease_until=None,
         run_at=Now(),
-        deaths=F("deaths") + 1,
+        deaths=Least(F("deaths") + 1, Value(claiming.DEATHS_MAX)),
         attempts=F("attempts") - 1,
     )
     _mark_dead([step for step in expired if step.deaths >= claiming.DEATHS_MAX], as_of=as_of)
@@ -106,8 +108,12 @@ def free_expired_leases(*, as_of: datetime) -> int:
 
 def _mark_dead(killers: Sequence[Step], *, as_of: datetime) -> None:
     for step in killers:
+        module = pipeline.BY_KIND.get(step.kind)
+        if module is None:
+            # Whoever has its kind ends it, when its next worker dies: here nobody knows what follows it.
+            continue
         outcome = Outcome(step, State.DEAD, f"its worker died {step.deaths} times")
-        runner.write_down(pipeline.BY_KIND[step.kind], [outcome], as_of=as_of)
+        runner.write_down(module, [outcome], as_of=as_of)
 
 
 def _reopen_gateways(*, as_of: datetime) -> int:
@@ -143,5 +149,5 @@ def ring_for_reconciliations() -> int:
     """Ring the queue that works on reconciliations, if one waits."""
     waiting = reconciliation.waiting()
     if waiting:
-        doorbell.ring("default")
+        doorbell.ring(doorbell.DEFAULT)
     return len(waiting)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from accounts.models import PaymentMethod
-from billing import ledger
+from billing import charge_protocol, ledger, step_kinds
 from billing.close.step import (
     Chunk,
     Outcome,
@@ -18,14 +18,20 @@ from billing.close.step import (
     wait_for,
 )
 from billing.ledger import Standing
-from billing.models import CloseRun, DeclineClass, PaymentAttempt, Step
+from billing.models import CloseRun, PaymentAttempt, Step
 from billing.payments import charges, guard
 from billing.payments.charges import CannotCollect
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.CHARGE
-follows = Step.Kind.INVOICE
-queue = "charge"
+kind = step_kinds.CHARGE
+title = "Charge"
+follows = step_kinds.INVOICE
+queue = doorbell.CHARGE
 touches_the_world = True
+is_per_run = False
+through = Through.CARD
+counts_for_time_left = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
@@ -181,9 +187,7 @@ def _refused(chunk: Chunk, step: Step, refusal: CannotCollect) -> Outcome:
 
 def _has_card(chunk: Chunk, step: Step) -> bool:
     """Whether a card is there: then it is one that cannot be charged, such as an expired one."""
-    return PaymentMethod.objects.filter(
-        account=chunk.account_of(step), is_default=True, state=PaymentMethod.State.ACTIVE
-    ).exists()
+    return PaymentMethod.objects.default_of([chunk.account_of(step).pk]).exists()
 
 
 def _in_flight(
@@ -195,7 +199,7 @@ def _in_flight(
         return blocked(step, because, saw=saw, attempt=attempt)
     if attempt.run_id == chunk.run.pk and charges.on_its_way(attempt, as_of=chunk.as_of):
         return _attempted(step, attempt, ledger.standing(attempt.account_id, as_of=chunk.as_of))
-    if paused := guard.shut([attempt.gateway]):
+    if paused := guard.closed([attempt.gateway]):
         return _wait_for_gateway(chunk, step, attempt, paused[attempt.gateway], saw=saw)
     return wait_for(attempt, step, as_of=chunk.as_of)
 
@@ -227,7 +231,7 @@ def _attempted(step: Step, attempt: PaymentAttempt, standing: Standing) -> Outco
                 world_changed=changed,
                 attempt=attempt,
             )
-        case State.FAILED if attempt.decline_class == DeclineClass.OURS:
+        case State.FAILED if attempt.decline_class in charge_protocol.FAULT_OF_OURS:
             because = f"our set-up or request is wrong: {attempt.decline_code}"
             return blocked(step, because, saw=saw, attempt=attempt)
         case State.FAILED:

@@ -6,19 +6,25 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing import ledger, locks, messages
+from billing import ledger, locks, messages, step_kinds
 from billing.close.step import Chunk, Outcome, blocked, done, later, skipped
 from billing.ledger import Standing
 from billing.messages import Bill
 from billing.models import Invoice, Payment, Step
+from billing.step_kinds import Through
+from billing.workers import doorbell
 from notifications import delivery
 from notifications.models import Message
 
-kind = Step.Kind.EMAIL
-follows = Step.Kind.INVOICE
-queue = "email"
-batch = delivery.BATCH
+kind = step_kinds.EMAIL
+title = "Email"
+follows = step_kinds.INVOICE
+queue = doorbell.EMAIL
 touches_the_world = True
+is_per_run = False
+through = Through.MAIL_SERVER
+counts_for_time_left = True
+batch = delivery.BATCH
 
 LOOK_AGAIN_AFTER = timedelta(seconds=5)
 

@@ -5,17 +5,23 @@ from datetime import timedelta
 
 from accounts import holds, pauses
 from accounts.models import PaymentMethod
-from billing import dunning, ledger
+from billing import dunning, ledger, step_kinds
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import DunningCase, Invoice, PaymentAttempt, Step
 from billing.payments import charges, guard, throttle
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.HOLD
-follows = Step.Kind.CHARGE
-queue = "default"
-batch = 200
+kind = step_kinds.HOLD
+title = "Hold"
+follows = step_kinds.CHARGE
+queue = doorbell.DEFAULT
 touches_the_world = False
+is_per_run = False
+through = Through.NOBODY
+counts_for_time_left = True
+batch = 200
 
 # While charging is paused after a restore, or the provider does not answer.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
@@ -23,7 +29,7 @@ LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Look at what is overdue now, whatever the charge said; a payment on its way first comes to its end."""
-    if guard.any_is_shut():
+    if guard.any_is_closed():
         # Who may have paid is not held.
         because = "payments may have been lost: charging is paused until they are found"
         for step in chunk.steps:
@@ -36,11 +42,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
         ).select_related("account")
     }
-    gateways_of_cards = dict(
-        PaymentMethod.objects.filter(
-            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
-        ).values_list("account", "gateway")
-    )
+    gateways_of_cards = PaymentMethod.objects.default_of(chunk.accounts).gateway_by_account()
     cannot_pay = throttle.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case

@@ -3,29 +3,32 @@
 from collections.abc import Iterator
 
 from accounts.models import PaymentMethod
-from billing import ledger
+from billing import ledger, step_kinds
 from billing.close.step import Chunk, Outcome, blocked, done, skipped
-from billing.invoices import drafting
-from billing.models import Step
+from billing.invoices import drafting, issuing
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.INVOICE
+kind = step_kinds.INVOICE
+title = "Invoice"
 follows = None
-queue = "default"
-batch = 200
+queue = doorbell.DEFAULT
 touches_the_world = False
+is_per_run = False
+through = Through.NOBODY
+counts_for_time_left = True
+batch = 200
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Draft from the summaries, issue, apply credit; say what is due, for the charge to expect."""
     drafted = drafting.draft_invoices(list(chunk.accounts.values()), month=chunk.run.month)
-    drafting.issue_invoices(
+    issuing.issue_invoices(
         list(drafted.invoices.values()), accounts=chunk.accounts, as_of=chunk.as_of
     )
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
     with_card = set(
-        PaymentMethod.objects.filter(
-            account__in=chunk.accounts, is_default=True, state=PaymentMethod.State.ACTIVE
-        ).values_list("account", flat=True)
+        PaymentMethod.objects.default_of(chunk.accounts).values_list("account", flat=True)
     )
     for step in chunk.steps:
         account = chunk.account_of(step)

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator
 
+from billing import step_kinds
 from billing.close.step import Chunk, Outcome, done
-from billing.models import CloseRun, Step
+from billing.models import CloseRun
 from billing.reports import finance
+from billing.step_kinds import Through
+from billing.workers import doorbell
 
-kind = Step.Kind.REPORT
+kind = step_kinds.REPORT
+title = "Report"
 follows = None
-queue = "default"
-batch = 1
+queue = doorbell.DEFAULT
 touches_the_world = False
+is_per_run = True
+through = Through.NOBODY
+counts_for_time_left = False
+batch = 1
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     About,
     AttemptSpec,
@@ -32,7 +33,6 @@ from billing.gateways.base import (
     RefundSeen,
     RefundSpec,
     SettlementLine,
-    Status,
 )
 from billing.gateways.standins import fakedebit
 
@@ -206,6 +206,13 @@ class DebitGateway:
     def read_setup(self, ref: str) -> FinishedSetup:
         """Nothing comes of a setup in which nothing is signed."""
         return FinishedSetup(account_ref=ref, method=None)
+
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        """Return a mandate of this account for each way that one can behave."""
+        return {
+            f"{name}.{account_ref}": f"Direct debit ···· {behaviour.last_four}: {behaviour.title}"
+            for name, behaviour in fakedebit.BEHAVIOURS.items()
+        }
 
     def read_method(self, token: str) -> Method:
         """

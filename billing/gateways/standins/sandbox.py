@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     AttemptSpec,
     Capabilities,
@@ -33,7 +34,6 @@ from billing.gateways.base import (
     RefundSpec,
     RefundStatus,
     SettlementLine,
-    Status,
 )
 
 
@@ -322,6 +322,13 @@ class SandboxGateway:
     def read_setup(self, ref: str) -> FinishedSetup:
         """Nothing comes of a setup in which nothing is entered."""
         return FinishedSetup(account_ref=ref, method=None)
+
+    def test_methods(self, account_ref: str) -> Mapping[str, str]:
+        """Return every sandbox card; they are the same for all accounts."""
+        return {
+            card.token: f"{card.brand} ···· {card.last_four}: {card.title}"
+            for card in CARDS.values()
+        }
 
     def read_method(self, token: str) -> Method:
         """

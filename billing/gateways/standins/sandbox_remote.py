@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from billing.charge_protocol import Status
 from billing.gateways.base import (
     AttemptSpec,
     Foreign,
@@ -22,7 +23,6 @@ from billing.gateways.base import (
     RefundSeen,
     RefundSpec,
     RefundStatus,
-    Status,
 )
 from billing.gateways.standins.sandbox import SandboxGateway
 

@@ -36,11 +36,11 @@ class Command(BaseCommand):
             metavar="YYYY-MM-DD",
             help="what was made since that day (UTC)",
         )
-        parser.add_argument("--gateway", choices=gateways.names(), help="this one; else all")
+        parser.add_argument("--gateway", help="this one; else all that are switched on")
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, **options: Any) -> None:
-        names = [options["gateway"]] if options["gateway"] else gateways.names()
+        names = [_switched_on(options["gateway"])] if options["gateway"] else gateways.names()
         finished = [self._reconcile(name, options["since"]) for name in names]
         reconciliation.reopen_paused(as_of=clock.now())
         breaks = list(
@@ -91,6 +91,18 @@ class Command(BaseCommand):
         for each in breaks:
             self.stdout.write(f"{each}: {each.words}")
         self.stdout.write(f"reconcile: {len(breaks)} breaks open")
+
+
+def _switched_on(name: str) -> str:
+    """
+    Return the name of a gateway that can be asked.
+
+    :raises CommandError: if it cannot, with why.
+    """
+    try:
+        return gateways.get(name).name
+    except gateways.Misconfigured as error:
+        raise CommandError(f"{name} cannot be listed: {error}", returncode=2) from error
 
 
 def read_day(text: str) -> datetime:

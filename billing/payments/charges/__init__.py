@@ -12,9 +12,9 @@ does not get through leaves the attempt where it is, and `drive` goes on from th
 after asking the provider. An attempt is given up only when the provider says it is cancelled.
 The protocol, its crash matrix and its proof: docs/payments.md. A phase is a module:
 
-    collecting.py  the acts              calls.py       the provider, asked        booking.py    money in
-    reserving.py   T1                    rechecking.py  T3                         reviewing.py  a person looks
-    driving.py     the phases in order   settling.py    T4 and T5                  claiming.py   one driver at a time
+    collecting.py  the acts              calls.py       the provider, asked        ../booking.py  money in
+    reserving.py   T1                    rechecking.py  T3                         reviewing.py   a person looks
+    driving.py     the phases in order   settling.py    T4 and T5                  drivers.py     one driver at a time
 """
 
 from billing.payments.charges.amounts import chargeable_minor, is_too_little

@@ -16,7 +16,7 @@ from billing import charge_protocol, gateways
 from billing.charge_protocol import Move, State
 from billing.gateways import Observation
 from billing.models import PaymentAttempt
-from billing.payments.charges import windows
+from billing.payments.charges import time_limits
 from billing.workers import log_context
 
 logger = logging.getLogger(__name__)
@@ -64,14 +64,14 @@ class Window:
         Empty where no call is out, or none of them is answered for a second.
         """
         gathered: dict[PaymentAttempt, Answer] = {}
-        until = monotonic() + windows.LOOK_UP_SECONDS
+        until = monotonic() + time_limits.LOOK_UP_SECONDS
         while self._out:
             try:
                 call = self._back.get(timeout=max(0, until - monotonic()))
             except Empty:
                 break
             if not gathered:
-                until = monotonic() + windows.GATHER_SECONDS
+                until = monotonic() + time_limits.GATHER_SECONDS
             gathered[self._out.pop(call)] = call.result()
         return gathered
 
@@ -107,7 +107,7 @@ def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) 
         extra=log_context.of(attempt),
     )
     since = attempt.unknown_since or as_of
-    is_for_a_person = as_of - since >= windows.REVIEW_AFTER
+    is_for_a_person = as_of - since >= time_limits.REVIEW_AFTER
     changes: dict[str, Any] = {
         "unknown_since": since,
         "because": f"{type(error).__name__}: {error}"[:300],
@@ -125,15 +125,17 @@ def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) 
     else:
         then = charge_protocol.moved(attempt.state, Move.UNANSWERED)
         # While a person looks, so do we: it may have been a wrong key or a long outage.
-        again_at = as_of + windows.ASK_AGAIN_LATER if then in charge_protocol.IN_FLIGHT else None
+        again_at = (
+            as_of + time_limits.ASK_AGAIN_LATER if then in charge_protocol.IN_FLIGHT else None
+        )
         changes |= {"state": then, "next_action_at": again_at}
     PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
 
 
 def _ask_again_after(unknown_for: timedelta, tries: int) -> timedelta:
     """The longer it is unknown the later; but soon after the first try, though calls were throttled for long."""
-    pauses = (*windows.ASK_AGAIN_AFTER, windows.ASK_AGAIN_LATER)
-    over = sum(pause <= unknown_for for pause in windows.ASK_AGAIN_AFTER)
+    pauses = (*time_limits.ASK_AGAIN_AFTER, time_limits.ASK_AGAIN_LATER)
+    over = sum(pause <= unknown_for for pause in time_limits.ASK_AGAIN_AFTER)
     return pauses[min(over, tries)]
 
 

@@ -95,7 +95,7 @@ def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentA
     `drive` waits for their time, this does not; another driver may be at work on the same, which does
     no harm (the object moves money once). Of one that got no answer, `unknown_since` and `because` say so.
     """
-    taken = drivers.take_on(attempts, as_of=as_of)
+    taken = drivers.claim_at_once(attempts, as_of=as_of)
     with Phases(clock=lambda: as_of) as flow:
         flow.enter(taken, fresh=False)
         _all_the_way(flow, {})
@@ -110,7 +110,7 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
     is due is looked at before, as before every send.
     """
     asked = ask([attempt], as_of=as_of)
-    if [a.state for a in asked] != [State.REQUIRES_ACTION] or guard.shut([attempt.gateway]):
+    if [a.state for a in asked] != [State.REQUIRES_ACTION] or guard.closed([attempt.gateway]):
         return return_url
     try:
         gateway = gateways.get(attempt.gateway)

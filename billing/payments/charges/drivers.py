@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from billing.models import PaymentAttempt
-from billing.payments.charges import windows
+from billing.payments.charges import time_limits
 
 
 @transaction.atomic(durable=True)
@@ -18,8 +18,8 @@ def claim(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paymen
 
 
 @transaction.atomic(durable=True)
-def take_on(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
-    """The same, of all that have not come to their end, whether or not their time has come."""
+def claim_at_once(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """Claim all that have not come to their end, whether or not their time has come."""
     return _moved_ahead(
         list(_unlocked(attempts).filter(state__in=PaymentAttempt.IN_FLIGHT)), as_of=as_of
     )
@@ -36,13 +36,13 @@ def _unlocked(attempts: Sequence[PaymentAttempt]) -> QuerySet[PaymentAttempt]:
 
 def _moved_ahead(claimed: list[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in claimed]).update(
-        next_action_at=as_of + windows.DRIVE_WINDOW
+        next_action_at=as_of + time_limits.DRIVE_WINDOW
     )
     return claimed
 
 
-def let_go(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
-    """Leave attempts that nobody has sent anything of to the next driver, at once."""
+def hand_back(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
+    """Let the next driver claim these attempts at once; nothing of them is on its way."""
     PaymentAttempt.objects.filter(
         pk__in=[attempt.pk for attempt in attempts], state__in=PaymentAttempt.IN_FLIGHT
     ).update(next_action_at=as_of)

@@ -23,7 +23,7 @@ from billing.charge_protocol import Move, State
 from billing.gateways import Observation, Status
 from billing.models import PaymentAttempt
 from billing.payments import throttle
-from billing.payments.charges import calls, drivers, rechecking, settling, windows, writing
+from billing.payments.charges import calls, drivers, rechecking, settling, time_limits, writing
 from billing.payments.charges.calls import Answer, Ask, TooLate
 from billing.workers import bisect
 
@@ -92,7 +92,7 @@ class Phases:
         `fresh`: nobody has driven them before, so there is nothing to ask the provider first.
         """
         for attempt in attempts:
-            self._send_before[attempt] = monotonic() + windows.SEND_WITHIN.total_seconds()
+            self._send_before[attempt] = monotonic() + time_limits.SEND_WITHIN.total_seconds()
             if fresh:
                 self._fresh.add(attempt)
             if attempt.state in charge_protocol.ASKED_FIRST:
@@ -215,7 +215,7 @@ class Phases:
                 {a.pk: said[a] for a in attempts}, as_of=self.clock()
             )
             for attempt in attempts:
-                _bring_up_to(attempt, now[attempt.pk])
+                _refresh_from(attempt, now[attempt.pk])
 
         failed = dict(bisect.failures(settle, list(said), what="attempts"))
         for attempt, error in failed.items():
@@ -233,7 +233,7 @@ class Phases:
     def _note_unknown(self, attempt: PaymentAttempt, error: Exception) -> None:
         self._out.pop(attempt)
         calls.note_unknown(attempt, error, as_of=self.clock())
-        _bring_up_to(attempt, PaymentAttempt.objects.get(pk=attempt.pk))
+        _refresh_from(attempt, PaymentAttempt.objects.get(pk=attempt.pk))
         self._rest(attempt)
 
     # --- what goes no further
@@ -251,9 +251,9 @@ class Phases:
             self._rest(attempt)
 
     def _hand_over(self) -> None:
-        """Nobody need wait for the sweeper's time: this driver has let go."""
+        """Hand back what waits to be sent, so that the next driver need not wait for the sweeper's time."""
         waiting = [*self._to_recheck, *(a for queue in self._to_send.values() for a in queue)]
-        drivers.let_go(waiting, as_of=self.clock())
+        drivers.hand_back(waiting, as_of=self.clock())
         for queue in (self._to_recheck, *self._to_send.values()):
             queue.clear()
         for attempt in waiting:
@@ -317,16 +317,15 @@ def _store(made: Mapping[PaymentAttempt, Observation]) -> None:
             stored.append(now)
     writing.save_all(stored)
     for attempt in made:
-        _bring_up_to(attempt, current[attempt.pk])
+        _refresh_from(attempt, current[attempt.pk])
 
-
-# --- small truths
 
 # What a driver may find changed of an attempt that it has in hand.
 CHANGING = (*writing.COLUMNS, "key_generation", "created_at")
 
 
-def _bring_up_to(attempt: PaymentAttempt, now: PaymentAttempt) -> None:
+def _refresh_from(attempt: PaymentAttempt, now: PaymentAttempt) -> None:
+    """Bring the attempt in hand up to its row, which was read as `now`."""
     for name in CHANGING:
         setattr(attempt, name, getattr(now, name))
 

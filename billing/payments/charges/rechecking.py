@@ -8,11 +8,11 @@ from django.db import transaction
 from accounts import pauses
 from accounts.models import PaymentMethod
 from billing import charge_protocol, decisions, ledger, locks
-from billing.charge_protocol import Move, State
+from billing.charge_protocol import DeclineClass, Move, State
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, PaymentAttempt
+from billing.models import Decision, PaymentAttempt
 from billing.payments import guard, methods
-from billing.payments.charges import debits, reserving, windows, writing
+from billing.payments.charges import debits, reserving, time_limits, writing
 
 NOT_CONFIRMED = "the customer did not confirm it in time"
 SETTLED = "settled meanwhile"
@@ -30,7 +30,7 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
     """
     ids = [attempt.account_id for attempt in attempts]
     accounts = locks.accounts_for_update(ids)
-    stopped = guard.shut(attempt.gateway for attempt in attempts)
+    stopped = guard.closed(attempt.gateway for attempt in attempts)
     attempts = [attempt for attempt in attempts if attempt.gateway not in stopped]
     standings = ledger.standings(ids, as_of=as_of)
     paused = pauses.because_of(ids)
@@ -145,7 +145,7 @@ def leaves_the_rest(attempt: PaymentAttempt) -> bool:
 
 def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:
     assert attempt.submitted_at is not None, f"{attempt} waits for the customer, but was never sent"
-    return as_of - attempt.submitted_at >= windows.CUSTOMER_MAY_TAKE
+    return as_of - attempt.submitted_at >= time_limits.CUSTOMER_MAY_TAKE
 
 
 def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decision:

@@ -26,11 +26,19 @@ class BalanceChanged(CannotCollect):
 
 
 class GatewayClosed(CannotCollect):
-    """Nothing is charged through this gateway now: our database may have lost charges. See guard.py."""
+    """
+    Nothing is charged through this gateway now, whoever's card it is: our database may have lost charges.
+
+    Of one account that is not charged: AccountPaused. See guard.py.
+    """
 
 
 class AccountPaused(CannotCollect):
-    """Nothing is charged to this account by itself now, as after a dispute; its customer may pay."""
+    """
+    This account is not charged by itself now, as after a dispute; its customer may pay.
+
+    Of a gateway that charges nobody: GatewayClosed. See accounts/pauses.py.
+    """
 
 
 class AttemptInFlight(CannotCollect):

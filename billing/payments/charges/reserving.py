@@ -13,7 +13,7 @@ from billing.ledger import Standing
 from billing.models import PaymentAttempt
 from billing.money import money
 from billing.payments import guard, methods
-from billing.payments.charges import amounts, debits, windows
+from billing.payments.charges import amounts, debits, time_limits
 from billing.payments.charges.refusals import (
     AccountPaused,
     AttemptInFlight,
@@ -50,15 +50,8 @@ class Collected:
 
 def gateways_of(requests: Sequence[Request]) -> list[str]:
     """The gateways that these would be charged through, as it looks before anything is locked."""
-    return list(
-        PaymentMethod.objects.filter(
-            account__in=[request.account_id for request in requests],
-            is_default=True,
-            state=PaymentMethod.State.ACTIVE,
-        )
-        .values_list("gateway", flat=True)
-        .distinct()
-    )
+    cards = PaymentMethod.objects.default_of(request.account_id for request in requests)
+    return list(cards.values_list("gateway", flat=True).distinct())
 
 
 @transaction.atomic(durable=True)
@@ -72,14 +65,9 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
             account__in=ids, state__in=PaymentAttempt.IN_FLIGHT
         )
     }
-    cards = {
-        method.account_id: method
-        for method in PaymentMethod.objects.filter(
-            account__in=ids, is_default=True, state=PaymentMethod.State.ACTIVE
-        )
-    }
+    cards = {method.account_id: method for method in PaymentMethod.objects.default_of(ids)}
     blocked = methods.blocked_tokens(cards.values())
-    stopped = stopped | guard.shut(method.gateway for method in cards.values())
+    stopped = stopped | guard.closed(method.gateway for method in cards.values())
     paused = pauses.because_of(ids)
     collected = Collected()
     for request in requests:
@@ -165,5 +153,5 @@ def _reserved(
         payment_method=method,
         gateway=method.gateway,
         charge_date=debits.charge_date(account, method.gateway, as_of=standing.as_of),
-        next_action_at=standing.as_of + windows.DRIVE_WINDOW,
+        next_action_at=standing.as_of + time_limits.DRIVE_WINDOW,
     )

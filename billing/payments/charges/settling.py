@@ -12,13 +12,13 @@ from django.db import transaction
 from accounts import timeline
 from accounts.models import Account
 from billing import charge_protocol, decisions, dunning, ledger, locks, messages
-from billing.charge_protocol import Move, State
-from billing.gateways import Observation, Status, declines
+from billing.charge_protocol import DeclineClass, Move, State, Status
+from billing.gateways import Observation, declines
 from billing.ledger import Standing
-from billing.models import Decision, DeclineClass, Payment, PaymentAttempt
+from billing.models import Decision, Payment, PaymentAttempt
 from billing.money import money
 from billing.payments import booking, methods, reversals
-from billing.payments.charges import rechecking, windows, writing
+from billing.payments.charges import rechecking, time_limits, writing
 from billing.workers import log_context
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _move(
             if waiting is State.REQUIRES_ACTION and attempt.state != waiting:
                 _ask_customer(attempt, account=account, as_of=as_of)
             attempt.state = waiting
-            attempt.next_action_at = as_of + windows.ASK_AGAIN_LATER
+            attempt.next_action_at = as_of + time_limits.ASK_AGAIN_LATER
 
 
 def _succeed(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: datetime) -> None:
@@ -158,14 +158,14 @@ def _taken(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> Pa
 
 
 def _ask_customer(attempt: PaymentAttempt, *, account: Account, as_of: datetime) -> None:
-    """Who is not at it reads a mail; who is sees it on the page."""
+    """Email customers who are not on the site; others see it on the page."""
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
         return
     standing = ledger.standing(account.pk, as_of=as_of)
     messages.confirmation_needed(
         attempt,
         account=account,
-        until=(attempt.submitted_at or as_of) + windows.CUSTOMER_MAY_TAKE,
+        until=(attempt.submitted_at or as_of) + time_limits.CUSTOMER_MAY_TAKE,
         due_minor=standing.due_minor,
         as_of=as_of,
     )
@@ -198,7 +198,7 @@ def _reverse(
 def _give_up(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> None:
     """The provider has moved no money and still could: it is cancelled next."""
     attempt.state = State.CANCELING
-    attempt.next_action_at = as_of + windows.DRIVE_WINDOW
+    attempt.next_action_at = as_of + time_limits.DRIVE_WINDOW
     if seen.status is Status.DECLINED:
         _decline(attempt, seen, as_of=as_of)
     else:
@@ -209,10 +209,10 @@ def _decline(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> 
     """Keep what the bank said, and what it means; after "never again" the card is blocked at once."""
     attempt.decline_code = seen.decline_code or "declined"
     attempt.advice_code = seen.advice_code
-    attempt.decline_class = DeclineClass(
-        declines.decline_class(attempt.decline_code, advice_code=attempt.advice_code)
+    attempt.decline_class = declines.decline_class(
+        attempt.decline_code, advice_code=attempt.advice_code
     )
-    if attempt.decline_class == DeclineClass.STOP:
+    if attempt.decline_class in charge_protocol.BLOCKS_THE_CARD:
         because = f"its bank said {attempt.decline_code}"
         if attempt.advice_code:
             because += f", and advised {attempt.advice_code}"
@@ -231,7 +231,7 @@ def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of:
     attempt.because = f"declined: {attempt.decline_code}"
     standing = ledger.standing(account.pk, as_of=as_of)
     attempt.case = dunning.note_failure(attempt, account=account, standing=standing)
-    if attempt.decline_class == DeclineClass.OURS:
+    if attempt.decline_class in charge_protocol.FAULT_OF_OURS:
         _leave_to_an_operator(attempt, standing)
         return
     timeline.record(

@@ -14,7 +14,7 @@ from pathlib import Path
 from django.db import Error, transaction
 
 from billing.models import UsageBatch
-from billing.usage import tallying
+from billing.usage import partitions, tallying
 from billing.usage.imports import (
     aws_cur,
     csv_file,
@@ -101,7 +101,7 @@ def import_usage(
                 rows_read=rows_read,
             )
             watch.on_phase("Storing")
-            tallying.ensure_partitions(staging.months())
+            partitions.ensure_partitions(staging.months())
             stored = _store(
                 batch=batch, rows=rows, form=form, book=book, rejected=rejected, strict=strict
             )

@@ -39,7 +39,8 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
         "cards": [_row(card, as_of=as_of) for card in cards],
         "has_default": any(card.is_default for card in cards),
         "has_chargeable": any(card.state == PaymentMethod.State.ACTIVE for card in cards),
-        "has_debits": "debit" in gateways.names(),
+        "takes_cards": bool(gateways.for_cards()),
+        "takes_mandates": bool(gateways.for_mandates()),
         "owed": standing.due_minor > 0,
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "as_of": seat.reader.instant(as_of),
@@ -51,14 +52,20 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
 @payers_only
 def add(request: HttpRequest, seat: Seat) -> HttpResponse:
     """
-    Off to the provider's page; or a sandbox card, one of a few that each behave in their own way.
+    Off to the provider's page; or a stand-in's card, one of a few that each behave in their own way.
 
     No real card is asked for here.
     """
-    if gateways.for_cards() != "sandbox":
+    name = _for_cards()
+    if not gateways.is_stand_in(name):
         return _send_to_provider(request, seat)
     as_of = clock.now()
-    form = AddCardForm(request.POST if request.method == "POST" else None, as_of=as_of)
+    form = AddCardForm(
+        request.POST if request.method == "POST" else None,
+        account=seat.account,
+        gateway=gateways.get(name),
+        as_of=as_of,
+    )
     if form.is_valid():
         try:
             card = methods.add_card(
@@ -72,6 +79,14 @@ def add(request: HttpRequest, seat: Seat) -> HttpResponse:
         messages.success(request, _("%(card)s is on the account.") % {"card": card})
         return redirect("cards", seat.account.pk)
     return _form(request, seat, form)
+
+
+def _for_cards() -> str:
+    """Return the gateway for new cards; there is no such page where none takes cards."""
+    name = gateways.for_cards()
+    if not name:
+        raise Http404
+    return name
 
 
 def _send_to_provider(request: HttpRequest, seat: Seat) -> HttpResponse:
@@ -102,14 +117,13 @@ def _send_to_provider(request: HttpRequest, seat: Seat) -> HttpResponse:
 @payers_only
 def entered(request: HttpRequest, seat: Seat) -> HttpResponse:
     """Back from the provider's page: with a card, or without one."""
-    ref = request.GET.get("setup", "")
+    name, ref = _for_cards(), request.GET.get("setup", "")
     if ref:
-        _add_entered(request, seat, ref)
+        _add_entered(request, seat, name, ref)
     return redirect("cards", seat.account.pk)
 
 
-def _add_entered(request: HttpRequest, seat: Seat, ref: str) -> None:
-    name = gateways.for_cards()
+def _add_entered(request: HttpRequest, seat: Seat, name: str, ref: str) -> None:
     try:
         setup = gateways.get(name).read_setup(ref)
     except Exception:  # whatever the call raises, its webhook adds the card
@@ -211,5 +225,5 @@ def _row(card: PaymentMethod, *, as_of: datetime) -> dict[str, Any]:
         "has_expired": card.has_expired(as_of),
         "is_default": card.is_default,
         "is_blocked": card.state == PaymentMethod.State.BLOCKED,
-        "is_sandbox": card.gateway in {"sandbox", "debit"},
+        "is_sandbox": gateways.is_stand_in(card.gateway),
     }

@@ -17,16 +17,21 @@ from billing.views.access import Seat, payers_only, show
 @payers_only
 def add(request: HttpRequest, seat: Seat) -> HttpResponse:
     """A sandbox mandate: one of a few that each behave in their own way. No real account is asked for."""
-    if "debit" not in gateways.names():
+    name = gateways.for_mandates()
+    if not name:
         raise Http404
-    form = AddMandateForm(request.POST if request.method == "POST" else None)
+    form = AddMandateForm(
+        request.POST if request.method == "POST" else None,
+        account=seat.account,
+        gateway=gateways.get(name),
+    )
     if form.is_valid():
         try:
             mandate = methods.add_card(
                 account_id=seat.account.pk,
                 actor=seat.email,
                 as_of=clock.now(),
-                **form.mandate_details(seat.account),
+                **form.mandate_details(),
             )
         except methods.AlreadyAdded as already:
             mandate = already.method

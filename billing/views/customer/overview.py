@@ -66,7 +66,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "open_invoices": invoice_rows(seat, open_only=True, as_of=as_of, limit=NEWEST),
         "invoices": invoice_rows(seat, as_of=as_of, limit=NEWEST),
         "payments": payment_rows(seat, limit=NEWEST),
-        "usage": usage.since_last_invoice(seat),
+        "usage": usage.since_last_invoice(seat, as_of=as_of),
     }
     return show(request, seat, "billing/overview.html", context)
 
@@ -115,7 +115,5 @@ def _dunning(seat: Seat) -> dict[str, str] | None:
 
 
 def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any] | None:
-    card = PaymentMethod.objects.filter(
-        account=seat.account, is_default=True, state=PaymentMethod.State.ACTIVE
-    ).first()
+    card = PaymentMethod.objects.default_of([seat.account.pk]).first()
     return {"name": str(card), "has_expired": card.has_expired(as_of)} if card else None

@@ -119,16 +119,14 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
 
 
 def _card(seat: Seat, *, as_of: datetime) -> dict[str, Any]:
-    card = PaymentMethod.objects.filter(
-        account=seat.account, is_default=True, state=PaymentMethod.State.ACTIVE
-    ).first()
+    card = PaymentMethod.objects.default_of([seat.account.pk]).first()
     if card is None:
         return {"card": ""}
     return {
         "card": str(card),
         "card_has_expired": card.has_expired(as_of),
         # Looked at again under the lock; here so that nobody is asked to press a button that will refuse.
-        "is_paused": bool(guard.shut([card.gateway]) or throttle.shut([card.gateway])),
+        "is_paused": bool(guard.closed([card.gateway]) or throttle.shut([card.gateway])),
     }
 
 

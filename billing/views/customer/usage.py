@@ -1,90 +1,85 @@
-"""What an account used and no invoice has billed yet, and about what it will cost."""
+"""What an account used and no invoice has billed yet, and what it costs as an invoice would say it."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from billing import pricing
-from billing.invoices import drafting
-from billing.models import UsageSummary
-from billing.money import round_half_up
+from django.db.models import Min
+
+from accounts.models import Account
+from billing.invoices import rating
+from billing.models import BillingPeriod, UsageSummary
 from billing.views import numbers
 from billing.views.access import Seat
 
 
 @dataclass
 class _Used:
-    """One product by one unit."""
+    """One product by one unit, the monthly fees that are due for it included."""
 
     quantity: Decimal = Decimal(0)
-    # Major units; None once a part of it has no price yet.
-    cost: Decimal | None = Decimal(0)
+    # Of what has a price.
+    cost_minor: int = 0
+    is_priced: bool = True
 
 
-def since_last_invoice(seat: Seat) -> dict[str, Any] | None:
-    """The open usage by product and unit, largest cost first, with the sum; None where there is none."""
-    summaries = list(
-        UsageSummary.objects.filter(account=seat.account, invoice=None)
-        .select_related("product", "period")
-        .order_by("period__month", "pk")
-    )
-    if not summaries:
+def since_last_invoice(seat: Seat, *, as_of: datetime) -> dict[str, Any] | None:
+    """
+    Show the open usage up to now by product and unit, largest cost first, with the sum.
+
+    None where there is none. Each line is rounded as on the invoice, so that the sum is its total.
+    """
+    month = _latest_month(seat.account, as_of=as_of)
+    if month is None:
         return None
-    currency = seat.account.currency
-    by_product = _by_product(summaries, currency=currency)
-    costs = [used.cost for used in by_product.values()]
+    rated = rating.rate_open_usage([seat.account], months_up_to=month).get(seat.account.pk)
+    if rated is None:
+        return None
+    by_product = _by_product(rated)
     return {
-        "from": seat.reader.date(min(summary.first_at for summary in summaries)),
+        "from": seat.reader.date(_first_at(rated)),
         "rows": [_row(seat, key, used) for key, used in sorted(by_product.items(), key=_dearest)],
-        "total": _money(seat, sum((cost for cost in costs if cost is not None), Decimal(0))),
-        "is_whole": all(cost is not None for cost in costs),
+        "total": _money(
+            seat, sum(used.cost_minor for used in by_product.values() if used.is_priced)
+        ),
+        "is_whole": not rated.unpriced,
     }
 
 
-def _by_product(
-    summaries: Iterable[UsageSummary], *, currency: str
-) -> dict[tuple[str, str], _Used]:
-    estimate = _Estimate(summaries, currency=currency)
+def _latest_month(account: Account, *, as_of: datetime) -> date | None:
+    """The month of the last billing period that has begun."""
+    begun = BillingPeriod.objects.filter(account=account, starts_at__lte=as_of)
+    return begun.order_by("-month").values_list("month", flat=True).first()
+
+
+def _by_product(rated: rating.Rated) -> dict[tuple[str, str], _Used]:
     by_product: dict[tuple[str, str], _Used] = defaultdict(_Used)
-    for summary in summaries:
-        used = by_product[summary.product.name, summary.unit]
-        cost = estimate.of(summary)
-        used.quantity += summary.quantity
-        used.cost = None if used.cost is None or cost is None else used.cost + cost
+    for line in rated.lines:
+        used = by_product[line.summary.product.name, line.summary.unit]
+        used.cost_minor += line.amount_minor
+        if not line.is_fee:
+            used.quantity += line.summary.quantity
+    for no_price in rated.unpriced:
+        used = by_product[no_price.summary.product.name, no_price.summary.unit]
+        used.quantity += no_price.summary.quantity
+        used.is_priced = False
     return by_product
 
 
-class _Estimate:
-    """As the invoice would price it now. Allowances and fees count once per period and price."""
-
-    def __init__(self, summaries: Iterable[UsageSummary], *, currency: str) -> None:
-        self._prices = drafting.PriceBook(summaries)
-        self._currency = currency
-        self._free: dict[tuple[int, int], Decimal] = {}
-
-    def of(self, summary: UsageSummary) -> Decimal | None:
-        """In major units, unrounded; None where there is no price yet."""
-        if summary.amount is not None:
-            return summary.amount
-        if summary.unit_price is not None:
-            return pricing.by_unit(summary.quantity, unit_price=summary.unit_price).amount
-        try:
-            price = self._prices.of(summary, currency=self._currency)
-        except drafting.NoPrice:
-            return None
-        key = (summary.period_id, price.pk)
-        fee = Decimal(0) if key in self._free else price.monthly_fee
-        left = self._free.get(key, price.free_quantity)
-        priced = pricing.by_unit(summary.quantity, unit_price=price.unit_price, free_quantity=left)
-        self._free[key] = left - priced.free_quantity
-        return fee + priced.amount
+def _first_at(rated: rating.Rated) -> datetime:
+    summaries = {line.summary.pk for line in rated.lines}
+    summaries |= {no_price.summary.pk for no_price in rated.unpriced}
+    first_at: datetime = UsageSummary.objects.filter(pk__in=summaries).aggregate(
+        first_at=Min("first_at")
+    )["first_at"]
+    return first_at
 
 
-def _dearest(item: tuple[tuple[str, str], _Used]) -> tuple[Decimal, tuple[str, str]]:
+def _dearest(item: tuple[tuple[str, str], _Used]) -> tuple[int, tuple[str, str]]:
     key, used = item
-    return (-(used.cost or Decimal(0)), key)
+    return (-used.cost_minor if used.is_priced else 0, key)
 
 
 def _row(seat: Seat, key: tuple[str, str], used: _Used) -> dict[str, str]:
@@ -93,10 +88,9 @@ def _row(seat: Seat, key: tuple[str, str], used: _Used) -> dict[str, str]:
         "product": product,
         "quantity": numbers.quantity(used.quantity, locale=seat.reader.locale),
         "unit": unit,
-        "cost": "" if used.cost is None else _money(seat, used.cost),
+        "cost": _money(seat, used.cost_minor) if used.is_priced else "",
     }
 
 
-def _money(seat: Seat, amount: Decimal) -> str:
-    currency = seat.account.currency
-    return seat.reader.money(round_half_up(amount, currency), currency)
+def _money(seat: Seat, amount_minor: int) -> str:
+    return seat.reader.money(amount_minor, seat.account.currency)

@@ -11,8 +11,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from accounts import clock
+from billing import step_kinds
 from billing.models import CloseRun, Step
-from billing.reports import progress
+from billing.reports import kinds, progress
 from billing.views.csv_files import csv_stream
 from billing.views.staff.permission import staff_only
 from notifications import formats
@@ -41,7 +42,7 @@ FILTERS = ("kind", "state", "because", "provider")
 def listed(request: HttpRequest, run_id: int) -> HttpResponse:
     """A page of them; the next begins after the last, so that each is as quick as the first."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
-    chosen = _chosen(request)
+    chosen = _chosen(request, run)
     rows = list(
         _after(_steps(run, chosen), _number(request.GET.get("after")))[: STEPS_PER_PAGE + 1]
     )
@@ -51,7 +52,7 @@ def listed(request: HttpRequest, run_id: int) -> HttpResponse:
         "tab": "runs",
         "run": {"id": run.pk, "month": formats.period(run.month, "en"), "entity": run.entity.name},
         "chosen": chosen,
-        "kinds": Step.Kind.choices,
+        "kinds": [(kind, step_kinds.title(kind)) for kind in kinds.listed(run)],
         "states": [*Step.State.choices, (STUCK, "Waiting for a person")],
         "steps": [_row(step) for step in shown],
         "more": urlencode(more) if more else "",
@@ -68,12 +69,12 @@ def listed_csv(request: HttpRequest, run_id: int) -> StreamingHttpResponse:
     """All of them as a table to download."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
     name = f"{run.entity.slug}-{run.month:%Y-%m}-steps"
-    return csv_stream(name, _all(_steps(run, _chosen(request))), COLUMNS)
+    return csv_stream(name, _all(_steps(run, _chosen(request, run))), COLUMNS)
 
 
-def _chosen(request: HttpRequest) -> dict[str, str]:
+def _chosen(request: HttpRequest, run: CloseRun) -> dict[str, str]:
     """What is asked for, of what there is."""
-    known = {"kind": Step.Kind.values, "state": [*Step.State.values, STUCK]}
+    known = {"kind": kinds.listed(run), "state": [*Step.State.values, STUCK]}
     return {
         name: value
         for name in FILTERS
@@ -112,7 +113,7 @@ def _row(step: Step) -> dict[str, Any]:
         "account": step.account.external_id if step.account else "",
         "account_name": step.account.name if step.account else "",
         "url": step.account.get_absolute_url() if step.account else "",
-        "kind": step.get_kind_display(),
+        "kind": step.title,
         "state": step.get_state_display(),
         "is_stuck": step.state in {Step.State.BLOCKED, Step.State.DEAD},
         "because": step.because or step.last_error[:200],

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
-from billing import periods
+from billing import decisions, periods, step_kinds
 from billing.close import runs
 from billing.forms import StartCloseForm
 from billing.models import (
@@ -234,7 +234,7 @@ def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "kind": kind,
-            "title": Step.Kind(kind).label,
+            "title": step_kinds.title(kind),
             "speed": "" if run.is_finished else pace.speed_in_words(so_far["per_second"].get(kind)),
             "states": [
                 {
@@ -249,14 +249,14 @@ def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _first_step_first(row: dict[str, Any]) -> int:
+def _first_step_first(row: dict[str, Any]) -> tuple[int, str]:
     """What stops one step stops those after it: the cause stands on top."""
-    return Step.Kind.values.index(row["kind"])
+    return step_kinds.place(row["kind"])
 
 
 def _stuck(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "kind": Step.Kind(row["kind"]).label,
+        "kind": step_kinds.title(row["kind"]),
         "state": Step.State(row["state"]).label,
         "because": row["because"],
         "accounts": row["accounts"],
@@ -266,7 +266,7 @@ def _stuck(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
 
 def _waiting(run: CloseRun, row: dict[str, Any]) -> dict[str, Any]:
     told = {
-        "kind": Step.Kind(row["kind"]).label,
+        "kind": step_kinds.title(row["kind"]),
         "state": Step.State(row["state"]).label,
         "because": row["because"] or "its time has not come",
         "steps": row["steps"],
@@ -312,7 +312,7 @@ def _lane(row: dict[str, Any]) -> dict[str, Any]:
 def _host(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "host": row["host"],
-        "kind": Step.Kind(row["kind"]).label,
+        "kind": step_kinds.title(row["kind"]),
         "processes": row["processes"],
         "steps": row["steps"],
         "speed": pace.speed_in_words(float(row["per_second"])),
@@ -398,32 +398,13 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "account_name": decision.account.name if decision.account else "",
         "url": decision.account.get_absolute_url() if decision.account else "",
         "act": decision.act,
-        "expected": facts(decision.expected),
-        "saw": facts(decision.saw),
+        "expected": decisions.in_words(decision.expected),
+        "saw": decisions.in_words(decision.saw),
         "did": decision.get_did_display(),
         "because": decision.because,
         "actor": decision.actor,
         "decided_at": _instant(decision.decided_at),
     }
-
-
-def facts(seen: dict[str, Any]) -> str:
-    """What a decision expected or saw, in a few words: "due EUR 12.00, credit EUR 3.00"."""
-    currency = seen.get("currency")
-    said = []
-    for name, title in FACTS.items():
-        if currency and (seen.get(name) or name == "due_minor") and name in seen:
-            said.append(f"{title} {formats.money(seen[name], currency, 'en')}")
-    return ", ".join(said)
-
-
-FACTS = {
-    "due_minor": "due",
-    "charged_minor": "charged",
-    "overdue_minor": "overdue",
-    "credit_minor": "credit",
-    "in_flight_minor": "in flight",
-}
 
 
 # --- what was invoiced

@@ -9,7 +9,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django_q.conf import Conf
 
-from billing.workers.doorbell import QUEUES, UnknownQueue
+from billing.workers.doorbell import UnknownQueue
+from billing.workers.doorbell import queues as every_queue
 from config import schedules
 from config.cluster import die_with, parse_queues, queues_in_environment, run_cluster
 from config.supervisor import Supervisor
@@ -24,7 +25,7 @@ class Command(BaseCommand):
             # Its name before.
             "--lanes",
             default=queues_in_environment(),
-            help=f"Which queues to serve, comma separated. All of them unless said: {','.join(QUEUES)}.",
+            help=f"Which queues to serve, comma separated. All of them unless said: {','.join(every_queue())}.",
         )
         parser.add_argument(
             "--workers",

@@ -77,7 +77,9 @@ def become(part: str, *, bind: str, started_by: int) -> None:
         ],
         WORKERS: [*manage("cluster"), "--supervise"],
     }[part]
-    os.execv(command[0], command)  # noqa: S606 - our own words, no shell
+    # For looking around: its pages say that no real money moves, as long as none does.
+    environment = {"TRIAL": "true", **os.environ}
+    os.execve(command[0], command, environment)  # noqa: S606 - our own words, no shell
 
 
 def manage(name: str) -> list[str]:

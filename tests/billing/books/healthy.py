@@ -28,7 +28,7 @@ from billing.models import (
 )
 from billing.models.usage import Kind
 from billing.payments import booking, charges, disputes, refunds, reversals
-from billing.usage import tallying
+from billing.usage import partitions, tallying
 from tests.billing.dispute_builders import seen_of
 from tests.closing import cancel
 from tests.factories import (
@@ -119,7 +119,7 @@ class Month:
 
     def use(self, month: date, *names: str, usage: dict[str, object] | None = None) -> None:
         """Three hours each, in three events; of the usage in WHO unless another is said."""
-        tallying.ensure_partitions([month])
+        partitions.ensure_partitions([month])
         batch = UsageBatch.objects.create(source="csv", name=f"{month}.csv", sha256="0" * 64)
         for name in names or WHO:
             facts = usage or WHO[name][2]

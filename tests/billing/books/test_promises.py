@@ -9,7 +9,6 @@ from django.db import connection
 
 from billing.books import UnknownPromise, promises
 from billing.books.checking import find
-from billing.close import pipeline
 from tests.billing.books import page
 from tests.billing.books.breaks import BREAKS, OTHER_WAYS, Break
 
@@ -53,17 +52,6 @@ class TestEveryPromise:
         assert promise.sentence.endswith(".")
         assert promise.advice.endswith((".", "?"))
         assert len(promise.name) <= 63, "PostgreSQL would cut it off"
-
-    @pytest.mark.parametrize(
-        "name", ["close_step_starts_after_its_predecessor", "close_waiting_step_will_be_woken"]
-    )
-    def test_knows_the_order_of_the_steps_as_the_pipeline_has_it(self, name):
-        [promise] = promises([f"book_{name}"])
-
-        said = {step.kind: step.follows for step in pipeline.STEPS if step.follows}
-
-        values = ", ".join(f"('{kind}', '{follows}')" for kind, follows in said.items())
-        assert f"VALUES {values})" in promise.query
 
     def test_stands_in_the_docs(self):
         """To write the table anew: `manage.py shell -c "from tests.billing.books.page import write; write()"`."""

@@ -344,11 +344,11 @@ class TestTheLine:
             cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute("SET LOCAL enable_sort = off")
             taking = explained(cursor, claiming.TAKE, parameters)
-            looking = explained(cursor, claiming.QUEUES, {"kind": "CHARGE"})
+            looking = explained(cursor, claiming.LINES, {"kind": "CHARGE"})
 
         assert "Index Scan using steps_to_claim" in taking
         assert "Sort" not in taking
-        # Of each queue one step is looked at: joined to the queues, it would be every step that is due.
+        # Of each line one step is looked at: joined to the lines, it would be every step that is due.
         assert "Semi Join" not in looking
 
 

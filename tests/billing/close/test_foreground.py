@@ -24,7 +24,7 @@ def _impatient(monkeypatch):
     monkeypatch.setattr(foreground, "RECONNECT_AFTER_SECONDS", 0.01)
 
 
-def attend(run: CloseRun, *, looks: int = 200, **facts: object) -> list[Sight]:
+def work_on(run: CloseRun, *, looks: int = 200, **facts: object) -> list[Sight]:
     """What was seen until it ended; it is stopped after so many looks, should it not end."""
     seen: list[Sight] = []
     foreground.work_on(
@@ -46,13 +46,13 @@ def order_a_halt() -> None:
     halting.order(because="release 1.4", by="ops")
 
 
-class TestAttend:
+class TestWorkOn:
     def test_works_until_the_run_is_finished_and_shows_how_far_it_is(self):
         account_using("12.00")
         account_using("3.00", card="sandbox_declined")
         run = start_close()
 
-        seen = attend(run)
+        seen = work_on(run)
 
         assert run.is_finished
         assert [sight.ended for sight in seen] == sorted(sight.ended for sight in seen)
@@ -61,7 +61,7 @@ class TestAttend:
     def test_of_a_finished_run_looks_once(self):
         run = finish(start_close())
 
-        assert len(attend(run)) == 1
+        assert len(work_on(run)) == 1
 
     def test_ends_where_all_that_is_left_waits_for_a_far_due_date(self):
         EntityFactory()
@@ -69,7 +69,7 @@ class TestAttend:
         account_using("12.00", card=None)
         run = start_close(as_of=timezone.now())
 
-        seen = attend(run)
+        seen = work_on(run)
 
         assert not run.is_finished
         assert seen[-1].waits_until > timezone.now() + timedelta(days=13)
@@ -78,7 +78,7 @@ class TestAttend:
         run = start_close()
         run.steps.update(state="DEAD", finished_at=timezone.now())
 
-        attend(run)
+        work_on(run)
 
         assert not run.is_finished
 
@@ -90,7 +90,7 @@ class TestAttend:
             state="RUNNING", lease_token="0" * 32, lease_until=timezone.now(), attempts=1
         )
 
-        attend(run)
+        work_on(run)
 
         assert run.is_finished
 
@@ -119,7 +119,7 @@ class TestAttend:
         provider.after("prepare", in_a_thread_of_the_provider(order_a_halt))
 
         with pytest.raises(halting.Halted, match="Halted by ops: release"):
-            attend(run)
+            work_on(run)
 
         assert provider.calls["prepare"] == 1
         assert provider.calls["submit"] == 0
@@ -152,7 +152,7 @@ class TestTheDatabaseGoesAway:
 
         monkeypatch.setattr(runner, "work_once", cut_off)
 
-        attend(run)
+        work_on(run)
 
         assert run.is_finished
         assert run.report["currencies"][0]["collected"] == "12.00"
@@ -168,5 +168,5 @@ class TestTheDatabaseGoesAway:
         monkeypatch.setattr(foreground, "_work_a_little", away)
 
         with pytest.raises(OperationalError, match="refused"):
-            attend(start_close())
+            work_on(start_close())
         assert len(tries) == 4

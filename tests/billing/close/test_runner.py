@@ -18,6 +18,8 @@ from billing.close.engine import claiming, runner
 from billing.close.health import sweeper
 from billing.close.step import Chunk, Outcome, done, later, unknown
 from billing.models import ClaimMarker, Decision, Step
+from billing.step_kinds import Through
+from billing.workers import doorbell
 from tests.closing import cancel, start_close
 from tests.factories import AS_OF, AccountFactory
 from tests.provider import Killed
@@ -39,6 +41,7 @@ class Module:
     touches_the_world: bool = False
     queue: str = "default"
     follows: str | None = None
+    through: Through = Through.NOBODY
     batch: int = 200
 
     def work(self) -> int:
@@ -47,7 +50,14 @@ class Module:
 
 def charging(perform: Callable[[Chunk], Iterable[Outcome]], *, batch: int = 200) -> Module:
     """A charge step: it touches the world."""
-    return Module(perform, kind="CHARGE", queue="charge", touches_the_world=True, batch=batch)
+    return Module(
+        perform,
+        kind="CHARGE",
+        queue="charge",
+        touches_the_world=True,
+        through=Through.CARD,
+        batch=batch,
+    )
 
 
 def does_all(chunk: Chunk) -> list[Outcome]:
@@ -115,7 +125,7 @@ class TestStepsThatTouchOnlyOurDatabase:
 
         Module(does_all).work()
 
-        rung = {queue: OrmQ.objects.filter(key=queue).count() for queue in pipeline.QUEUES}
+        rung = {queue: OrmQ.objects.filter(key=queue).count() for queue in doorbell.queues()}
         assert rung == {"default": 0, "charge": 3, "email": 3}
 
     def test_one_poison_account_is_found_by_halves_and_charged_alone(self, invoices):

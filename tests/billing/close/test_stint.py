@@ -12,7 +12,7 @@ from billing.close.engine import claiming, leases, runner, stint
 from billing.close.health import sweeper
 from billing.close.steps import charge
 from billing.models import Payment, PaymentAttempt, Step
-from billing.payments.charges import rechecking, reserving, windows
+from billing.payments.charges import rechecking, reserving, time_limits
 from notifications import lanes
 from notifications.lanes import Grant
 from notifications.models import Lane
@@ -186,7 +186,7 @@ class TestHeartbeat:
 
 class TestAWorkerThatSlept:
     def test_sends_nothing_after_its_time(self, accounts, provider, monkeypatch):
-        monkeypatch.setattr(windows, "SEND_WITHIN", timedelta(seconds=-1))
+        monkeypatch.setattr(time_limits, "SEND_WITHIN", timedelta(seconds=-1))
 
         work_once()
 

@@ -15,7 +15,7 @@ from billing.gateways.standins.fakestripe import shared
 USER = """
 import sys
 from pathlib import Path
-from billing.fakestripe import shared
+from billing.gateways.standins.fakestripe import shared
 shared.use(Path(sys.argv[1]))
 print("there", flush=True)
 sys.stdin.read()

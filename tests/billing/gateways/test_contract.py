@@ -217,6 +217,15 @@ class TestTheBook:
 
 
 class TestMethods:
+    def test_that_may_be_chosen_are_those_that_can_be_charged(self, subject):
+        offered = subject.gateway.test_methods("acme")
+
+        assert {subject.pays, subject.declines, subject.loses_reply} <= offered.keys()
+        for token, words in offered.items():
+            method = subject.gateway.read_method(token)
+            assert method.token == token
+            assert f"{method.brand} ···· {method.last_four}: " in words
+
     def test_are_kept_under_the_account_and_not_entered(self, subject):
         gateway = subject.gateway
         customer = gateway.ensure_customer(account_ref="acme", email="", name="Acme")

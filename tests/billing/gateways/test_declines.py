@@ -2,7 +2,8 @@
 
 import pytest
 
-from billing.gateways.declines import BY_CODE, CLASSES, DeclineClass, advice, decline_class
+from billing.charge_protocol import DeclineClass
+from billing.gateways.declines import BY_CODE, CLASSES, advice, decline_class
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,10 @@ def test_advice_goes_before_a_code_that_merely_says_no(code, advice_code, kind):
 @pytest.mark.parametrize("advice_code", ["do_not_try_again", "try_again_later"])
 def test_advice_never_softens_or_hardens_a_code_that_says_why(code, advice_code):
     assert decline_class(code, advice_code=advice_code) is decline_class(code)
+
+
+def test_every_class_has_codes():
+    assert set(CLASSES) == set(DeclineClass)
 
 
 def test_no_code_stands_in_two_classes():

@@ -797,8 +797,11 @@ class TestSettings:
         settings.STRIPE_SECRET_KEY = ""
 
         assert gateways.names() == ["sandbox"]
-        with pytest.raises(Misconfigured, match="not one of sandbox"):
+        with pytest.raises(Misconfigured, match="not set up: STRIPE_SECRET_KEY is empty"):
             gateways.get("stripe")
+
+    def test_cards_are_entered_on_its_own_page_test_cards_as_well(self, gateway):
+        assert gateway.test_methods("a-1") == {}
 
     @pytest.mark.parametrize(
         ("secret", "live", "said"),

@@ -321,8 +321,9 @@ def _answer_a_doorbell(queues: tuple[str, ...]) -> bool:
     return True
 
 
-def unfinished(queues: tuple[str, ...] = doorbell.QUEUES) -> list[str]:
-    """What is still to be done in these queues, in words."""
+def unfinished(queues: tuple[str, ...] = ()) -> list[str]:
+    """What is still to be done in these queues, or in all, in words."""
+    queues = queues or doorbell.queues()
     kinds = [step.kind for step in pipeline.STEPS if step.queue in queues]
     open_steps = Step.objects.filter(
         kind__in=kinds, state__in=[Step.State.READY, Step.State.RUNNING, Step.State.UNKNOWN]

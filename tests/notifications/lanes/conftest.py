@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifications.lanes import clock, traffic
+from notifications.lanes import lane_clock, traffic
 from notifications.models import Lane
 
 
@@ -22,7 +22,7 @@ class VirtualClock:
 @pytest.fixture
 def virtual(monkeypatch) -> VirtualClock:
     virtual = VirtualClock()
-    monkeypatch.setattr(clock, "now", lambda: virtual.at)
+    monkeypatch.setattr(lane_clock, "now", lambda: virtual.at)
     return virtual
 
 

@@ -10,7 +10,7 @@ from django.db.models import Sum
 from accounts.models import Account
 from billing import periods
 from billing.models import BillingPeriod, Invoice, UsageBatch, UsageEvent, UsageSummary
-from billing.usage import tallying
+from billing.usage import billing_periods, partitions, tallying
 from tests.factories import AccountFactory, EntityFactory, PeriodFactory, ProductFactory
 from tests.workers import Aside, wait_until_somebody_waits
 
@@ -28,7 +28,7 @@ def batch(db):
 def usage_batch(*events, name="usage.csv"):
     """A batch, not tallied, of these events: (account, instant, what differs from an ordinary one)."""
     batch = UsageBatch.objects.create(source="csv", name=name, sha256="0" * 64)
-    tallying.ensure_partitions({at.astimezone(UTC).date().replace(day=1) for _, at, *_ in events})
+    partitions.ensure_partitions({at.astimezone(UTC).date().replace(day=1) for _, at, *_ in events})
     product = ProductFactory()
     UsageEvent.objects.bulk_create(
         UsageEvent(
@@ -57,21 +57,21 @@ def at(day, hour=0, month=10):
     return datetime(2018, month, day, hour, tzinfo=UTC)
 
 
-def partitions():
+def stored_partitions():
     with connection.cursor() as cursor:
-        cursor.execute(tallying.PARTITIONS)
+        cursor.execute(partitions.PARTITIONS)
         return {name for (name,) in cursor.fetchall()}
 
 
 class TestEnsurePartitions:
     @pytest.mark.django_db
     def test_makes_the_months_that_are_missing_and_keeps_the_others(self):
-        tallying.ensure_partitions([date(2031, 12, 1)])
+        partitions.ensure_partitions([date(2031, 12, 1)])
 
-        tallying.ensure_partitions([date(2031, 12, 1), date(2032, 1, 1)])
-        tallying.ensure_partitions([])
+        partitions.ensure_partitions([date(2031, 12, 1), date(2032, 1, 1)])
+        partitions.ensure_partitions([])
 
-        assert {"billing_usageevent_2031_12", "billing_usageevent_2032_01"} <= partitions()
+        assert {"billing_usageevent_2031_12", "billing_usageevent_2032_01"} <= stored_partitions()
 
     @pytest.mark.django_db
     def test_a_partition_keeps_events_apart_append_only_and_unique(self):
@@ -92,11 +92,11 @@ class TestEnsurePartitions:
     @pytest.mark.django_db(transaction=True)
     def test_several_at_once_make_it_once(self):
         errors = in_threads(
-            4, lambda: tallying.ensure_partitions([date(2034, month, 1) for month in (1, 2, 3)])
+            4, lambda: partitions.ensure_partitions([date(2034, month, 1) for month in (1, 2, 3)])
         )
 
         assert errors == []
-        assert "billing_usageevent_2034_03" in partitions()
+        assert "billing_usageevent_2034_03" in stored_partitions()
 
 
 def in_threads(count, act):
@@ -126,7 +126,7 @@ class TestOpenPeriods:
         zones = ["UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Apia", "America/Havana"]
         accounts = [AccountFactory(time_zone=zone) for zone in zones]
 
-        opened = tallying.open_periods(month=NOVEMBER)
+        opened = billing_periods.open_periods(month=NOVEMBER)
 
         assert opened == len(zones)
         for account in accounts:
@@ -137,14 +137,14 @@ class TestOpenPeriods:
 
     def test_twice_is_once(self):
         AccountFactory()
-        tallying.open_periods(month=OCTOBER)
+        billing_periods.open_periods(month=OCTOBER)
 
-        assert tallying.open_periods(month=OCTOBER) == 0
+        assert billing_periods.open_periods(month=OCTOBER) == 0
 
     def test_any_day_names_its_month(self):
         AccountFactory()
 
-        tallying.open_periods(month=date(2018, 10, 17))
+        billing_periods.open_periods(month=date(2018, 10, 17))
 
         assert BillingPeriod.objects.get().month == OCTOBER
 
@@ -152,9 +152,9 @@ class TestOpenPeriods:
         closed = AccountFactory(state=Account.State.CLOSED)
         AccountFactory()
 
-        assert tallying.open_periods(month=OCTOBER) == 1
-        assert tallying.open_periods(month=OCTOBER, account_ids=[closed.pk]) == 1
-        assert tallying.open_periods(month=NOVEMBER, account_ids=[]) == 0
+        assert billing_periods.open_periods(month=OCTOBER) == 1
+        assert billing_periods.open_periods(month=OCTOBER, account_ids=[closed.pk]) == 1
+        assert billing_periods.open_periods(month=NOVEMBER, account_ids=[]) == 0
 
     @pytest.mark.parametrize("order", [(10, 11, 12), (12, 11, 10), (10, 12, 11), (11, 10, 12)])
     @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ class TestOpenPeriods:
     def test_periods_tile_though_the_zone_changed_in_between(self, before, after, order):
         account = AccountFactory(time_zone=before)
         first, *rest = [date(2018, month, 1) for month in order]
-        tallying.open_periods(month=first)
+        billing_periods.open_periods(month=first)
         Account.objects.update(time_zone=after)
 
         for month in rest:
-            assert tallying.open_periods(month=month) == 1
+            assert billing_periods.open_periods(month=month) == 1
 
         tiles = list(account.periods.order_by("starts_at"))
         assert [tile.month.month for tile in tiles] == [10, 11, 12]
@@ -325,7 +325,7 @@ class TestTally:
 
     def test_a_batch_that_cannot_be_tallied_whole_is_not_tallied(self, batch, monkeypatch):
         usage = batch((AccountFactory(), at(1)))
-        monkeypatch.setattr(tallying, "_open_periods_of", lambda _: None)
+        monkeypatch.setattr(tallying, "open_periods_of", lambda _: None)
 
         with pytest.raises(tallying.EventsWithoutPeriod, match="of its 1 events only 0"):
             tallying.tally(as_of=AS_OF)
@@ -420,7 +420,10 @@ class TestTallyAtOnce:
             AccountFactory(time_zone=zone)
 
         errors = in_threads(
-            4, lambda: [tallying.open_periods(month=date(2018, month, 1)) for month in (10, 11, 12)]
+            4,
+            lambda: [
+                billing_periods.open_periods(month=date(2018, month, 1)) for month in (10, 11, 12)
+            ],
         )
 
         assert errors == []

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from billing import gateways, reconciliation
+from billing import reconciliation
 from billing.gateways import Misconfigured, NotSent, OutcomeUnknown, RateLimited, RefundRefused
+from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import DunningCase, GatewayGuard, PaymentAttempt, ProviderEvent, Reconciliation
 from billing.payments import charges, guard, inbound, refunds, retries, throttle
 from notifications import lanes
@@ -258,7 +259,7 @@ class TestWhatWasSaid:
 
         accounts = [owing() for _ in range(5)]
         collect(owing())
-        monkeypatch.setattr(gateways.SandboxGateway, "prepare", down)
+        monkeypatch.setattr(SandboxGateway, "prepare", down)
         for account in accounts:
             collect(account)
 

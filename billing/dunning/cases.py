@@ -1,0 +1,96 @@
+"""Cases of declined automatic charges: opened, noted, tried again soon, closed."""
+
+from datetime import datetime, timedelta
+
+from accounts.models import RETRIES_MAX, Account, PaymentMethod
+from billing import charge_protocol, messages
+from billing.ledger import Standing
+from billing.models import DunningCase, PaymentAttempt
+
+# With such a card, a customer who was asked to confirm a payment no longer can.
+CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
+
+
+def note_failure(
+    attempt: PaymentAttempt, *, account: Account, standing: Standing
+) -> DunningCase | None:
+    """
+    Open a case for a declined automatic charge of a (locked) account, or note it in the open one.
+
+    Returns None where there is nothing to follow up: the customer was on the site, nothing is due any
+    more, the entity retries nothing and the close itself holds, or the fault is ours.
+    """
+    if attempt.kind == PaymentAttempt.Kind.ON_SESSION or standing.due_minor <= 0:
+        return None
+    case = open_case(account.pk)
+    days = account.entity.retry_days
+    if case is not None:
+        case.retries_made = min(case.retries_made + 1, RETRIES_MAX)
+    elif (
+        days or attempt.charge_date
+    ) and attempt.decline_class not in charge_protocol.FAULT_OF_OURS:
+        # A debit is declined after the close, which would hold. Without a schedule it is held a day later.
+        ends_at = standing.as_of + timedelta(days=days[-1] if days else 1)
+        case = DunningCase(account=account, opened_at=standing.as_of, ends_at=ends_at)
+    else:
+        return None
+    case.decline_class = attempt.decline_class
+    case.decline_code = attempt.decline_code
+    case.next_try_at = _next_try(case, attempt, days, as_of=standing.as_of)
+    case.save()
+    return case
+
+
+def open_case(account_id: int) -> DunningCase | None:
+    """The account's open case, if it has one. To act on it, hold the account's lock."""
+    return DunningCase.objects.filter(account=account_id, closed_at=None).first()
+
+
+def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
+    """
+    Whether to tell the customer of a decline: no earlier one of its case said the same.
+
+    The last decline of a case is not told: the hold that follows has a message of its own.
+    """
+    case = attempt.case
+    if case is None:
+        return True
+    if attempt.decline_code not in CARD_IS_GONE and messages.was_asked_to_confirm(attempt):
+        return False
+    told = case.attempts.filter(decline_code=attempt.decline_code).exclude(pk=attempt.pk)
+    is_last = case.next_try_at is None and case.ends_at <= as_of
+    return not is_last and not told.exists()
+
+
+def try_again_soon(account_id: int, *, as_of: datetime) -> None:
+    """Retry the account's case at once: its card was replaced or renewed."""
+    DunningCase.objects.filter(
+        account=account_id, closed_at=None, retries_made__lt=RETRIES_MAX
+    ).update(next_try_at=as_of)
+
+
+def close_case(case: DunningCase, *, because: str, as_of: datetime) -> None:
+    """Close an open case of a (locked) account."""
+    case.closed_at = as_of
+    case.closed_because = because
+    case.next_try_at = None
+    case.save(update_fields=["closed_at", "closed_because", "next_try_at"])
+
+
+def _next_try(
+    case: DunningCase, attempt: PaymentAttempt, days: list[int], *, as_of: datetime
+) -> datetime | None:
+    if case.retries_made >= RETRIES_MAX:
+        return None
+    if _has_another_card(attempt):
+        return as_of
+    if case.decline_class not in charge_protocol.TRIED_AGAIN:
+        return None
+    to_come = (case.opened_at + timedelta(days=day) for day in days)
+    return next((at for at in to_come if at > as_of), None)
+
+
+def _has_another_card(attempt: PaymentAttempt) -> bool:
+    """Whether the customer chose another card while this one was being declined."""
+    now = PaymentMethod.objects.default_of([attempt.account_id])
+    return now.exclude(pk=attempt.payment_method_id).exists()

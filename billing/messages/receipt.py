@@ -1,0 +1,58 @@
+"""The receipt for a payment: which invoices it paid, and what it leaves as credit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import prefetch_related_objects
+
+from accounts.models import Account
+from billing.messages.letters import compose, tell_all
+from billing.models import Invoice, Payment
+from notifications.formats import Reader
+from notifications.models import Message
+from notifications.outbox import Letter
+
+RECEIPT = "RECEIPT"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A payment, what it paid of which invoice, and the debt and credit of its locked account now."""
+
+    payment: Payment
+    account: Account
+    allocations: Sequence[tuple[Invoice, int]]
+    due_minor: int
+    credit_minor: int
+
+
+def payments_received(receipts: Sequence[Receipt], *, as_of: datetime) -> list[Message | None]:
+    """Send receipts: which invoices each paid, what it leaves as credit, what is still due."""
+    prefetch_related_objects([receipt.account for receipt in receipts], "entity")
+    return tell_all([_receipt(receipt, as_of=as_of) for receipt in receipts])
+
+
+def _receipt(receipt: Receipt, *, as_of: datetime) -> Letter:
+    payment, reader = receipt.payment, Reader.of(receipt.account)
+    surplus_minor = payment.amount_minor - sum(minor for _invoice, minor in receipt.allocations)
+    credit_minor = receipt.credit_minor
+    context = {
+        "amount": reader.money(payment.amount_minor, payment.currency),
+        "method": payment.method,
+        "received_at": reader.instant(payment.received_at),
+        "paid": [
+            {"number": invoice.number, "amount": reader.money(minor, payment.currency)}
+            for invoice, minor in receipt.allocations
+        ],
+        "surplus": reader.money(surplus_minor, payment.currency) if surplus_minor > 0 else "",
+        "credit": reader.money(credit_minor, payment.currency) if credit_minor > 0 else "",
+    }
+    return compose(
+        RECEIPT,
+        f"payment:{payment.pk}",
+        context,
+        account=receipt.account,
+        due_minor=receipt.due_minor,
+        as_of=as_of,
+    )

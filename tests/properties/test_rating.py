@@ -1,0 +1,240 @@
+"""
+Whatever was used, priced and billed in whichever order: what the customer's page shows is what the invoice says.
+
+Product by product, and so does the rehearsal. Over all invoices of a period nobody pays a fee twice, or gets
+a free quantity twice.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.models import Account
+from billing import locks, periods
+from billing.close import rehearsal
+from billing.invoices import drafting, issuing
+from billing.models import Invoice, LineItem, Price, UsageSummary
+from billing.money import to_major
+from billing.views.access import Seat
+from billing.views.customer import usage
+from tests.billing.builders import assert_books_balance
+from tests.emptying import empty_tables
+from tests.factories import (
+    AS_OF,
+    AccountFactory,
+    EntityFactory,
+    MemberFactory,
+    PeriodFactory,
+    PriceFactory,
+    ProductFactory,
+    SummaryFactory,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MONTHS = st.sampled_from([date(2018, month, 1) for month in (8, 9, 10)])
+PRODUCTS = st.sampled_from(["server", "database"])
+ITEMS = st.sampled_from(["small", "large"])
+UNITS = st.sampled_from(["hour", "hour", "GB"])
+
+
+@dataclass(frozen=True)
+class Use:
+    """An account used something, at a price that the source states, in one of two ways, or does not."""
+
+    account: int
+    month: date
+    product: str
+    item: str
+    unit: str
+    quantity: Decimal
+    stated: dict[str, Decimal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Add:
+    """A price is added to the catalogue."""
+
+    product: str
+    item: str
+    unit: str
+    starts_at: datetime
+    unit_price: Decimal
+    free_quantity: int
+    monthly_fee: Decimal
+
+
+@dataclass(frozen=True)
+class Close:
+    """A month is closed, maybe after a later one."""
+
+    month: date
+
+
+def decimals(*values: str) -> st.SearchStrategy[Decimal]:
+    return st.sampled_from([Decimal(value) for value in values])
+
+
+USES = st.builds(
+    Use,
+    account=st.sampled_from([0, 0, 1]),
+    month=MONTHS,
+    product=PRODUCTS,
+    item=ITEMS,
+    unit=UNITS,
+    quantity=decimals("1", "7.5", "60", "1000.125", "-3"),
+    stated=st.sampled_from(
+        [{}, {}, {}, {"unit_price": Decimal("0.105")}, {"amount": Decimal("-2.345")}]
+    ),
+)
+ADDS = st.builds(
+    Add,
+    product=PRODUCTS,
+    item=st.just("") | ITEMS,
+    unit=UNITS,
+    starts_at=st.sampled_from([(1, 1), (8, 15), (9, 1), (9, 15), (10, 1)]).map(
+        lambda day: datetime(2018, *day, tzinfo=UTC)
+    ),
+    unit_price=decimals("0", "0.005", "0.3333", "2"),
+    free_quantity=st.sampled_from([0, 10, 100]),
+    monthly_fee=decimals("0", "0.005", "9.99"),
+)
+CLOSES = st.builds(Close, MONTHS)
+# Priced from the beginning, or most invoices would wait for a price.
+CATALOGUE = st.lists(ADDS, min_size=2, max_size=6)
+STORY = st.lists(USES | USES | CLOSES | CLOSES | ADDS, min_size=4, max_size=14)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(CATALOGUE, STORY)
+def test_the_page_and_the_rehearsal_say_what_the_invoice_then_says(catalogue, story):
+    try:
+        accounts = [
+            AccountFactory(external_id="near", time_zone="UTC"),
+            AccountFactory(external_id="far", time_zone="Pacific/Auckland"),
+        ]
+        for event in (*catalogue, *story):
+            match event:
+                case Use():
+                    use(accounts[event.account], event)
+                case Add():
+                    add(event)
+                case Close():
+                    close_and_compare(accounts, event.month)
+        nothing_was_given_or_charged_twice()
+        assert_books_balance()
+    finally:
+        empty_tables()
+
+
+def use(account: Account, used: Use) -> None:
+    """Add to the open summary of its key, as the tally does."""
+    key = {
+        "account": account,
+        "period": PeriodFactory(account=account, month=used.month),
+        "product": ProductFactory(code=used.product, name=used.product.title()),
+        "item": used.item,
+        "unit": used.unit,
+        "unit_price": used.stated.get("unit_price"),
+    }
+    amount = used.stated.get("amount")
+    summary = UsageSummary.objects.filter(
+        **key, amount__isnull=amount is None, invoice=None
+    ).first()
+    if summary is None:
+        SummaryFactory(**key, quantity=used.quantity, amount=amount)
+        return
+    summary.quantity += used.quantity
+    summary.amount = None if amount is None else summary.amount + amount
+    summary.save()
+
+
+def add(price: Add) -> None:
+    product = ProductFactory(code=price.product, name=price.product.title())
+    key = {"item": price.item, "unit": price.unit, "starts_at": price.starts_at}
+    if not Price.objects.filter(product=product, **key).exists():
+        PriceFactory(
+            product=product,
+            **key,
+            unit_price=price.unit_price,
+            free_quantity=price.free_quantity,
+            monthly_fee=price.monthly_fee,
+        )
+
+
+def close_and_compare(accounts: list[Account], month: date) -> None:
+    to_invoice = [
+        account for account in accounts if not account.invoices.filter(period__month=month).exists()
+    ]
+    pages = {account.pk: page_of(account, month) for account in to_invoice}
+    rehearsed = rehearsal.rehearse(entity=EntityFactory(), month=month, as_of=AS_OF)
+
+    drafted = invoice(accounts, month)
+
+    for account in to_invoice:
+        page = pages[account.pk]
+        if account.pk in drafted.invoices:
+            assert_shows(page, drafted.invoices[account.pk], account)
+        elif account.pk in drafted.unpriced:
+            assert not page["is_whole"]
+        else:
+            assert page is None
+    total = sum(invoice.total_minor for invoice in drafted.invoices.values())
+    assert [row["invoiced"] for row in rehearsed["currencies"]] == [str(to_major(total, "EUR"))]
+    assert {row["account"]: row["because"] for row in rehearsed["blocked"]} == {
+        account.external_id: str(drafted.unpriced[account.pk])
+        for account in accounts
+        if account.pk in drafted.unpriced
+    }
+
+
+def page_of(account: Account, month: date) -> dict | None:
+    """As a member sees it in the last second of the month."""
+    as_of = periods.ends_at(month, account.time_zone) - timedelta(seconds=1)
+    return usage.since_last_invoice(seat_at(account), as_of=as_of)
+
+
+def seat_at(account: Account) -> Seat:
+    member = account.members.first() or MemberFactory(account=account)
+    return Seat(member, [account])
+
+
+def invoice(accounts: Iterable[Account], month: date) -> drafting.Drafted:
+    with transaction.atomic():
+        locked = locks.accounts_for_update([account.pk for account in accounts])
+        drafted = drafting.draft_invoices(list(locked.values()), month=month)
+        issuing.issue_invoices(list(drafted.invoices.values()), accounts=locked, as_of=AS_OF)
+    return drafted
+
+
+def assert_shows(page: dict | None, billed: Invoice, account: Account) -> None:
+    money = seat_at(account).reader.money
+    by_product: dict[tuple[str, str], int] = defaultdict(int)
+    for line in billed.lines.select_related("product", "price"):
+        unit = line.unit if line.summary_id else line.price.unit
+        by_product[line.product.name, unit] += line.amount_minor
+    assert page is not None
+    assert page["is_whole"]
+    assert {(row["product"], row["unit"]): row["cost"] for row in page["rows"]} == {
+        key: money(cost, "EUR") for key, cost in by_product.items()
+    }
+    assert page["total"] == money(billed.total_minor, "EUR")
+
+
+def nothing_was_given_or_charged_twice() -> None:
+    """Over all invoices, by period and price, in the words of the rows and not of the code under test."""
+    by_price = defaultdict(list)
+    for line in LineItem.objects.filter(price__isnull=False).select_related("price", "invoice"):
+        by_price[line.invoice.account_id, line.starts_at, line.price].append(line)
+    for (_account, _starts_at, price), lines in by_price.items():
+        usage_lines = [line for line in lines if line.summary_id]
+        used = sum(max(Decimal(0), line.quantity) for line in usage_lines)
+        assert sum(line.free_quantity for line in usage_lines) == min(price.free_quantity, used)
+        assert len(lines) - len(usage_lines) == bool(price.monthly_fee)
