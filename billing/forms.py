@@ -131,6 +131,15 @@ class ReasonForm(forms.Form):
     )
 
 
+class SetAsideForm(ReasonForm):
+    """Why rejected rows of usage will not be billed."""
+
+    reason = forms.CharField(
+        max_length=200,
+        help_text="For colleagues: it stands on the import, and among the decisions.",
+    )
+
+
 class LaneReasonForm(ReasonForm):
     """Why a person pauses a provider's lane, or lets it go on."""
 

@@ -23,6 +23,8 @@ from billing.models import (
     NumberSeries,
     PaymentAttempt,
     Refund,
+    RepeatedTransfer,
+    UsageBatch,
 )
 
 
@@ -83,6 +85,16 @@ def refund_for_update(refund_id: uuid.UUID) -> Refund:
 def transfer_for_update(transfer_id: int) -> IncomingTransfer:
     """Lock one bank transfer, to decide about it once; after the account it may be booked to."""
     return IncomingTransfer.objects.select_for_update(of=("self",)).get(pk=transfer_id)
+
+
+def repeated_transfer_for_update(repeat_id: int) -> RepeatedTransfer:
+    """Lock one entry that was taken for a repeat, to count it apart once."""
+    return RepeatedTransfer.objects.select_for_update(of=("self",)).get(pk=repeat_id)
+
+
+def usage_batch_for_update(batch_id: int) -> UsageBatch:
+    """Lock one import, to set its rejected rows aside once."""
+    return UsageBatch.objects.select_for_update().get(pk=batch_id)
 
 
 def number_series_for_update(entity: BillingEntity) -> NumberSeries:

@@ -21,7 +21,7 @@ from billing.admin.cells import instant, money
 from billing.forms import GrantCreditForm, MoneyForm, ReasonForm, RecordPaymentForm
 from billing.invoices import credits
 from billing.models import Decision, PaymentAttempt
-from billing.payments import booking, charges, disputes
+from billing.payments import booking, charges, disputes, transfers
 
 Context = Callable[[HttpRequest], dict[str, Any]]
 
@@ -103,6 +103,10 @@ def _money_page(
             for field in form.visible_fields()
             if field.name != "amount"
         ]
+        if isinstance(form, RecordPaymentForm):
+            context["came_in"] = transfers.like_to_be_recorded(
+                account, amount_minor=form.amount_minor, as_of=form.as_of
+            )
         template = "admin/accounts/account/money_confirm.html"
     return render(request, template, site(request) | context)
 

@@ -14,6 +14,7 @@ from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
 from billing.models import CloseRun, Step, UsageBatch
 from billing.money import to_major
+from billing.reports import rejected_rows
 from notifications import bisect
 
 
@@ -28,7 +29,7 @@ def rehearse(
     Say what closing the month now would invoice and charge, by currency, and write nothing.
 
     Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not tallied yet is not in them; how many
-    batches that is stands beside them.
+    batches that is stands beside them, and what rows name that were rejected and not dealt with.
     """
     run = CloseRun(entity=entity, month=month, started_by="rehearsal", started_at=as_of)
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -46,6 +47,7 @@ def rehearse(
         "as_of": as_of.isoformat(),
         "accounts": len(accounts),
         "untallied_batches": UsageBatch.objects.filter(tallied_at=None).count(),
+        "rejected_rows": rejected_rows.of_month(month),
         "currencies": [_row(currency, totals[currency]) for currency in sorted(totals)],
         "blocked": blocked,
     }

@@ -9,7 +9,11 @@ from billing.models.dunning_case import DunningCase
 from billing.models.executor import Contribution, Executor, Sweep
 from billing.models.gateway_guard import GatewayGuard
 from billing.models.halt import Halt
-from billing.models.incoming_transfer import IncomingTransfer
+from billing.models.incoming_transfer import (
+    BankStatement,
+    IncomingTransfer,
+    RepeatedTransfer,
+)
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
@@ -19,10 +23,11 @@ from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
 from billing.models.run_progress import RunProgress
-from billing.models.usage import UsageBatch, UsageEvent, UsageSummary
+from billing.models.usage import RejectedRow, UsageBatch, UsageEvent, UsageSummary
 
 __all__ = [
     "Allocation",
+    "BankStatement",
     "BillingPeriod",
     "ClaimMarker",
     "CloseRun",
@@ -52,6 +57,8 @@ __all__ = [
     "Reconciliation",
     "ReconciliationBreak",
     "Refund",
+    "RejectedRow",
+    "RepeatedTransfer",
     "RunProgress",
     "Step",
     "Sweep",

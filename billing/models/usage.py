@@ -27,15 +27,75 @@ class UsageBatch(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     # When its events were added to the summaries, in one transaction; null: not yet.
     tallied_at = models.DateTimeField(null=True, blank=True)
+    # Where its rejected rows were listed, on the machine that imported it.
+    rejects_file = models.CharField(max_length=500, blank=True, default="", db_default="")
+    # That its rejected rows will not be billed: said by a person; null: nobody has.
+    set_aside_at = models.DateTimeField(null=True, blank=True)
+    set_aside_by = models.CharField(max_length=254, blank=True, default="", db_default="")
+    set_aside_because = models.CharField(max_length=300, blank=True, default="", db_default="")
 
     class Meta:
         verbose_name_plural = "usage batches"
+        permissions = [("set_aside_rejects", "Can set rejected rows of usage aside")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(set_aside_at=None) | ~(Q(set_aside_by="") | Q(set_aside_because="")),
+                name="rejects_set_aside_say_who_and_why",
+            ),
+        ]
         indexes = [
             models.Index(fields=["id"], condition=Q(tallied_at=None), name="batches_to_tally"),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class RejectedRow(models.Model):
+    """
+    A row that could not be billed, with what it says of money, until it comes again or is set aside.
+
+    Written with its batch. What it says as a whole stands in the file of rejects.
+    """
+
+    # `rejected_row_is_kept_once` looks it up.
+    batch = models.ForeignKey(
+        UsageBatch, on_delete=models.PROTECT, related_name="rejected_rows", db_index=False
+    )
+    number = models.BigIntegerField()  # in the file, its header being 1
+    field = models.CharField(max_length=200)
+    # What else can be read of it; empty: nothing.
+    account = models.CharField(max_length=200, blank=True)
+    event_id = models.CharField(max_length=200, blank=True)
+    currency = models.CharField(max_length=3, blank=True)
+    amount = models.DecimalField(max_digits=30, decimal_places=15, null=True, blank=True)
+    month = models.DateField(null=True, blank=True)
+    # The import in which the row came again: stored, or rejected once more and kept there.
+    again_in = models.ForeignKey(
+        UsageBatch,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="follows_up",
+        db_index=False,
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["batch", "number"], name="rejected_row_is_kept_once"),
+            models.CheckConstraint(
+                condition=Q(again_in=None) | ~Q(again_in=models.F("batch")),
+                name="rejected_row_comes_again_in_another_import",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["batch"], condition=Q(again_in=None), name="rejected_rows_that_wait"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.batch}, row {self.number}: {self.field}"
 
 
 class UsageEvent(models.Model):

@@ -1,6 +1,8 @@
 """Read a bank's statement: incoming transfers as rows of CSV. Nothing is written here."""
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,16 +14,24 @@ from billing.usage.imports.file_errors import FileRefused, RowRejected
 from billing.usage.imports.files import open_table
 
 COLUMNS = ("date", "amount", "currency", "reference", "payer", "bank_ref")
+# Which account of ours it came in on, where a file says so: two banks may give the same id.
+BANK_ACCOUNT = "bank_account"
 AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?").fullmatch
-LONGEST_BANK_REF, LONGEST_REFERENCE, LONGEST_PAYER = 140, 300, 200
+LONGEST_BANK_REF, LONGEST_REFERENCE, LONGEST_PAYER, LONGEST_BANK_ACCOUNT = 140, 300, 200, 64
 # More tell nothing new of what is wrong with a file.
 REJECTS_SHOWN = 20
+LONGEST_NAME = 300
+
+
+# What the bank says of an entry, all of which makes it known again.
+Entry = tuple[str, date, int, str, str, str, str]
 
 
 @dataclass(frozen=True)
 class StatementRow:
     """One incoming transfer as the bank says it; the amount in minor units."""
 
+    file: str
     number: int  # in the file, its header being 1
     received_on: date
     amount_minor: int
@@ -29,23 +39,58 @@ class StatementRow:
     reference: str
     payer: str
     bank_ref: str
+    bank_account: str
+
+    @property
+    def entry(self) -> Entry:
+        """What the bank says of it."""
+        return (self.bank_ref, self.received_on, self.amount_minor, self.currency,
+                self.bank_account, self.reference, self.payer)  # fmt: skip
 
 
-def read(path: Path) -> list[StatementRow]:
+@dataclass(frozen=True)
+class Statement:
+    """A whole statement: each row with how many of the rows before it say the same, and itself."""
+
+    name: str
+    sha256: str
+    rows: list[tuple[StatementRow, int]]
+
+
+def read(*paths: Path) -> Statement:
     """
-    Read a whole statement; one that is listed twice, word for word, comes once.
+    Read a whole statement, in one file or in several that are its parts.
 
     :raises FileRefused: if it cannot be read, or a row of it is wrong: names line, field, value and fix.
     """
-    rows: dict[str, StatementRow] = {}
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise FileRefused("A file is named twice: name each part of a statement once.")
+    parts = [_read_part(path) for path in paths]
+    digests = [sha256 for _rows, sha256 in parts]
+    seen: Counter[Entry] = Counter()
+    rows = []
+    for row in (row for rows, _sha256 in parts for row in rows):
+        seen[row.entry] += 1
+        rows.append((row, seen[row.entry]))
+    return Statement(
+        name=", ".join(path.name for path in paths)[:LONGEST_NAME],
+        sha256=digests[0] if len(digests) == 1 else _digest(digests),
+        rows=rows,
+    )
+
+
+def _digest(digests: Sequence[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _read_part(path: Path) -> tuple[list[StatementRow], str]:
+    rows: list[StatementRow] = []
     rejects: list[str] = []
     with open_table(path) as table:
         pick = _Cells(path, table.header)
         for number, cells in table.rows():
             try:
-                row = _row(number, pick(cells))
-                known = rows.setdefault(row.bank_ref, row)
-                _check_same(row, known)
+                rows.append(_row(path.name[:LONGEST_NAME], number, pick(cells)))
             except RowRejected as rejected:
                 rejects.append(f"line {number}: {rejected}.")
     if rejects:
@@ -55,7 +100,7 @@ def read(path: Path) -> list[StatementRow]:
             f"{path}: nothing was imported, {len(rejects)} rows are wrong.\n{shown}"
             + (f"\n… and {more} more" if more > 0 else "")
         )
-    return list(rows.values())
+    return rows, table.sha256
 
 
 class _Cells:
@@ -69,6 +114,7 @@ class _Cells:
                 f" Name them {', '.join(COLUMNS)}."
             )
         self.places = [names.index(name) for name in COLUMNS]
+        self.bank_account = names.index(BANK_ACCOUNT) if BANK_ACCOUNT in names else None
         self.width = len(names)
 
     def __call__(self, cells: Sequence[str]) -> list[str]:
@@ -79,13 +125,22 @@ class _Cells:
                 problem=f"has {len(cells)} cells, the first line {self.width}",
                 fix="Put quotes around a cell that has a comma in it",
             )
-        return [cells[place].strip() for place in self.places]
+        if any("\x00" in cell for cell in cells):
+            raise RowRejected(
+                field="row",
+                value=",".join(cells)[:80],
+                problem="holds a NUL character, which no database keeps",
+                fix="Remove it where it is exported",
+            )
+        bank_account = "" if self.bank_account is None else cells[self.bank_account]
+        return [*(cells[place].strip() for place in self.places), bank_account.strip()]
 
 
-def _row(number: int, cells: Sequence[str]) -> StatementRow:
-    day, amount, currency, reference, payer, bank_ref = cells
+def _row(file: str, number: int, cells: Sequence[str]) -> StatementRow:
+    day, amount, currency, reference, payer, bank_ref, bank_account = cells
     currency = _currency(currency)
     return StatementRow(
+        file=file,
         number=number,
         received_on=_day(day),
         amount_minor=_amount_minor(amount, currency),
@@ -93,6 +148,7 @@ def _row(number: int, cells: Sequence[str]) -> StatementRow:
         reference=reference[:LONGEST_REFERENCE],
         payer=payer[:LONGEST_PAYER],
         bank_ref=_bank_ref(bank_ref),
+        bank_account=re.sub(r"\s", "", bank_account).upper()[:LONGEST_BANK_ACCOUNT],
     )
 
 
@@ -147,20 +203,6 @@ def _bank_ref(text: str) -> str:
             field="bank_ref",
             value=text[:80],
             problem="is empty" if not text else f"is longer than {LONGEST_BANK_REF} characters",
-            fix="Give every transfer its bank's own id: it is what makes a second import harmless",
+            fix="Give every transfer its bank's own id: with the rest, it makes a second import harmless",
         )
     return text
-
-
-def _check_same(row: StatementRow, known: StatementRow) -> None:
-    if _told(row) != _told(known):
-        raise RowRejected(
-            field="bank_ref",
-            value=row.bank_ref,
-            problem=f"is that of another transfer, in line {known.number}",
-            fix="Give every transfer its bank's own id",
-        )
-
-
-def _told(row: StatementRow) -> tuple[object, ...]:
-    return (row.received_on, row.amount_minor, row.currency, row.reference, row.payer)

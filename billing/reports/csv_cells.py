@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-# Characters that start a formula in a spreadsheet (OWASP, "CSV Injection").
-STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+from billing import spreadsheets
 
 
 def safe(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -13,11 +12,4 @@ def safe(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _safe(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(STARTS_A_FORMULA) and not _is_number(value):
-        return f"'{value}"
-    return value
-
-
-def _is_number(text: str) -> bool:
-    digits = text.removeprefix("-").replace(".", "", 1)
-    return digits.isascii() and digits.isdigit()
+    return f"'{value}" if isinstance(value, str) and spreadsheets.runs(value) else value

@@ -22,15 +22,18 @@ from billing.close.engine import runner
 from billing.invoices import credits
 from billing.models import (
     Allocation,
+    BankStatement,
     BillingPeriod,
     CreditGrant,
     Decision,
+    IncomingTransfer,
     Invoice,
     Payment,
     PaymentAttempt,
     PaymentReversal,
     Price,
     Refund,
+    RepeatedTransfer,
     Step,
     UsageBatch,
 )
@@ -54,7 +57,7 @@ ACCOUNTS = "/admin/accounts/account/"
 MONEY = (
     "allocation", "billingperiod", "closerun", "creditgrant", "decision", "invoice",
     "ledgeraccount", "ledgerentry", "lineitem", "payment", "paymentattempt", "posting", "step",
-    "usagebatch", "usagesummary",
+    "usagebatch", "usagesummary", "bankstatement", "repeatedtransfer",
 )  # fmt: skip
 
 
@@ -153,6 +156,13 @@ class TestReadOnly:
         )
         attempt_of(account, state=State.FAILED)
         UsageBatch.objects.create(source="csv", name="usage.csv", sha256="0" * 64)
+        transfer = IncomingTransfer.objects.create(
+            bank_ref="B1", received_on=AS_OF.date(), currency="EUR", amount_minor=100
+        )
+        statement = BankStatement.objects.create(name="november.csv", sha256="0" * 64)
+        RepeatedTransfer.objects.create(
+            statement=statement, file="november.csv", line=2, transfer=transfer
+        )
         return account
 
     @pytest.mark.parametrize("name", MONEY)
@@ -618,6 +628,22 @@ class TestRecordPayment:
 
         assert "<strong>€2.34</strong>" in page
         assert not Payment.objects.exists()
+
+    def test_shows_a_transfer_that_may_be_that_money(self):
+        account = invoiced("12.34")
+        IncomingTransfer.objects.create(
+            bank_ref="B1",
+            received_on=timezone.now().date(),
+            currency="EUR",
+            amount_minor=1000,
+            suggested_account=account,
+        )
+
+        page = text(staff("Finance").post(self.url(account), self.form()))
+        other = text(staff("Finance").post(self.url(account), self.form(amount="9.00")))
+
+        assert "Record this payment only if it is other money." in page
+        assert "other money" not in other
 
     def test_shows_that_the_oldest_invoice_gets_it_first(self):
         account = invoiced("12.34")

@@ -14,12 +14,14 @@ from django.core.management import CommandError, call_command
 from accounts.models import BillingEntity
 from billing.close import foreground
 from billing.close.engine import runner
-from billing.models import CloseRun, Invoice, Step, UsageBatch
+from billing.models import CloseRun, Invoice, RejectedRow, Step, UsageBatch
 from billing.reports import finance, lines
 from billing.usage import tallying
+from billing.usage.imports import following_up
 from billing.workers import halting
 from tests.closing import finish, start_close
 from tests.factories import (
+    AS_OF,
     AccountFactory,
     EntityFactory,
     ProductFactory,
@@ -280,6 +282,62 @@ class TestRehearse:
 
         assert "Nobody would be invoiced." in said
         assert "Not in it: 1 batches of usage not tallied yet." in said
+
+
+@pytest.fixture
+def rejected(three) -> UsageBatch:
+    """An import of which two rows wait; one says what it is worth."""
+    batch = UsageBatch.objects.create(
+        source="csv", name="usage.csv", sha256="0" * 64, rows_read=2, rows_rejected=2,
+        tallied_at=AS_OF,
+    )  # fmt: skip
+    RejectedRow.objects.create(
+        batch=batch,
+        number=2,
+        field="kind",
+        currency="USD",
+        amount=Decimal("12.3"),
+        month=date(2018, 10, 1),
+    )
+    RejectedRow.objects.create(batch=batch, number=3, field="starts_at")
+    return batch
+
+
+class TestRejectedRows:
+    SAID = ": 2 rows name USD 12.30; of 1 of them no amount can be read."
+
+    def everywhere(self) -> list[str]:
+        return [
+            close_month("--rehearse"),
+            close_month(),
+            close_report(),
+            run("close_report", "2018-10", "--csv")[1],
+        ]
+
+    def test_are_said_wherever_the_month_is(self, rejected):
+        line = f"not in it, rejected by import {rejected.pk} of usage.csv{self.SAID}"
+
+        assert [line in said for said in self.everywhere()] == [True] * 4
+
+    def test_are_in_every_document(self, rejected):
+        documents = [
+            json.loads(close_month("--rehearse", "--json")),
+            json.loads(close_month("--json")),
+            json.loads(close_report("--json")),
+        ]
+
+        for document in documents:
+            [row] = document["rejected_rows"]
+            assert (row["import"], row["rows"], row["rows_without_amount"]) == (rejected.pk, 2, 1)
+            assert row["money"] == [{"currency": "USD", "amount": "12.30"}]
+
+    def test_are_not_once_they_are_set_aside_or_came_again(self, rejected):
+        again = UsageBatch.objects.create(source="csv", name="again.csv", sha256="1" * 64)
+        rejected.rejected_rows.filter(number=2).update(again_in=again)
+        assert "1 row names no amount that can be read." in close_month("--rehearse")
+
+        following_up.set_aside(batch_id=rejected.pk, reason="x", actor="ann", as_of=AS_OF)
+        assert not any("rejected" in said for said in self.everywhere())
 
 
 class TestCloseReport:

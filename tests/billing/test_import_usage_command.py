@@ -20,9 +20,14 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch, db):
     EntityFactory()
 
 
-def import_usage(*arguments):
+def import_usage(*arguments, ends_with=0):
     out = io.StringIO()
-    call_command("import_usage", *map(str, arguments), stdout=out)
+    if not ends_with:
+        call_command("import_usage", *map(str, arguments), stdout=out)
+        return out.getvalue()
+    with pytest.raises(SystemExit) as ended:
+        call_command("import_usage", *map(str, arguments), stdout=out)
+    assert ended.value.code == ends_with
     return out.getvalue()
 
 
@@ -56,6 +61,8 @@ def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
         "rows_known": 0,
         "rows_rejected": 0,
         "rejects_file": None,
+        "rejected": None,
+        "rows_repaired": 0,
         "accounts_added": 1,
         "products_added": 1,
         "batches_tallied": 1,
@@ -67,23 +74,44 @@ def test_json_is_one_document_and_nothing_else(tmp_path, capsys):
 def test_good_rows_are_imported_and_bad_ones_listed_beside_them(tmp_path):
     path = write(tmp_path / "usage.csv", [OUR_ROW, OUR_ROW | {"quantity": "NaN"}])
 
-    out = import_usage(path, "--format", "csv")
+    out = import_usage(path, "--format", "csv", ends_with=3)
 
     assert "1 added, 0 known already, 1 rejected." in out
+    assert "It is not done: 1 row names no amount that can be read. Repair" in out
     assert "are in usage.csv.rejects.csv." in out
     with (tmp_path / "usage.csv.rejects.csv").open(newline="") as file:
         header, row = csv.reader(file)
-    assert header == ["row", "field", "value", "problem", "how_to_fix", *OUR_ROW]
+    assert header == ["row", "field", "value", "problem", "how_to_fix", "of_import", *OUR_ROW]
     assert row[:4] == ["3", "quantity", "NaN", "is not a number"]
     assert row[4].startswith("Write digits with a decimal point")
-    assert row[5:] == list((OUR_ROW | {"quantity": "NaN"}).values())
+    assert row[5] == str(UsageBatch.objects.get().pk)
+    assert row[6:] == list((OUR_ROW | {"quantity": "NaN"}).values())
+
+
+def test_a_file_with_rejected_rows_is_not_done_until_they_came_repaired(tmp_path):
+    rows = [OUR_ROW | {"amount": ""}, OUR_ROW | {"event_id": "e-2", "quantity": "?", "amount": "7"}]
+    path = write(tmp_path / "usage.csv", rows)
+
+    document = json.loads(import_usage(path, "--format", "csv", "--json", ends_with=3))
+    named = document["rejected"]
+    again = import_usage(path, "--format", "csv", ends_with=3)
+    rejects = tmp_path / document["rejects_file"]
+    rejects.write_text(rejects.read_text().replace("acme,server,?", "acme,server,1"))
+    done = import_usage(rejects, "--format", "csv")
+
+    assert named["money"] == [{"currency": "EUR", "amount": "7.00"}]
+    assert (named["rows"], named["rows_without_amount"]) == (1, 0)
+    assert "It is not done: 1 row names EUR 7.00." in again
+    assert "Of rows that earlier imports rejected, 1 came again in it." in done
 
 
 def test_the_rejects_can_be_listed_elsewhere(tmp_path):
     path = write(tmp_path / "usage.csv", [OUR_ROW, OUR_ROW | {"quantity": "NaN"}])
 
     document = json.loads(
-        import_usage(path, "--format", "csv", "--json", "--rejects", tmp_path / "bad.csv")
+        import_usage(
+            path, "--format", "csv", "--json", "--rejects", tmp_path / "bad.csv", ends_with=3
+        )
     )
 
     assert document["rejects_file"] == str(tmp_path / "bad.csv")

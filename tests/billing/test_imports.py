@@ -1,6 +1,7 @@
 import csv
 import gzip
 import threading
+import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,10 +13,29 @@ from django.db.models import Count, F, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Account, BillingEntity
-from billing.models import Price, Product, UsageBatch, UsageEvent, UsageSummary
+from billing import spreadsheets
+from billing.models import (
+    Decision,
+    Price,
+    Product,
+    RejectedRow,
+    UsageBatch,
+    UsageEvent,
+    UsageSummary,
+)
+from billing.reports import rejected_rows
 from billing.usage import imports
-from billing.usage.imports import FORMATS, FileRefused, RowsRejected, price_book, staging, storing
+from billing.usage.imports import (
+    FORMATS,
+    FileRefused,
+    RowsRejected,
+    following_up,
+    price_book,
+    staging,
+    storing,
+)
 from tests.factories import AccountFactory, EntityFactory
+from tests.workers import at_once
 
 AS_OF = datetime(2018, 12, 1, 6, tzinfo=UTC)
 DATA = Path(settings.BASE_DIR).parent / "shared" / "data"
@@ -85,13 +105,23 @@ def load(tmp_path):
     return load
 
 
+def listed(path):
+    """The rows of a file of rejects."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def repaired(path, *changes):
+    """The file of rejects with its rows corrected, one after another."""
+    return write(path, [row | change for row, change in zip(listed(path), changes, strict=True)])
+
+
 @pytest.fixture
 def rejected(tmp_path):
     """The rejected rows, as the rejects file lists them."""
 
     def rejected():
-        with (tmp_path / "rejects.csv").open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return listed(tmp_path / "rejects.csv")
 
     return rejected
 
@@ -526,7 +556,8 @@ class TestOurCsv:
         load("csv", {}, {"event_id": "e-2", "quantity": quantity})
 
         [row] = rejected()
-        assert (row["row"], row["field"], row["value"]) == ("3", "quantity", quantity)
+        value = spreadsheets.as_it_was(row["value"])
+        assert (row["row"], row["field"], value) == ("3", "quantity", quantity)
         assert row["problem"]
         assert row["how_to_fix"]
 
@@ -744,6 +775,308 @@ class TestReading:
             load("csv", {})
 
 
+def waiting():
+    """Of each import that has rows which wait: how many, and the money that they name."""
+    return [
+        (row["rows"], row["rows_without_amount"], row["money"])
+        for row in rejected_rows.of_month(datetime(2018, 12, 1).date())
+    ]
+
+
+def usd(amount):
+    return [{"currency": "USD", "amount": amount}]
+
+
+@pytest.mark.django_db
+class TestTheFileOfRejects:
+    def test_never_writes_over_that_of_another_import(self, load, tmp_path):
+        first = load("csv", {}, {"event_id": "e-2", "quantity": "NaN"})
+        second = load("csv", {}, {"event_id": "e-3", "quantity": "many"})
+
+        assert first.rejects_path == tmp_path / "rejects.csv"
+        assert second.rejects_path == tmp_path / "rejects.2.csv"
+        assert [listed(each.rejects_path)[0]["value"] for each in (first, second)] == [
+            "NaN",
+            "many",
+        ]
+        assert second.batch.rejects_file == str(second.rejects_path)
+
+    def test_that_has_the_usual_name_is_numbered_before_its_ending(self, tmp_path):
+        path = write(tmp_path / "usage.csv", [OUR_ROW, OUR_ROW | {"quantity": "NaN"}])
+        named = [
+            imports.import_usage(
+                path=path,
+                form=FORMATS["csv"],
+                as_of=AS_OF,
+                rejects_path=tmp_path / "usage.csv.rejects.csv",
+            ).rejects_path.name
+            for _ in range(3)
+        ]
+
+        assert named == [
+            "usage.csv.rejects.csv",
+            "usage.csv.2.rejects.csv",
+            "usage.csv.3.rejects.csv",
+        ]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["=HYPERLINK(1)", "+1 234", "-2+3", "@SUM(1)", "\tx", "\rx", "\nx", "'=1", "''@x", "－1"],
+    )
+    def test_is_safe_in_a_spreadsheet_and_comes_back_as_it_was(self, load, tmp_path, text):
+        load(
+            "csv",
+            {"description": ""},
+            {"event_id": "e-2", "quantity": "NaN", "item": text, "description": text},
+        )
+
+        [row] = listed(tmp_path / "rejects.csv")
+        assert (row["item"], row["description"]) == (f"'{text}", f"'{text}")
+        load("csv", path=repaired(tmp_path / "rejects.csv", {"quantity": "1"}))
+        assert UsageEvent.objects.get(event_id="e-2").item == text
+
+    @pytest.mark.parametrize("form", ["aws-cur", "focus"])
+    def test_repaired_is_what_the_repaired_original_is(self, load, tmp_path, form):
+        cost = {"aws-cur": "usage_amount", "focus": "BilledCost"}[form]
+        wrong = {cost: "=oops", ("description" if form == "aws-cur" else "Tags"): "@x"}
+        right = wrong | {cost: "7"}
+        load(form, {}, wrong)
+
+        again = load(form, path=repaired(tmp_path / "rejects.csv", {cost: "7"}))
+        whole = load(form, {}, right)
+
+        assert (again.batch.rows_added, again.repaired) == (1, 1)
+        assert (whole.batch.rows_added, whole.batch.rows_known) == (0, 2)
+        assert waiting() == []
+
+    def test_repaired_rows_that_equal_others_of_their_file_count_beside_them(self, load, tmp_path):
+        wrong = {"usage_amount": "many"}
+        load("aws-cur", {}, {}, wrong, wrong)
+        path = repaired(tmp_path / "rejects.csv", {"usage_amount": CUR_ROW["usage_amount"]}, {})
+
+        one = load("aws-cur", path=path)
+        two = load(
+            "aws-cur",
+            path=repaired(one.rejects_path, {"usage_amount": CUR_ROW["usage_amount"]}),
+        )
+        again = load("aws-cur", path=path)
+        whole = load("aws-cur", {}, {}, {}, {})
+
+        assert [each.batch.rows_added for each in (one, two, again, whole)] == [1, 1, 0, 0]
+        assert UsageSummary.objects.get().quantity == 4
+
+    def test_repaired_rows_that_another_export_had_are_known(self, load, tmp_path):
+        load("aws-cur", {"resource_id": "i-2"}, {"usage_amount": "many"})
+        load("aws-cur", {"resource_id": "i-2"}, {}, {"resource_id": "i-3"})
+
+        path = repaired(tmp_path / "rejects.csv", {"usage_amount": CUR_ROW["usage_amount"]})
+
+        assert load("aws-cur", path=path).batch.rows_added == 0
+
+    def test_of_the_release_before_is_read_too(self, load, tmp_path):
+        load("aws-cur", {}, {"usage_amount": "many"})
+        [row] = listed(tmp_path / "rejects.csv")
+        del row["of_import"]
+
+        load("aws-cur", path=write(tmp_path / "old.csv", [row | {"usage_amount": "3"}]))
+        whole = load("aws-cur", {}, {"usage_amount": "3"})
+
+        assert whole.batch.rows_added == 0
+
+
+@pytest.mark.django_db
+class TestRejectedRows:
+    """They wait, with the money that they name, until they come again or are set aside."""
+
+    @pytest.mark.parametrize(
+        ("form", "change", "unread", "named"),
+        [
+            ("csv", {"quantity": "NaN", "amount": "12.345"}, 0, "12.345"),
+            ("csv", {"unit_price": "0.5", "kind": "usage"}, 0, "1.00"),
+            ("csv", {"amount": "1000", "currency": "", "quantity": ""}, 0, "1000.00"),
+            ("csv", {"amount": "-3", "quantity": ""}, 0, "-3.00"),
+            ("csv", {"quantity": "NaN", "unit_price": "1"}, 1, None),
+            ("csv", {"quantity": "NaN"}, 1, None),
+            ("csv", {"quantity": "NaN", "amount": "1e400"}, 1, None),
+            ("csv", {"amount": "5", "currency": "DOLLARS"}, 1, None),
+            ("csv", {"amount": "5", "currency": "", "account": "new"}, 1, None),
+            ("aws-cur", {"line_type": "Gift"}, 0, "0.0116"),
+            ("aws-cur", {"line_type": "Gift", "billed_cost": ""}, 0, "0.0116"),
+            ("aws-cur", {"usage_start": "yesterday"}, 0, "0.0116"),
+            ("focus", {"ChargeCategory": "Gift", "BilledCost": "7"}, 0, "7.00"),
+            ("focus", {"ChargeCategory": "Gift", "BilledCost": "NULL"}, 1, None),
+        ],
+    )
+    def test_say_the_money_that_they_name(self, load, form, change, unread, named):
+        base = {"unit_price": "", "amount": "", "kind": "", "currency": "USD"}
+        good = base if form == "csv" else {}
+        if form == "focus":
+            good = {"BillingPeriodStart": "2018-09-01", "ChargePeriodStart": "2018-09-22"}
+
+        load(form, good, good | {"event_id": "e-2"} | change if form == "csv" else good | change)
+
+        assert waiting() == [(1, unread, usd(named) if named else [])]
+
+    def test_of_a_row_with_a_field_too_many_say_nothing(self, load, tmp_path):
+        path = write(tmp_path / "usage.csv", [OUR_ROW])
+        path.write_text(path.read_text() + "a,b\n")
+
+        load("csv", path=path)
+
+        assert waiting() == [(1, 1, [])]
+
+    def test_are_added_up_by_currency(self, load):
+        wrong = {"quantity": "NaN", "amount": "0.1"}
+        load(
+            "csv",
+            {"amount": ""},
+            *[wrong | {"event_id": f"x-{n}"} for n in range(3)],
+            {"event_id": "usd", "currency": "USD", "amount": "1.5"},
+        )
+
+        assert waiting() == [
+            (
+                4,
+                0,
+                [{"currency": "EUR", "amount": "0.30"}, {"currency": "USD", "amount": "1.50"}],
+            )
+        ]
+
+    def test_of_a_later_month_are_not_of_an_earlier_one(self, load):
+        load("csv", {}, {"event_id": "e-2", "starts_at": "2018-11-30T00:00:00Z", "quantity": "x"})
+
+        assert rejected_rows.of_month(datetime(2018, 10, 1).date()) == []
+        assert len(rejected_rows.of_month(datetime(2018, 11, 1).date())) == 1
+
+    def test_wait_once_though_the_file_is_imported_again(self, load):
+        for _ in range(3):
+            load("csv", {"amount": ""}, {"event_id": "e-2", "quantity": "NaN", "amount": "5"})
+
+        assert waiting() == [(1, 0, [{"currency": "EUR", "amount": "5.00"}])]
+
+    def test_no_longer_wait_when_the_whole_file_came_repaired(self, load):
+        load("aws-cur", {}, {"resource_id": "i-2"}, {"usage_amount": "many"})
+
+        again = load("aws-cur", {}, {"resource_id": "i-2"}, {"usage_amount": "3"})
+
+        assert again.repaired == 1
+        assert waiting() == []
+
+    def test_still_wait_when_another_file_of_the_name_came(self, load):
+        load("aws-cur", {}, {"resource_id": "i-2"}, {"usage_amount": "many"})
+
+        load("aws-cur", {}, {"resource_id": "i-4"}, {"usage_amount": "3"})
+
+        assert len(waiting()) == 1
+
+    def test_no_longer_wait_when_their_events_came_in_a_file_of_their_own(self, load, tmp_path):
+        load("csv", {}, {"event_id": "e-2", "quantity": "x"}, {"event_id": "e-3", "quantity": "x"})
+
+        load("csv", path=write(tmp_path / "own.csv", [OUR_ROW | {"event_id": "e-3"}]))
+
+        assert [rows for rows, *_ in waiting()] == [1]
+
+    def test_wait_once_though_rejected_again_in_a_file_of_their_own(self, load, tmp_path):
+        load("csv", {}, {"event_id": "e-2", "quantity": "x"}, {"event_id": "e-3", "quantity": "x"})
+        own = [OUR_ROW | {"event_id": "e-2", "quantity": "y"}, OUR_ROW | {"event_id": "e-3"}]
+
+        load("csv", path=write(tmp_path / "own.csv", own))
+
+        assert [rows for rows, *_ in waiting()] == [1]
+
+    def test_whose_id_was_another_events_wait_for_a_file_that_says_so(self, load, tmp_path):
+        load("csv", {})
+        first = load("csv", {}, {"event_id": "e-9"}, {"quantity": "3"})
+        load("csv", {})
+        assert [rows for rows, *_ in waiting()] == [1]
+
+        load("csv", path=repaired(first.rejects_path, {"event_id": "e-2"}))
+        assert waiting() == []
+
+    def test_left_out_of_the_repaired_file_still_wait(self, load, tmp_path):
+        load("aws-cur", {}, {"usage_amount": "x"}, {"usage_amount": "y"})
+        rows = listed(tmp_path / "rejects.csv")
+
+        load(
+            "aws-cur",
+            path=write(tmp_path / "half.csv", [rows[1] | {"usage_amount": "2"}]),
+        )
+
+        assert [row.number for row in RejectedRow.objects.filter(again_in=None)] == [3]
+
+    def test_are_set_aside_with_a_reason_once(self, load):
+        batch = load("csv", {}, {"event_id": "e-2", "quantity": "NaN"}).batch
+        why = {"batch_id": batch.pk, "reason": "A test row", "as_of": AS_OF}
+
+        following_up.set_aside(**why, actor="ann@example.com")
+
+        assert waiting() == []
+        batch.refresh_from_db()
+        assert (batch.set_aside_by, batch.set_aside_because) == ("ann@example.com", "A test row")
+        decision = Decision.objects.get(act="SET_ASIDE_REJECTS")
+        assert decision.actor == "ann@example.com"
+        assert "1 rejected rows" in decision.because
+        with pytest.raises(following_up.NothingToSetAside):
+            following_up.set_aside(**why, actor="bob@example.com")
+
+    def test_set_aside_stay_so_when_the_file_is_imported_again(self, load):
+        rows = [{}, {"event_id": "e-2", "quantity": "NaN"}]
+        batch = load("csv", *rows).batch
+        following_up.set_aside(batch_id=batch.pk, reason="x", actor="ann", as_of=AS_OF)
+
+        load("csv", *rows)
+        assert waiting() == []
+
+        load("csv", {"event_id": "other"}, {"event_id": "e-3", "quantity": "NaN"})
+        assert len(waiting()) == 1
+
+    def test_leave_nothing_of_a_file_that_is_refused(self, load):
+        with pytest.raises(RowsRejected):
+            load("csv", {}, {"event_id": "e-2", "quantity": "NaN"}, strict=True)
+
+        assert not RejectedRow.objects.exists()
+
+    @pytest.mark.parametrize("odd", ["\\", "\t", "a\nb", "\x00", "é" * 300])
+    def test_are_kept_whatever_their_text(self, load, odd):
+        load("csv", {}, {"event_id": f"e{odd}", "account": f"a{odd}", "quantity": "NaN"})
+
+        kept = RejectedRow.objects.get()
+        assert kept.account == f"a{odd}".replace("\x00", "").strip()[:200]
+
+
+@pytest.mark.django_db
+class TestALineWithoutAnEnd:
+    @pytest.mark.parametrize(
+        ("start", "piece"),
+        [
+            ("", "x"),
+            (",".join(OUR_ROW) + "\ne-1,acme,", "9" * 50),
+            (",".join(OUR_ROW) + "\ne-1,acme,", ","),
+            (",".join(OUR_ROW) + "\ne-1,acme,", '"a\n",'),
+        ],
+    )
+    def test_is_refused_before_it_takes_the_memory(self, load, tmp_path, start, piece):
+        path = tmp_path / "endless.csv.gz"
+        with gzip.open(path, "wt", compresslevel=1) as file:
+            file.write(start)
+            for _ in range(200):
+                file.write(piece * ((1 << 19) // len(piece)))
+
+        tracemalloc.start()
+        with pytest.raises(FileRefused, match=r"line \d+.*(field|quote)") as refused:
+            load("csv", path=path)
+        _now, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert most < 60 << 20
+        assert "Look for" in str(refused.value)
+
+    def test_that_is_long_and_ends_is_read(self, load):
+        load("csv", {"description": "x" * 100_000})
+
+        assert UsageEvent.objects.count() == 1
+
+
 @pytest.mark.concurrency
 @pytest.mark.django_db(transaction=True)
 class TestOnceWhateverHappens:
@@ -822,6 +1155,19 @@ class TestOnceWhateverHappens:
         assert UsageEvent.objects.count() == 400
         assert UsageSummary.objects.aggregate(n=Sum("events"))["n"] == 400
         assert not UsageBatch.objects.filter(tallied_at=None).exists()
+
+    def test_rejected_rows_of_a_file_that_several_import_at_once_wait_once(self, load, tmp_path):
+        rows = [OUR_ROW | {"event_id": f"e-{n}"} for n in range(50)]
+        rows += [OUR_ROW | {"event_id": f"x-{n}", "quantity": "NaN"} for n in range(5)]
+        path = write(tmp_path / "same.csv", rows)
+
+        results = at_once(*[lambda: load("csv", path=path)] * 4)
+
+        assert sorted(each.rejects_path.name for each in results) == [
+            "rejects.2.csv", "rejects.3.csv", "rejects.4.csv", "rejects.csv",
+        ]  # fmt: skip
+        assert [rows for rows, *_ in waiting()] == [5]
+        assert all(len(listed(each.rejects_path)) == 5 for each in results)
 
 
 BOOK_ROW = {

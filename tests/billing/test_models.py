@@ -14,6 +14,7 @@ from accounts.models import ChargingPause, Hold, TimelineEvent
 from billing import decisions
 from billing.models import (
     Allocation,
+    BankStatement,
     BillingPeriod,
     CloseRun,
     Contribution,
@@ -40,6 +41,8 @@ from billing.models import (
     Reconciliation,
     ReconciliationBreak,
     Refund,
+    RejectedRow,
+    RepeatedTransfer,
     Step,
     UsageBatch,
     UsageEvent,
@@ -505,6 +508,38 @@ class TestPayments:
     def test_a_transfer_that_waits_has_none(self):
         return incoming_transfer(payment=pay_by_hand(AccountFactory(), 100)).save
 
+    @breaks("transfer_is_stored_once")
+    def test_a_transfer_is_known_by_all_that_the_bank_says(self):
+        incoming_transfer().save()
+        incoming_transfer(ordinal=2).save()
+        incoming_transfer(payer="Another").save()
+        return incoming_transfer().save
+
+    @breaks("recorded_transfer_names_its_payment")
+    def test_a_transfer_recorded_before_is_a_payment(self):
+        return incoming_transfer(state="RECORDED").save
+
+    @breaks("payment_recorded_before_is_one_transfer")
+    def test_a_payment_recorded_before_is_one_transfer(self):
+        payment = pay_by_hand(AccountFactory(), 100)
+        incoming_transfer(state="RECORDED", resembles=payment).save()
+        return incoming_transfer(state="RECORDED", resembles=payment, ordinal=2).save
+
+    @breaks("rejected_row_is_kept_once")
+    def test_a_rejected_row_is_kept_once(self):
+        batch = UsageBatch.objects.create(name="2018-10.csv")
+        RejectedRow.objects.create(batch=batch, number=2, field="quantity")
+        return RejectedRow(batch=batch, number=2, field="quantity").save
+
+    @breaks("rejected_row_comes_again_in_another_import")
+    def test_a_rejected_row_comes_again_in_another_import(self):
+        batch = UsageBatch.objects.create(name="2018-10.csv")
+        return RejectedRow(batch=batch, number=2, field="quantity", again_in=batch).save
+
+    @breaks("rejects_set_aside_say_who_and_why")
+    def test_rejected_rows_set_aside_say_who_and_why(self):
+        return UsageBatch(name="2018-10.csv", set_aside_at=AS_OF, set_aside_by="ann").save
+
     @breaks("billing_payment_attempt_id_key")
     def test_an_attempt_is_paid_once(self):
         paid = attempt()
@@ -751,6 +786,9 @@ class TestWords:
                 ProviderRecord(provider_ref="sb_1", status="SUCCEEDED"),
                 GatewayGuard(gateway="sandbox"),
                 incoming_transfer(),
+                RepeatedTransfer(file="november.csv", line=2, transfer=incoming_transfer()),
+                BankStatement(name="november.csv"),
+                RejectedRow(batch=UsageBatch(name="2018-10.csv"), number=3, field="quantity"),
                 Reconciliation(gateway="sandbox", as_of=AS_OF),
                 ListedObject(provider_ref="sb_2", status="FOREIGN"),
                 ReconciliationBreak(kind="NOT_BOOKED", provider_ref="sb_3"),
@@ -784,6 +822,9 @@ class TestWords:
             "sb_1: SUCCEEDED",
             "sandbox: open",
             "Bank transfer of 2018-10-01, B1",
+            "november.csv, line 2: Bank transfer of 2018-10-01, B1",
+            "november.csv",
+            "2018-10.csv, row 3: quantity",
             "sandbox as of 2018-11-02 09:00",
             "sb_2: FOREIGN",
             "Money taken, not in our books: sb_3",

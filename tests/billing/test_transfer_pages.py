@@ -9,9 +9,15 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from accounts.models import BillingEntity
-from billing.models import IncomingTransfer, Invoice, Payment
+from billing.models import (
+    BankStatement,
+    IncomingTransfer,
+    Invoice,
+    Payment,
+    RepeatedTransfer,
+)
 from billing.references import reference_of
-from tests.billing.builders import due, owing
+from tests.billing.builders import due, owing, pay_by_hand
 from tests.closing import start_close, work
 from tests.factories import AS_OF, AccountFactory, MemberFactory, UserFactory, account_using
 from tests.mailing import deliver
@@ -157,6 +163,103 @@ class TestAssign:
     @pytest.mark.parametrize("act", ["assign", "aside"])
     def test_is_not_for_everybody_on_staff(self, client, transfer, act):
         assert clerk(client).get(url(act, transfer)).status_code == 403
+
+
+class TestWhatItMayBe:
+    @pytest.fixture
+    def resembling(self, account, transfer):
+        transfer.resembles = pay_by_hand(account, 2000)
+        transfer.suggested_account = account
+        transfer.save()
+        return transfer
+
+    def test_the_account_that_is_suggested_is_listed_and_filled_in(
+        self, client, account, resembling
+    ):
+        client = clerk(client, "assign_incomingtransfer")
+
+        listed = client.get(reverse("admin:billing_incomingtransfer_changelist")).content.decode()
+        form = client.get(url("assign", resembling)).content.decode()
+
+        assert account.get_absolute_url() in listed
+        assert url("recorded", resembling) in listed
+        assert f'value="{account.external_id}"' in form
+
+    def test_the_payment_that_it_looks_like_is_shown_before_it_is_booked(
+        self, client, account, transfer
+    ):
+        pay_by_hand(account, 2000)
+        transfer.received_on = AS_OF.date()
+        transfer.save()
+
+        asked = clerk(client, "assign_incomingtransfer").post(
+            url("assign", transfer), {"account": account.external_id, "reason": "They called"}
+        )
+
+        assert "Book this one only if it is other money." in asked.content.decode()
+        assert Payment.objects.count() == 1
+
+    def test_a_person_says_that_it_was_recorded_before(self, client, account, resembling):
+        client = clerk(client, "assign_incomingtransfer")
+
+        assert "nothing is booked" in client.get(url("recorded", resembling)).content.decode()
+        for _ in range(2):
+            said = client.post(url("recorded", resembling), {"reason": "Same money"}, follow=True)
+
+        resembling.refresh_from_db()
+        assert resembling.state == "RECORDED"
+        assert "was recorded before" in said.content.decode()
+        assert url("recorded", resembling) not in said.content.decode()
+
+    def test_what_resembles_nothing_is_refused(self, client, transfer):
+        said = clerk(client, "assign_incomingtransfer").post(
+            url("recorded", transfer), {"reason": "x"}, follow=True
+        )
+
+        assert "looks like no payment" in said.content.decode()
+
+
+class TestRepeats:
+    @pytest.fixture
+    def repeat(self, transfer):
+        statement = BankStatement.objects.create(name="november.csv", sha256="0" * 64)
+        return RepeatedTransfer.objects.create(
+            statement=statement, file="november.csv", line=7, transfer=transfer
+        )
+
+    @pytest.fixture
+    def client(self, client):
+        clerk(
+            client,
+            "assign_incomingtransfer",
+            "view_bankstatement",
+            "view_repeatedtransfer",
+        )
+        return client
+
+    def test_are_listed_with_their_statement(self, client, repeat):
+        statements = client.get(reverse("admin:billing_bankstatement_changelist")).content.decode()
+        listed = client.get(reverse("admin:billing_repeatedtransfer_changelist")).content.decode()
+
+        assert f"?statement__id__exact={repeat.statement_id}" in statements
+        assert "Another payment" in listed
+
+    def test_one_is_counted_apart_with_a_reason_and_then_waits(self, client, repeat):
+        page = reverse("admin:billing_repeatedtransfer_apart", args=[repeat.pk])
+
+        assert "not the transfer that it was taken for" in client.get(page).content.decode()
+        said = client.post(page, {"reason": "Two came"}, follow=True)
+
+        other = IncomingTransfer.objects.get(ordinal=2)
+        assert said.redirect_chain[0][0] == url("assign", other)
+        assert (other.state, "Two came" in other.because) == ("WAITING", True)
+        listed = client.get(reverse("admin:billing_repeatedtransfer_changelist")).content.decode()
+        assert "counted apart" in listed
+
+    def test_not_by_everybody_on_staff(self, client, repeat):
+        page = reverse("admin:billing_repeatedtransfer_apart", args=[repeat.pk])
+
+        assert clerk(client).get(page).status_code == 403
 
 
 class TestNotOurs:

@@ -22,7 +22,16 @@ from billing.close import pipeline, runs
 from billing.close.engine import runner
 from billing.gateways import OutcomeUnknown
 from billing.invoices import credits
-from billing.models import CloseRun, Decision, Invoice, Payment, PaymentAttempt, RunProgress
+from billing.models import (
+    CloseRun,
+    Decision,
+    Invoice,
+    Payment,
+    PaymentAttempt,
+    RejectedRow,
+    RunProgress,
+    UsageBatch,
+)
 from billing.models.usage import Kind
 from billing.payments import booking
 from billing.reports import progress
@@ -876,6 +885,23 @@ class TestRunPage:
         assert f"/runs/{run.pk}/steps/?kind=INVOICE&amp;state=BLOCKED&amp;because=no+price" in page
         assert f"/admin/billing/closerun/{run.pk}/retry/" in page
         assert page.index("no price for") < page.index("its invoice step is blocked")
+
+    def test_says_what_was_rejected_of_the_month_until_somebody_deals_with_it(self):
+        run = start_run()
+        batch = UsageBatch.objects.create(source="csv", name="late.csv", sha256="0" * 64)
+        waits = RejectedRow.objects.create(
+            batch=batch, number=3, field="quantity", currency="EUR", amount=Decimal("7.5")
+        )
+
+        page = text(staff("Finance").get(f"/runs/{run.pk}/"))
+        document = staff("Finance").get(f"/runs/{run.pk}/report.json").json()
+
+        assert "late.csv</a>: 1 row names EUR 7.50." in page
+        assert document["rejected_rows"][0]["money"] == [{"currency": "EUR", "amount": "7.50"}]
+
+        waits.again_in = UsageBatch.objects.create(source="csv", name="again.csv", sha256="0" * 64)
+        waits.save()
+        assert "late.csv" not in text(staff("Finance").get(f"/runs/{run.pk}/"))
 
     def test_says_how_it_goes_on_when_nobody_works(self):
         run = start_run()

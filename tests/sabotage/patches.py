@@ -29,6 +29,10 @@ REFUND_SETTLING = "billing/payments/refunds/settling.py"
 REFUND_TIME_LIMITS = "billing/payments/refunds/time_limits.py"
 DISPUTES = "billing/payments/disputes.py"
 REVERSALS = "billing/payments/reversals.py"
+STATEMENTS = "billing/payments/bank_statements.py"
+TRANSFERS = "billing/payments/transfers.py"
+FOLLOWING_UP = "billing/usage/imports/following_up.py"
+USAGE_FILES = "billing/usage/imports/files.py"
 HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
@@ -37,6 +41,8 @@ TEST_GUARD = "tests/billing/test_guard.py"
 TEST_INBOUND = "tests/billing/test_inbound.py"
 TEST_REFUNDS = "tests/billing/test_refunds.py"
 TEST_DISPUTES = "tests/billing/test_disputes.py"
+TEST_TRANSFERS = "tests/billing/test_transfers.py"
+TEST_IMPORTS = "tests/billing/test_imports.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
 TEST_DISPATCHER = "tests/notifications/test_dispatcher.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
@@ -642,5 +648,57 @@ PATCHES = (
             ),
         ),
         (f"{IN_EVERY_ORDER}::test_a_reversal_and_the_same_again",),
+    ),
+    Patch(
+        "equal transfers of a statement are one",
+        (Change(STATEMENTS, "rows.append((row, seen[row.entry]))", "rows.append((row, 1))"),),
+        (
+            f"{TEST_TRANSFERS}::test_equal_ones_of_one_file_are_as_many_payments",
+            f"{TEST_TRANSFERS}::test_is_the_greatest_count_of_each_in_any_file",
+        ),
+    ),
+    Patch(
+        "a transfer of money that is recorded is booked",
+        (
+            Change(
+                TRANSFERS,
+                "    elif doubt := _doubt(transfer, account, entries=entries):\n",
+                "    elif doubt := None:\n",
+            ),
+        ),
+        (
+            f"{TEST_TRANSFERS}::test_asks_a_person_and_says_so",
+            f"{TEST_TRANSFERS}::test_told_again_in_other_words_asks_a_person",
+        ),
+    ),
+    Patch(
+        "an invoice number alone books",
+        (
+            Change(
+                TRANSFERS,
+                "    named = list(Account.objects.filter(pk__in=by_reference))\n",
+                "    named = list(Account.objects.filter(pk__in=by_reference or by_number))\n",
+            ),
+        ),
+        (f"{TEST_TRANSFERS}::test_an_invoice_number_alone_suggests_its_account",),
+    ),
+    Patch(
+        "rejected rows are not kept",
+        (Change(FOLLOWING_UP, "    if not rejected.count:\n", "    if rejected.count >= 0:\n"),),
+        (
+            f"{TEST_IMPORTS}::test_say_the_money_that_they_name",
+            f"{TEST_IMPORTS}::test_are_set_aside_with_a_reason_once",
+        ),
+    ),
+    Patch(
+        "a line is read to its end, if there is none too",
+        (
+            Change(
+                USAGE_FILES,
+                "while line := self.text.readline(LONGEST_ROW + 1):",
+                "while line := self.text.readline():",
+            ),
+        ),
+        (f"{TEST_IMPORTS}::test_is_refused_before_it_takes_the_memory",),
     ),
 )

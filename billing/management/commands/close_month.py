@@ -15,6 +15,7 @@ from billing.close import foreground, rehearsal, runs
 from billing.management import progress_bar, tables
 from billing.models import CloseRun
 from billing.reports import progress as progress_report
+from billing.reports import rejected_rows
 from billing.usage import tallying
 from billing.workers import halting
 
@@ -120,12 +121,23 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"Not in it: {result['untallied_batches']} batches of usage not tallied yet."
             )
+        for line in rejected_rows.lines(result["rejected_rows"]):
+            self.stdout.write(line)
 
     def _tell(self, run: CloseRun, *, is_new: bool, seconds: float, as_json: bool) -> None:
         told = progress_report.of(run, as_of=clock.now())
+        rejected = rejected_rows.of_run(run)
         if as_json:
             self.stdout.write(
-                json.dumps({**told, "resumed": not is_new, "seconds": round(seconds, 1)}, indent=2)
+                json.dumps(
+                    {
+                        **told,
+                        "rejected_rows": rejected,
+                        "resumed": not is_new,
+                        "seconds": round(seconds, 1),
+                    },
+                    indent=2,
+                )
             )
             return
         self.stdout.write(f"{run}: {run.get_state_display().lower()} as of {told['as_of']}")
@@ -133,6 +145,8 @@ class Command(BaseCommand):
         self.stdout.write(tables.text(tables.steps(told["steps"]), none=""))
         for row in told["stuck"]:
             self.stdout.write(f"{row['accounts']} × {row['kind']} {row['state']}: {row['because']}")
+        for line in rejected_rows.lines(rejected):
+            self.stdout.write(line)
         if told["state"] == CloseRun.State.RUNNING and told["next_at"]:
             self.stdout.write(
                 f"Its next step is due at {told['next_at']}; the clusters take it from here."

@@ -12,7 +12,7 @@ from accounts import clock
 from billing.management import tables
 from billing.management.commands.close_month import find_entity, read_month
 from billing.models import CloseRun
-from billing.reports import csv_cells, finance, hosts, lines
+from billing.reports import csv_cells, finance, hosts, lines, rejected_rows
 
 
 class Command(BaseCommand):
@@ -49,9 +49,15 @@ class Command(BaseCommand):
             self._print(rows, rows, columns, options)
         else:
             answer = finance.answer(run, as_of=clock.now())
+            answer["rejected_rows"] = rejected_rows.of_run(run)
             self._print(answer, answer["currencies"], finance.COLUMNS, options)
             if not options["json"] and not options["csv"]:
                 self.stdout.write(f"as of {answer['as_of']}")
+            # CSV is read by programs: people are told beside it.
+            beside = self.stderr if options["csv"] else self.stdout
+            if not options["json"]:
+                for line in rejected_rows.lines(answer["rejected_rows"]):
+                    beside.write(line)
 
     def _print(
         self,

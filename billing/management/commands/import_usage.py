@@ -1,4 +1,5 @@
 import json
+import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -9,15 +10,19 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts import clock
 from billing.management import progress_bar
+from billing.reports import rejected_rows
 from billing.usage import imports
 from billing.usage.imports import price_book
 from billing.usage.imports.price_book import PriceBook, StoredPrices
+
+# The good rows are stored; 1 is an error, and nothing is.
+ROWS_REJECTED = 3
 
 
 class Command(BaseCommand):
     help = (
         "Imports a usage export, plain or gzip, of any size. Importing a file again adds nothing."
-        " Rows that cannot be billed are listed in a file of their own."
+        " Rows that cannot be billed are listed in a file of their own, and it ends with 3."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -45,7 +50,8 @@ class Command(BaseCommand):
             "--rejects",
             type=Path,
             metavar="FILE",
-            help="where rejected rows are listed (default: <FILE>.rejects.csv, in the working directory)",
+            help="where rejected rows are listed (default: <FILE>.rejects.csv, in the working directory);"
+            " numbered on where there is such a file",
         )
         parser.add_argument(
             "--strict", action="store_true", help="one rejected row keeps the whole file out"
@@ -91,6 +97,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(_document(imported, book=book, seconds=seconds)))
         else:
             self.stdout.write("\n".join(_lines(imported, book=book, seconds=seconds)))
+        if rejected_rows.of_import(imported.batch) is not None:
+            sys.exit(ROWS_REJECTED)
 
 
 def _read_book(path: Path | None, *, currency: str) -> PriceBook | None:
@@ -115,6 +123,8 @@ def _document(
         "rows_known": batch.rows_known,
         "rows_rejected": batch.rows_rejected,
         "rejects_file": str(imported.rejects_path) if imported.rejects_path else None,
+        "rejected": rejected_rows.of_import(batch),
+        "rows_repaired": imported.repaired,
         "accounts_added": imported.accounts_added,
         "products_added": imported.products_added,
         "batches_tallied": imported.batches_tallied,
@@ -140,6 +150,15 @@ def _lines(imported: imports.Imported, *, book: PriceBook | None, seconds: float
     ]
     if imported.rejects_path:
         lines.append(f"The rejected rows, and how to fix each, are in {imported.rejects_path}.")
+    if (waiting := rejected_rows.of_import(batch)) is not None:
+        lines.append(
+            f"It is not done: {rejected_rows.in_words(waiting)}. Repair them in that file and import it,"
+            f" or set import {batch.pk} aside with a reason, in the admin."
+        )
+    if imported.repaired:
+        lines.append(
+            f"Of rows that earlier imports rejected, {imported.repaired} came again in it."
+        )
     if imported.accounts_added or imported.products_added:
         lines.append(
             f"New accounts: {imported.accounts_added}. New products: {imported.products_added}."

@@ -15,11 +15,19 @@ from django.db import Error, transaction
 
 from billing.models import UsageBatch
 from billing.usage import partitions, tallying
-from billing.usage.imports import aws_cur, csv_file, files, focus, price_book, staging, storing
+from billing.usage.imports import (
+    aws_cur,
+    csv_file,
+    focus,
+    following_up,
+    price_book,
+    rejects,
+    staging,
+    storing,
+)
 from billing.usage.imports.file_errors import FileRefused, RowsRejected
-from billing.usage.imports.files import Table
 from billing.usage.imports.price_book import PriceBook, StoredPrices
-from billing.usage.imports.rejects import Rejects
+from billing.usage.imports.rejects import Rejects, Rows
 from billing.usage.imports.rows import Columns, Format
 
 __all__ = ["FORMATS", "FileRefused", "Imported", "RowsRejected", "Watch", "import_usage"]
@@ -27,6 +35,7 @@ __all__ = ["FORMATS", "FileRefused", "Imported", "RowsRejected", "Watch", "impor
 FORMATS = {form.name: form for form in (aws_cur.FORMAT, focus.FORMAT, csv_file.FORMAT)}
 
 LONGEST_FILE_NAME = 300
+LONGEST_PATH = 500
 # What of a header is shown to somebody who sent another file than we expect.
 COLUMNS_SHOWN = 8
 COLUMN_NAME_SHOWN = 40
@@ -52,6 +61,8 @@ class Imported:
     prices: StoredPrices | None
     # Where the rejected rows are listed; None: there were none.
     rejects_path: Path | None
+    # How many rejected rows of earlier imports came again in this one.
+    repaired: int
     # Batches, this one included, that were added to the summaries.
     batches_tallied: int = 0
 
@@ -77,21 +88,22 @@ def import_usage(
     watch = watch or Watch()
     try:
         with (
-            files.open_table(path, on_bytes=watch.on_bytes) as table,
-            Rejects(rejects_path, header=table.header) as rejects,
+            rejects.open_rows(path, on_bytes=watch.on_bytes) as rows,
+            Rejects(rejects_path, rows=rows, form=form, import_id=storing.new_id()) as rejected,
         ):
-            _check_columns(table, form)
-            rows_read = staging.stage(table=table, form=form, rejects=rejects)
+            _check_columns(rows, form)
+            rows_read = staging.stage(rows=rows, form=form, rejects=rejected)
             batch = UsageBatch(
+                pk=rejected.import_id,
                 source=form.name,
                 name=path.name[:LONGEST_FILE_NAME],
-                sha256=table.sha256,
+                sha256=rows.table.sha256,
                 rows_read=rows_read,
             )
             watch.on_phase("Storing")
             partitions.ensure_partitions(staging.months())
             stored = _store(
-                batch=batch, path=path, form=form, book=book, rejects=rejects, strict=strict
+                batch=batch, rows=rows, form=form, book=book, rejected=rejected, strict=strict
             )
     finally:
         # A lost connection has dropped it already.
@@ -101,8 +113,8 @@ def import_usage(
     return replace(stored, batches_tallied=tallying.tally(as_of=as_of))
 
 
-def _check_columns(table: Table, form: Format) -> None:
-    columns = Columns(table.header)
+def _check_columns(rows: Rows, form: Format) -> None:
+    table, columns = rows.table, Columns(rows.header)
     missing = columns.missing(form.required)
     if not missing:
         return
@@ -129,50 +141,55 @@ def _shown(names: Sequence[str]) -> str:
 def _store(
     *,
     batch: UsageBatch,
-    path: Path,
+    rows: Rows,
     form: Format,
     book: PriceBook | None,
-    rejects: Rejects,
+    rejected: Rejects,
     strict: bool,
 ) -> Imported:
     """Store the staged rows of a file as one batch: all of it or, if it raises, nothing."""
     storing.lock()
     prices = None if book is None else price_book.store(book)
     accounts_added = storing.add_accounts()
-    rejected = storing.reject_other_currencies(form)
+    moved_out = storing.reject_other_currencies(form)
     all_are_new = storing.all_are_new(form)
     if form.has_event_ids and not all_are_new:
-        rejected += storing.reject_other_content(form)
-    if rejected:
-        _list_rejected(path, rejects)
-    _refuse_rejected(batch, rejects, strict=strict)
+        moved_out += storing.reject_other_content(form)
+    if moved_out:
+        _list_rejected(rows.table.path, rejected)
+    _refuse_rejected(batch, rejected, strict=strict)
     products_added = storing.add_products()
-    batch.rows_rejected = rejects.count
-    batch.save()
-    batch.rows_added = storing.add_events(batch=batch, form=form, all_are_new=all_are_new)
+    batch.rows_rejected = rejected.count
+    batch.rejects_file = str(rejected.path.resolve())[:LONGEST_PATH] if rejected.count else ""
+    batch.save(force_insert=True)
+    batch.rows_added = storing.add_events(
+        batch=batch, form=form, all_are_new=all_are_new, repaired_of=set(rows.imports)
+    )
     batch.rows_known = batch.rows_read - batch.rows_rejected - batch.rows_added
     batch.save()
+    repaired = following_up.follow_up(batch=batch, form=form, rows=rows, rejected=rejected)
     return Imported(
         batch=batch,
         accounts_added=accounts_added,
         products_added=products_added,
         prices=prices,
-        rejects_path=rejects.path if rejects.count else None,
+        rejects_path=rejected.path if rejected.count else None,
+        repaired=repaired,
     )
 
 
-def _list_rejected(path: Path, rejects: Rejects) -> None:
+def _list_rejected(path: Path, rejected: Rejects) -> None:
     """The file is read once more: the staging table does not keep the rows as they were."""
-    with files.open_table(path) as table:
-        rows = table.rows()
+    with rejects.open_rows(path) as again:
+        rows = iter(again)
         for number, rejection in storing.rejections():
             raw = next(row for found, row in rows if found == number)
-            rejects.add(number=number, rejection=rejection, row=raw)
+            rejected.add(number=number, rejection=rejection, row=raw)
 
 
-def _refuse_rejected(batch: UsageBatch, rejects: Rejects, *, strict: bool) -> None:
-    if rejects.count and (strict or rejects.count == batch.rows_read):
+def _refuse_rejected(batch: UsageBatch, rejected: Rejects, *, strict: bool) -> None:
+    if rejected.count and (strict or rejected.count == batch.rows_read):
         raise RowsRejected(
-            f"{rejects.count} of {batch.rows_read} rows of {batch.name} cannot be billed, the first:"
-            f" {rejects.first}. All are listed in {rejects.path}. Nothing was imported."
+            f"{rejected.count} of {batch.rows_read} rows of {batch.name} cannot be billed, the first:"
+            f" {rejected.first}. All are listed in {rejected.path}. Nothing was imported."
         )

@@ -9,6 +9,7 @@ from functools import lru_cache
 from billing.models.usage import Kind
 from billing.usage.imports import fields
 from billing.usage.imports.file_errors import RowRejected
+from billing.usage.imports.named_money import MoneyColumns
 from billing.usage.imports.rows import (
     LONGEST_DESCRIPTION,
     Columns,
@@ -143,4 +144,12 @@ FORMAT = Format(
         "unit": "pricing_unit",
         "event_id": "row",
     },
+    money=MoneyColumns(
+        account=("usage_account",),
+        currency="currency",
+        amount="billed_cost",
+        quantity="usage_amount",
+        unit_price="unit_rate",
+        month=("billing_month", "usage_start"),
+    ),
 )

@@ -3,6 +3,7 @@
 from billing.models.usage import Kind
 from billing.usage.imports import fields
 from billing.usage.imports.file_errors import RowRejected
+from billing.usage.imports.named_money import MoneyColumns
 from billing.usage.imports.rows import (
     LONGEST_DESCRIPTION,
     LONGEST_NAME,
@@ -101,5 +102,14 @@ FORMAT = Format(
         for name in ("account", "product", "currency", "ends_at", "quantity", "unit_price", "item",
                      "unit", "event_id")
     },
+    money=MoneyColumns(
+        account=("account",),
+        event_id="event_id",
+        currency="currency",
+        amount="amount",
+        quantity="quantity",
+        unit_price="unit_price",
+        month=("effective_at", "starts_at"),
+    ),
     has_event_ids=True,
 )  # fmt: skip

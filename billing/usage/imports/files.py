@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ OTHER_KINDS = {
 LONGEST_MAGIC = 4
 # Read from the disk at once.
 BLOCK = 1 << 18
+# Characters of one row, over however many lines: a thousand columns of a thousand. A packed file of a
+# few kilobytes may hold a line that fills the memory.
+LONGEST_ROW = 1 << 20
 
 
 class Source(io.RawIOBase):
@@ -55,8 +59,11 @@ class Table:
         self.path = path
         self.source = source
         self.is_gzip = is_gzip
+        self.text = text
+        # Of the row that is being read: its lines, and the characters of them.
+        self.lines_read = self.row_length = 0
         # strict: a quote that is never closed would swallow the rest of the file as one field.
-        self.reader = csv.reader(text, strict=True)
+        self.reader = csv.reader(self._lines(), strict=True)
         self.header = next((row for row in self._rows() if row), [])
         if not self.header:
             raise FileRefused(f"{path} is empty: its first line must name the columns.")
@@ -80,7 +87,9 @@ class Table:
 
     def _rows(self) -> Iterator[list[str]]:
         try:
-            yield from self.reader
+            for row in self.reader:
+                self.row_length = 0
+                yield row
         except (EOFError, gzip.BadGzipFile, zlib.error) as problem:
             raise self._unreadable(
                 "its gzip data is cut short or damaged", "Fetch it again", problem
@@ -92,6 +101,23 @@ class Table:
         except csv.Error as problem:
             fix = "Look for a quote that is never closed there"
             raise self._unreadable("it is not valid CSV", fix, problem) from problem
+
+    def _lines(self) -> Iterator[str]:
+        """Read the lines, and of one that does not end no more than a row may be long."""
+        while line := self.text.readline(LONGEST_ROW + 1):
+            self.row_length += len(line)
+            if self.row_length > LONGEST_ROW:
+                raise self._too_long(line)
+            self.lines_read += 1
+            yield line
+
+    def _too_long(self, line: str) -> FileRefused:
+        before = re.sub(r'"[^"]*"', "", line[:LONGEST_ROW])
+        return FileRefused(
+            f"{self.path} cannot be read: line {self.lines_read + 1} makes a row of more than"
+            f" {LONGEST_ROW:,} characters, in its field {before.count(',') + 1}. Look for a line end or a"
+            " closing quote that is missing there, or export the file again. Nothing was imported."
+        )
 
     def _unreadable(self, what: str, fix: str, problem: Exception) -> FileRefused:
         where = f"after line {self.reader.line_num}"

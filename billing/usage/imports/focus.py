@@ -9,6 +9,7 @@ from functools import lru_cache
 from billing.models.usage import Kind
 from billing.usage.imports import fields
 from billing.usage.imports.file_errors import RowRejected
+from billing.usage.imports.named_money import MoneyColumns
 from billing.usage.imports.rows import (
     LONGEST,
     LONGEST_DESCRIPTION,
@@ -136,4 +137,12 @@ FORMAT = Format(
         "unit": "PricingUnit",
         "event_id": "row",
     },
+    money=MoneyColumns(
+        account=("SubAccountId", "BillingAccountId"),
+        currency="BillingCurrency",
+        amount="BilledCost",
+        quantity="",
+        unit_price="",
+        month=("BillingPeriodStart", "ChargePeriodStart"),
+    ),
 )

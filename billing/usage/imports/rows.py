@@ -8,6 +8,7 @@ from typing import NamedTuple
 from billing.models.usage import Kind
 from billing.usage.imports import fields
 from billing.usage.imports.file_errors import FileRefused, RowRejected
+from billing.usage.imports.named_money import MoneyColumns
 
 # As long as their columns.
 LONGEST = {"account": 200, "product": 200, "event_id": 200, "item": 300, "unit": 60}
@@ -101,6 +102,8 @@ class Format:
     reader: Callable[[Columns], RowReader]
     # What the file calls the fields that `check` may reject.
     called: dict[str, str]
+    # What says how much money a row is about, where it cannot be billed.
+    money: MoneyColumns
     # Whether rows carry ids; where they don't, equal rows of a file are counted.
     has_event_ids: bool = False
 

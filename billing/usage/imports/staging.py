@@ -15,8 +15,7 @@ from django.db import DatabaseError, connection, transaction
 
 from billing.usage.imports import fields
 from billing.usage.imports.file_errors import RowRejected
-from billing.usage.imports.files import Table
-from billing.usage.imports.rejects import Rejects
+from billing.usage.imports.rejects import Rejects, Rows
 from billing.usage.imports.rows import (
     NUL,
     Columns,
@@ -75,14 +74,14 @@ class Feed(io.RawIOBase):
             raise
 
 
-def stage(*, table: Table, form: Format, rejects: Rejects) -> int:
+def stage(*, rows: Rows, form: Format, rejects: Rejects) -> int:
     """
     Copy the good rows of a file into a new staging table and return how many it read.
 
     :raises FileRefused: if the file cannot be read to its end.
     """
     staged = Staged()
-    feed = Feed(_lines(table=table, form=form, rejects=rejects, staged=staged))
+    feed = Feed(_lines(rows=rows, form=form, rejects=rejects, staged=staged))
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(DROP)
         cursor.execute(CREATE)
@@ -110,13 +109,13 @@ def months() -> list[date]:
         return [month for (month,) in cursor.fetchall()]
 
 
-def _lines(*, table: Table, form: Format, rejects: Rejects, staged: Staged) -> Iterator[str]:
-    columns = Columns(table.header)
+def _lines(*, rows: Rows, form: Format, rejects: Rejects, staged: Staged) -> Iterator[str]:
+    columns = Columns(rows.header)
     read = form.reader(columns)
     # In the order of their names: the same export with its columns moved is the same export.
     ordered = picker(sorted(range(len(columns)), key=columns.folded.__getitem__))
     digest = _digest if not form.has_event_ids else _no_digest
-    for number, row in table.rows():
+    for number, row in rows:
         staged.rows_read += 1
         try:
             check_shape(row, columns)

@@ -5,7 +5,8 @@ Rows that only the database can judge are rejected here: those in another curren
 account, and those whose event id is known with other content.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from django.db import connection
 
@@ -23,6 +24,8 @@ PAGE = 5000
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('usage import', 0))"
 # There is one at a time, and it sorts a whole file.
 SORT_IN_MEMORY = "SET LOCAL work_mem = '64MB'"
+
+NEW_ID = "SELECT nextval(pg_get_serial_sequence('billing_usagebatch', 'id'))"
 
 # The first row of an account decides its currency and its name.
 ADD_ACCOUNTS = """
@@ -134,6 +137,34 @@ EVENT_ID = "staged.event_id"
 COUNTED_EVENT_ID = """
        staged.event_id || '-' || row_number() OVER (PARTITION BY staged.event_id COLLATE "C")
 """
+# Repaired rows are counted on from the equal ones of the file that they come from.
+COUNTED_ON_EVENT_ID = """
+       staged.event_id || '-' || coalesce(before.events, 0) +
+       row_number() OVER (PARTITION BY staged.event_id COLLATE "C")
+"""
+BEFORE = """
+  LEFT JOIN (
+       SELECT regexp_replace(event_id, '-[0-9]+$', '') AS event_id, count(*) AS events
+         FROM billing_usageevent
+        WHERE batch_id = ANY(%(origins)s) AND source = %(source)s
+          AND effective_at BETWEEN (SELECT min(effective_at) FROM usage_staging)
+                               AND (SELECT max(effective_at) FROM usage_staging)
+        GROUP BY 1) before ON before.event_id = staged.event_id
+"""
+
+# The imports that these rows come from: those named, others of the same bytes, and, where one of them
+# was of repaired rows itself, those that it has them from.
+ORIGINS = """
+WITH RECURSIVE origins AS (
+    SELECT id, sha256, source FROM billing_usagebatch WHERE id = ANY(%s)
+     UNION
+    SELECT other.id, other.sha256, other.source
+      FROM origins JOIN billing_usagebatch other
+        ON (other.sha256, other.source) = (origins.sha256, origins.source)
+        OR other.id IN (SELECT batch_id FROM billing_rejectedrow WHERE again_in_id = origins.id)
+)
+SELECT id FROM origins
+"""
 
 # In the order of the index of what is stored once: half the time of any other.
 ADD_EVENTS = """
@@ -146,6 +177,7 @@ SELECT %(batch)s, account.id, product.id, %(source)s, {event_id}, staged.kind, s
   FROM usage_staging staged
   JOIN accounts_account account ON account.external_id = staged.account
   JOIN billing_product product ON product.code = staged.product
+  {before}
  ORDER BY account.id, staged.event_id COLLATE "C"
 """
 UNLESS_STORED = "ON CONFLICT DO NOTHING"
@@ -154,6 +186,13 @@ REJECTIONS = """
 SELECT row_number, field, value, problem, fix FROM usage_rejects
  WHERE row_number > %s ORDER BY row_number LIMIT %s
 """
+
+
+def new_id() -> int:
+    """The id of a new import, which its rejected rows name before it is stored."""
+    with connection.cursor() as cursor:
+        cursor.execute(NEW_ID)
+        return int(cursor.fetchone()[0])
 
 
 def lock() -> None:
@@ -224,19 +263,36 @@ def _page_after(number: int) -> list[tuple[int, str, str, str, str]]:
         return list(cursor.fetchall())
 
 
-def add_events(*, batch: UsageBatch, form: Format, all_are_new: bool) -> int:
+def add_events(
+    *, batch: UsageBatch, form: Format, all_are_new: bool, repaired_of: Collection[int]
+) -> int:
     """
     Store the staged rows that are not stored yet and return how many those were.
 
-    `all_are_new`: none is, so PostgreSQL need not look before it stores each.
+    `all_are_new`: none is, so PostgreSQL need not look before it stores each. `repaired_of`: the
+    imports that had rejected the rows.
     """
-    add = ADD_EVENTS.format(event_id=EVENT_ID if form.has_event_ids else COUNTED_EVENT_ID)
+    parameters = {"batch": batch.pk, "source": form.name, "origins": _origins(repaired_of)}
+    if form.has_event_ids:
+        add = ADD_EVENTS.format(event_id=EVENT_ID, before="")
+    elif parameters["origins"]:
+        add = ADD_EVENTS.format(event_id=COUNTED_ON_EVENT_ID, before=BEFORE)
+    else:
+        add = ADD_EVENTS.format(event_id=COUNTED_EVENT_ID, before="")
     if not all_are_new:
         add += UNLESS_STORED
-    return _execute(add, {"batch": batch.pk, "source": form.name})
+    return _execute(add, parameters)
 
 
-def _execute(sql: str, parameters: dict[str, int | str]) -> int:
+def _origins(imports: Collection[int]) -> list[int]:
+    if not imports:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(ORIGINS, [list(imports)])
+        return [import_id for (import_id,) in cursor.fetchall()]
+
+
+def _execute(sql: str, parameters: Mapping[str, Any]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return int(cursor.rowcount)

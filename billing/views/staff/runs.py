@@ -28,7 +28,7 @@ from billing.models import (
     Step,
 )
 from billing.payments import guard
-from billing.reports import finance, lines, pace, progress
+from billing.reports import finance, lines, pace, progress, rejected_rows
 from billing.views.csv_files import csv_file
 from billing.views.staff.afterwards import counted_afterwards
 from billing.views.staff.permission import staff_only
@@ -147,6 +147,7 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "states": Step.State.labels,
         "steps": _steps(run, so_far),
         "final": [_final(row) for row in so_far["final"]],
+        "rejected": [_rejected(row) for row in rejected_rows.of_run(run)],
         "stuck": [_stuck(run, row) for row in sorted(so_far["stuck"], key=_first_step_first)],
         "waiting": [_waiting(run, row) for row in sorted(so_far["waiting"], key=_first_step_first)],
         "held": [_held(row) for row in so_far["held"]],
@@ -159,6 +160,14 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
     }
     response = render(request, "billing/run.html", context)
     return counted_afterwards(response, run) if sight.is_due else response
+
+
+def _rejected(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "file": row["file"],
+        "said": rejected_rows.in_words(row),
+        "url": reverse("admin:billing_usagebatch_change", args=[row["import"]]),
+    }
 
 
 def _in_a_sentence(run: CloseRun, so_far: dict[str, Any]) -> str:
@@ -415,7 +424,8 @@ def report_json(request: HttpRequest, run_id: int) -> HttpResponse:
     """The finance answer and what was invoiced by account and product, as JSON."""
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
     answer = finance.answer(run, as_of=clock.now())
-    return JsonResponse({**answer, "lines": _invoiced(run)})
+    rejected = rejected_rows.of_run(run)
+    return JsonResponse({**answer, "rejected_rows": rejected, "lines": _invoiced(run)})
 
 
 INVOICED = ("account", "product", "currency", "amount_unrounded", "amount", "lines")

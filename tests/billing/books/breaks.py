@@ -486,6 +486,25 @@ BREAKS = {
            SELECT 'another', now(), currency, amount_minor, '', '', 'BOOKED', '', '', id
              FROM billing_payment WHERE gateway = 'manual' LIMIT 1"""
     ),
+    "transfer_equal_ones_are_counted": Break(
+        """INSERT INTO billing_incomingtransfer (bank_ref, received_on, currency, amount_minor, reference, payer,
+                                                 state, because, decided_by, ordinal)
+           VALUES ('one', '2018-11-02', 'EUR', 1, '', '', 'WAITING', '', '', 2)"""
+    ),
+    "transfer_recorded_before_is_its_payment": Break(
+        """INSERT INTO billing_incomingtransfer (bank_ref, received_on, currency, amount_minor, reference, payer,
+                                                 state, because, decided_by, resembles_id)
+           SELECT 'other', '2018-11-02', currency, amount_minor + 1, '', '', 'RECORDED', '', 'ann', id
+             FROM billing_payment WHERE gateway = 'manual' LIMIT 1"""
+    ),
+    # --- usage files
+    "usage_import_adds_up": Break(
+        "UPDATE billing_usagebatch SET rows_read = rows_read + 1 WHERE id = (SELECT min(id) FROM billing_usagebatch)"
+    ),
+    "usage_rejected_rows_are_counted": Break(
+        """INSERT INTO billing_rejectedrow (batch_id, number, field, account, event_id, currency)
+           SELECT min(id), 2, 'quantity', '', '', '' FROM billing_usagebatch"""
+    ),
     # --- messages
     "message_one_per_fact": Break(
         unconstrained("notifications_message", "one_message_per_kind_and_fact")
