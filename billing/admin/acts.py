@@ -18,7 +18,7 @@ from billing import decisions, dunning, ledger
 from billing.admin import forecast
 from billing.admin.account_page import in_flight
 from billing.admin.cells import instant, money
-from billing.forms import GrantCreditForm, MoneyForm, ReasonForm, RecordPaymentForm
+from billing.admin.forms import GrantCreditForm, MoneyForm, ReasonForm, RecordPaymentForm
 from billing.invoices import credits
 from billing.models import Decision, PaymentAttempt
 from billing.payments import booking, charges, disputes, transfers

@@ -18,8 +18,8 @@ from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing import decisions, step_kinds
+from billing.admin.forms import ReasonForm
 from billing.close import steering
-from billing.forms import ReasonForm
 from billing.models import BillingPeriod, CloseRun, Decision, Step
 from billing.reports import at_stake, kinds
 

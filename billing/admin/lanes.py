@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from accounts.models import User
 from billing import step_kinds
 from billing.admin.cells import instant, tag
-from billing.forms import LaneReasonForm
+from billing.admin.forms import LaneReasonForm
 from billing.reports.lane_work import MAIL, work_of
 from billing.step_kinds import Through
 from billing.workers import doorbell

@@ -15,7 +15,7 @@ from accounts import clock
 from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
 from billing.admin.books import AllocationRows
 from billing.admin.cells import instant, money
-from billing.forms import ReasonForm, RefundForm
+from billing.admin.forms import ReasonForm, RefundForm
 from billing.gateways import Misconfigured
 from billing.models import Dispute, Payment, PaymentAttempt, PaymentReversal, Refund
 from billing.payments import charges, refunds

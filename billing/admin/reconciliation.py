@@ -20,7 +20,7 @@ from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing import gateways, reconciliation
 from billing.admin.cells import money, tag
-from billing.forms import ReasonForm
+from billing.admin.forms import ReasonForm
 from billing.models import GatewayGuard, Reconciliation, ReconciliationBreak
 from billing.money import to_major
 from billing.reports import csv_cells

@@ -19,7 +19,7 @@ from accounts.models import Account, User
 from billing import ledger
 from billing.admin import forecast
 from billing.admin.cells import admin_url, instant, money, tag
-from billing.forms import AssignTransferForm, ReasonForm
+from billing.admin.forms import AssignTransferForm, ReasonForm
 from billing.models import BankStatement, IncomingTransfer, RepeatedTransfer
 from billing.money import to_major
 from billing.payments import transfers

@@ -15,7 +15,7 @@ from accounts import clock
 from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing.admin.cells import instant, tag
-from billing.forms import SetAsideForm
+from billing.admin.forms import SetAsideForm
 from billing.models import RejectedRow, UsageBatch, UsageSummary
 from billing.reports import rejected_rows
 from billing.usage.imports import following_up

@@ -20,9 +20,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts import clock
 from accounts.models import PaymentMethod
 from billing import gateways, ledger
-from billing.forms import AddCardForm
 from billing.payments import methods
 from billing.views.access import Seat, members_only, payers_only, show
+from billing.views.customer.forms import AddCardForm
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from django.views.decorators.http import require_http_methods
 
 from accounts import clock
 from billing import gateways
-from billing.forms import AddMandateForm
 from billing.payments import methods
 from billing.views.access import Seat, payers_only, show
+from billing.views.customer.forms import AddMandateForm
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -18,7 +18,6 @@ from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
 from billing import decisions, periods, step_kinds
 from billing.close import runs
-from billing.forms import StartCloseForm
 from billing.models import (
     CloseRun,
     Decision,
@@ -31,6 +30,7 @@ from billing.payments import guard
 from billing.reports import finance, lines, pace, progress, rejected_rows
 from billing.views.csv_files import csv_file
 from billing.views.staff.afterwards import counted_afterwards
+from billing.views.staff.forms import StartCloseForm
 from billing.views.staff.permission import staff_only
 from billing.workers import halting
 from notifications import formats
