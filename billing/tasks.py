@@ -57,6 +57,9 @@ def _take_turns(queue: str, is_over: Callable[[], bool]) -> int:
         worked += ended
         if not _dispatch(queue, is_over) and not ended:
             break
+    else:
+        # Over before nothing was left: whoever hears this bell goes on.
+        doorbell.ring(queue)
     dispatcher.hang_up()
     return worked
 
