@@ -143,17 +143,17 @@ def _take(
 
 def _whose(row: StatementRow) -> Named:
     """The account that a transfer names by its reference, or whom it may be from."""
-    by_number = _accounts_of_invoices(row.reference)
     try:
         by_reference = references.account_ids_in(row.reference)
     except references.WrongCheckDigits as wrong:
-        near = references.account_ids_near(row.reference)
+        perhaps = _accounts_of_invoices(row.reference) or references.account_ids_near(row.reference)
         return Named(
             f"the reference {wrong} was mistyped: its check digits are wrong",
-            suggested_id=_only(by_number or near, currency=row.currency),
+            suggested_id=_only(perhaps, currency=row.currency),
         )
     named = list(Account.objects.filter(pk__in=by_reference))
     if not named:
+        by_number = _accounts_of_invoices(row.reference)
         return Named(
             _nobody(by_reference, by_number), suggested_id=_only(by_number, currency=row.currency)
         )

@@ -58,7 +58,7 @@ def test_rows_are_set_aside_with_a_reason_once(client, batch):
         said = client.post(aside(batch), {"reason": "A test row"}, follow=True).content.decode()
 
     assert "set aside by ann@example.com: A test row" in said
-    assert "no rejected row of usage.csv waits" in said
+    assert "No rejected row of usage.csv waits." in said
     batch.refresh_from_db()
     assert (batch.set_aside_by, batch.set_aside_because) == ("ann@example.com", "A test row")
 

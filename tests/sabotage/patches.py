@@ -677,6 +677,7 @@ PATCHES = (
             Change(
                 TRANSFERS,
                 "    named = list(Account.objects.filter(pk__in=by_reference))\n",
+                "    by_number = _accounts_of_invoices(row.reference)\n"
                 "    named = list(Account.objects.filter(pk__in=by_reference or by_number))\n",
             ),
         ),
@@ -695,8 +696,8 @@ PATCHES = (
         (
             Change(
                 USAGE_FILES,
-                "while line := self.text.readline(LONGEST_ROW + 1):",
-                "while line := self.text.readline():",
+                "while line := readline(most + 1):",
+                "while line := readline():",
             ),
         ),
         (f"{TEST_IMPORTS}::test_is_refused_before_it_takes_the_memory",),

@@ -60,8 +60,8 @@ class Table:
         self.source = source
         self.is_gzip = is_gzip
         self.text = text
-        # Of the row that is being read: its lines, and the characters of them.
-        self.lines_read = self.row_length = 0
+        # Characters of the row that is being read.
+        self.row_length = 0
         # strict: a quote that is never closed would swallow the rest of the file as one field.
         self.reader = csv.reader(self._lines(), strict=True)
         self.header = next((row for row in self._rows() if row), [])
@@ -104,17 +104,18 @@ class Table:
 
     def _lines(self) -> Iterator[str]:
         """Read the lines, and of one that does not end no more than a row may be long."""
-        while line := self.text.readline(LONGEST_ROW + 1):
+        # Hot: once for every line of a file of any size.
+        readline, most = self.text.readline, LONGEST_ROW
+        while line := readline(most + 1):
             self.row_length += len(line)
-            if self.row_length > LONGEST_ROW:
+            if self.row_length > most:
                 raise self._too_long(line)
-            self.lines_read += 1
             yield line
 
     def _too_long(self, line: str) -> FileRefused:
         before = re.sub(r'"[^"]*"', "", line[:LONGEST_ROW])
         return FileRefused(
-            f"{self.path} cannot be read: line {self.lines_read + 1} makes a row of more than"
+            f"{self.path} cannot be read: line {self.reader.line_num + 1} makes a row of more than"
             f" {LONGEST_ROW:,} characters, in its field {before.count(',') + 1}. Look for a line end or a"
             " closing quote that is missing there, or export the file again. Nothing was imported."
         )
