@@ -117,7 +117,8 @@ MESSAGES = cast("Kind", sys.modules[__name__])
 
 name = "message"
 model = Message
-order = ("next_attempt_at", "created_at")
+# By fact where a transaction has written several: so that a run goes the same way each time.
+order = ("next_attempt_at", "created_at", "fact")
 batch = 100
 # It has to outlast the time in which sending may begin, and one mail of four words with a server that takes
 # its whole timeout for each.
