@@ -15,6 +15,7 @@ from billing.gateways.standins.fakedebit import DirectDebit
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.reports import progress
 from config.locale_catalogs import compile_catalogs
+from notifications import mail_server
 from notifications.lanes import lane_clock
 from tests.emptying import empty_tables, may_empty
 from tests.provider import Provider
@@ -44,6 +45,13 @@ def _own_places(settings, tmp_path):
 def _runs_are_counted_for_each_page(monkeypatch):
     """However slow the machine is: what a page shows goes by the rows, not by the clock."""
     monkeypatch.setattr(progress, "QUICK_MS", 3_600_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_connection_is_kept() -> Iterator[None]:
+    """As between tasks: one test's connection to the mail server is not the next one's."""
+    yield
+    mail_server.hang_up()
 
 
 @pytest.fixture
