@@ -18,7 +18,7 @@ from tests.billing.fakestripe.conftest import Control, confirm, eventually, prep
 START = """
 import sys
 from pathlib import Path
-from billing.fakestripe.server import Options, Server
+from billing.gateways.standins.fakestripe.server import Options, Server
 server = Server(Options(Path(sys.argv[1]), port=int(sys.argv[2])))
 print(server.server_address[1], flush=True)
 server.run()

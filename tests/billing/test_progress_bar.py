@@ -85,8 +85,8 @@ class TestOnATerminal:
 
 def test_standard_output_is_left_to_the_answer():
     code = (
-        "import json; from billing import progress\n"
-        "with progress.bar('Importing', total=2) as bar: bar.advance(2)\n"
+        "import json; from billing.management import progress_bar\n"
+        "with progress_bar.bar('Importing', total=2) as bar: bar.advance(2)\n"
         "print(json.dumps({'rows': 2}))"
     )
 
