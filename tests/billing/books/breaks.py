@@ -305,7 +305,7 @@ BREAKS = {
     "reversal_is_booked": unbooked("PAYMENT_REVERSED"),
     "reversal_is_booked_with_its_amount": Break(
         f"""UPDATE billing_posting
-               SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway <> 'manual'")}
+               SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway <> 'manual' AND currency = 'EUR'")}
              WHERE id = {one("billing_posting", f"ledger_account_id = {MANUAL_CASH} AND amount_minor < 0")}"""
     ),
     "reversal_is_never_more_than_the_payment": Break(
@@ -356,7 +356,7 @@ BREAKS = {
     # --- refunds
     "refund_is_booked": unbooked("REFUND_RESERVED"),
     "refund_is_booked_with_its_amount": Break(
-        f"""UPDATE billing_posting SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway = 'sandbox'")}
+        f"""UPDATE billing_posting SET ledger_account_id = {one("billing_ledgeraccount", "kind = 'CASH' AND gateway = 'sandbox' AND currency = 'EUR'")}
              WHERE ledger_account_id = {MANUAL_CASH}
                AND entry_id = {one("billing_ledgerentry", "kind = 'REFUND_SENT'")}"""
     ),

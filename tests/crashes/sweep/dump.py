@@ -18,7 +18,7 @@ APPS = ("accounts", "billing", "notifications")
 # How often something was tried, what went wrong the last time; a body, which says the hour; and which
 # copy of the database it is.
 LEFT_OUT = {
-    "attempts", "tries", "deaths", "fenced", "key_generation", "last_error", "body_text", "body_html",
+    "attempts", "claims", "tries", "deaths", "fenced", "key_generation", "last_error", "body_text", "body_html",
     "database_identity",
 }  # fmt: skip
 
