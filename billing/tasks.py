@@ -10,7 +10,7 @@ from billing import reconciliation
 from billing.close import runs
 from billing.close.engine import runner
 from billing.close.health import sweeper
-from billing.payments import inbound
+from billing.payments import charges, inbound
 from billing.reports import progress
 from billing.workers import doorbell, halting, log_context
 from notifications import dispatcher
@@ -19,6 +19,8 @@ from notifications import dispatcher
 DRAIN_SECONDS = 45
 # How long steps keep what else leaves the database waiting: a receipt waits for no close.
 TURN_SECONDS = 5
+# How often they look whether a person waits for something.
+LOOK_EVERY_SECONDS = 1
 
 
 def drain(queue: str) -> int:
@@ -31,7 +33,7 @@ def _drain(queue: str) -> int:
     # Not as of a second ago: a doorbell that the lifting rang is heard. Nor is it rung again, or the queue would
     # ring for itself until then.
     if halting.halt():
-        return 0
+        return _customers_own(queue)
     is_over = _until(time.monotonic() + DRAIN_SECONDS)
     while queue == doorbell.CHARGE and not is_over():
         if not inbound.process_due(as_of=clock.now()):
@@ -41,6 +43,21 @@ def _drain(queue: str) -> int:
         doorbell.ring(queue)
     sweeper.release_reports()
     return worked
+
+
+def _customers_own(queue: str) -> int:
+    """Under a halt a customer who pays is not kept waiting: nothing else is begun."""
+    stop_at = time.monotonic() + TURN_SECONDS
+    try:
+        return dispatcher.run(
+            queue,
+            clock=clock.now,
+            until=lambda: time.monotonic() > stop_at or halting.is_told(),
+            stopping=halting.is_told,
+            at_least=charges.CUSTOMERS_OWN,
+        )
+    except dispatcher.Throttled:
+        return 0
 
 
 def _until(stop_at: float) -> Callable[[], bool]:
@@ -67,16 +84,22 @@ def _gives_way(queue: str, *, is_over: Callable[[], bool]) -> Callable[[], bool]
     """
     Whether steps have had their turn. Where nothing else waits, they have another one.
 
-    Asked again and again while charges are on their way, so the database is asked once a turn.
+    What a person waits for ends their turn within a second. Asked again and again while charges are on their
+    way, so the database is asked once a second.
     """
     turn_ends_at = time.monotonic() + TURN_SECONDS
+    looks_at = min(turn_ends_at, time.monotonic() + LOOK_EVERY_SECONDS)
     gives = False
 
     def gives_way() -> bool:
-        nonlocal turn_ends_at, gives
-        if not gives and time.monotonic() > turn_ends_at:
-            turn_ends_at = time.monotonic() + TURN_SECONDS
-            gives = dispatcher.is_due(queue)
+        nonlocal turn_ends_at, looks_at, gives
+        now = time.monotonic()
+        if not gives and now > looks_at:
+            has_had_its_turn = now > turn_ends_at
+            at_least = None if has_had_its_turn else dispatcher.URGENT
+            gives = dispatcher.is_due(queue, as_of=clock.now(), at_least=at_least)
+            looks_at = now + LOOK_EVERY_SECONDS
+            turn_ends_at = now + TURN_SECONDS if has_had_its_turn else turn_ends_at
         return gives or is_over()
 
     return gives_way

@@ -112,13 +112,12 @@ lease = timedelta(seconds=60)
 begin_within = timedelta(seconds=10)
 # A repeat does no harm, and bears the same id.
 always_applies = False
-claimed: Mapping[str, Any] = {"state": State.SENDING, "attempts": F("attempts") + 1}
 freed: Mapping[str, Any] = {"state": State.QUEUED}
 unsent: Mapping[str, Any] = {"attempts": F("attempts") - 1}
 
 
-def due() -> QuerySet[Message]:
-    """Those that wait, or whose worker is gone."""
+def due(*, as_of: datetime) -> QuerySet[Message]:
+    """Those that wait, or whose worker is gone; by the database's clock."""
     return Message.objects.filter(
         Q(state__in=[State.QUEUED, State.SENDING]), next_attempt_at__lte=Now()
     )
@@ -132,6 +131,16 @@ def lanes(rows: QuerySet[Message]) -> list[str]:
 def of_lane(rows: QuerySet[Message], provider: str) -> QuerySet[Message]:
     """All, or none: there is one mail server."""
     return rows if provider == PROVIDER else rows.none()
+
+
+def claimed(*, as_of: datetime) -> Mapping[str, Any]:
+    """A try, until somebody says that it was none."""
+    return {"state": State.SENDING, "attempts": F("attempts") + 1}
+
+
+def in_flight_besides(_provider: str) -> int:
+    """None: each message is claimed, whoever has it delivered."""
+    return 0
 
 
 def lane_of(_message: Message) -> str:

@@ -33,7 +33,9 @@ def deliver(
 
     def claim(room: int, suspects: bool) -> claims.Claimed:
         claimed.append(1)
-        return claims.claim(MESSAGES, "email", limit=min(room, limit), suspects=suspects)
+        return claims.claim(
+            MESSAGES, "email", limit=min(room, limit), suspects=suspects, as_of=as_of
+        )
 
     work = Work(
         MESSAGES,

@@ -159,7 +159,7 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
     as_of = clock.now()
     shown_minor = _shown_minor(request)
     asked = charges.Request(account.pk, PaymentAttempt.Kind.AUTO, only_if_due_minor=shown_minor)
-    collected = charges.collect_all([asked], as_of=as_of)
+    collected = charges.begin([asked], as_of=as_of)
     attempt, refused = (
         collected.attempts.get(account.pk),
         collected.refused.get(account.pk),
@@ -182,7 +182,11 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
         messages.warning(request, f"Nothing was charged: {refused.because}.")
     else:
         assert attempt is not None, "what is not refused was attempted"
-        _say(request, attempt)
+        amount = money(attempt.amount_minor, attempt.currency)
+        messages.success(
+            request,
+            f"{amount} is being charged to {attempt.payment_method}: see its payment attempt for how it ends.",
+        )
 
 
 def _shown_minor(request: HttpRequest) -> int:
@@ -191,23 +195,6 @@ def _shown_minor(request: HttpRequest) -> int:
         return int(request.POST.get("due_minor", ""))
     except ValueError:
         return -1
-
-
-def _say(request: HttpRequest, attempt: PaymentAttempt) -> None:
-    amount = money(attempt.amount_minor, attempt.currency)
-    match attempt.state:
-        case PaymentAttempt.State.SUCCEEDED:
-            messages.success(request, f"Charged {amount} to {attempt.payment_method}.")
-        case PaymentAttempt.State.FAILED:
-            messages.error(request, f"{attempt.payment_method} {attempt.because}.")
-        case _ if on_its_way := charges.on_its_way(attempt, as_of=clock.now()):
-            messages.success(request, f"{amount} by {attempt.payment_method} is {on_its_way}.")
-        case _:
-            messages.warning(
-                request,
-                f"The charge of {amount} is {attempt.get_state_display().lower()}: its end is not"
-                " known yet. It is asked for again by itself, and never charged twice.",
-            )
 
 
 # --- holds

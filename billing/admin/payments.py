@@ -114,9 +114,13 @@ class PaymentAdmin(ReadOnlyAdmin):
             self.message_user(request, f"Nothing was paid back: {refused}.", messages.WARNING)
         else:
             amount = money(made.amount_minor, made.currency)
-            said = f"{amount}: {made.get_state_display()}. {made.because}"
-            is_well = made.state in {Refund.State.SUCCEEDED, Refund.State.PENDING}
-            self.message_user(request, said, messages.SUCCESS if is_well else messages.WARNING)
+            is_over = made.state == Refund.State.SUCCEEDED
+            how = (
+                "was paid back by hand"
+                if is_over
+                else "is being paid back: see its refund for how it ends"
+            )
+            self.message_user(request, f"{amount} {how}.", messages.SUCCESS)
 
 
 @admin.register(Refund)
@@ -256,15 +260,15 @@ class PaymentAttemptAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Ask the provider now", permissions=["ask"])
     def ask_the_provider(self, request: HttpRequest, queryset: QuerySet[PaymentAttempt]) -> None:
-        """Take each on by what the provider says of it, and say where it stands."""
-        asked = charges.ask(list(queryset), as_of=clock.now())
-        for attempt in asked:
-            said = f"{attempt.account}: {attempt.get_state_display()}. {attempt.because}"
-            if attempt.unknown_since is None:
-                self.message_user(request, said)
-            else:
-                self.message_user(request, f"No answer. {said}", messages.WARNING)
-        if left := queryset.count() - len(asked):
+        """Move each to the front, so that a worker asks about it next; one that was parked is tried once more."""
+        chosen = list(queryset)
+        as_of = clock.now()
+        for attempt in chosen:
+            charges.free_parked(attempt, as_of=as_of)
+        if asked := charges.hurry(chosen, as_of=as_of):
+            words = "One payment is" if asked == 1 else f"{asked} payments are"
+            self.message_user(request, f"{words} being asked about. Look again in a moment.")
+        if left := len(chosen) - asked:
             self.message_user(request, f"{left} have come to their end: there is nothing to ask.")
 
     # --- review

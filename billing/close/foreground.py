@@ -12,7 +12,6 @@ from billing.close import pipeline
 from billing.close.engine import runner
 from billing.close.health import sweeper
 from billing.models import CloseRun
-from billing.payments import charges
 from billing.reports import progress
 from billing.workers import halting
 from notifications.faults import is_the_databases_fault
@@ -89,7 +88,7 @@ def _work_a_little(*, as_of: datetime) -> int:
     )
     if not worked:
         worked += sweeper.free_expired_leases(as_of=as_of)
-        worked += charges.drive_due(as_of=as_of)
+        worked += sweeper.take_rows(as_of=as_of)
         worked += sweeper.release_reports()
     return worked
 

@@ -86,11 +86,8 @@ def _pays_by_bank(account: Account, as_of: datetime) -> None:
 
 
 def _pays_now(account: Account, as_of: datetime) -> None:
-    try:
-        charges.collect(account_id=account.pk, kind=PaymentAttempt.Kind.ON_SESSION, as_of=as_of)
-    except charges.CannotCollect:
-        # The close was faster, or there was nothing to pay: both fine with the customer.
-        return
+    # The close may be faster, or there is nothing to pay: both fine with the customer.
+    charges.begin([charges.Request(account.pk, PaymentAttempt.Kind.ON_SESSION)], as_of=as_of)
 
 
 def _gets_credit(account: Account, as_of: datetime) -> None:

@@ -5,7 +5,14 @@ A declined automatic charge opens a case; `retries` works on it, and holds the a
 close holds accounts that have no card to try again. Both end as soon as what is owed is paid.
 """
 
-from billing.dunning.cases import close_case, is_news, note_failure, open_case, try_again_soon
+from billing.dunning.cases import (
+    close_case,
+    is_news,
+    note_failure,
+    open_case,
+    try_again_soon,
+    try_later,
+)
 from billing.dunning.holding import (
     NotHeld,
     lift_hold_by_hand,
@@ -25,4 +32,5 @@ __all__ = [
     "place_hold",
     "place_hold_by_hand",
     "try_again_soon",
+    "try_later",
 ]

@@ -69,6 +69,13 @@ def try_again_soon(account_id: int, *, as_of: datetime) -> None:
     ).update(next_try_at=as_of)
 
 
+def try_later(account_id: int, *, at: datetime) -> None:
+    """Try no sooner than this, in the case that is open, if it waits for a try: the last came to nothing by our fault."""
+    DunningCase.objects.filter(
+        account=account_id, closed_at=None, next_try_at__isnull=False, next_try_at__lt=at
+    ).update(next_try_at=at)
+
+
 def close_case(case: DunningCase, *, because: str, as_of: datetime) -> None:
     """Close an open case of a (locked) account."""
     case.closed_at = as_of

@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from billing import charge_protocol
+from notifications.models import Dispatched
 
 # In the protocol's order, which an index and the choices keep.
 IN_FLIGHT: Final = [each for each in charge_protocol.State if each in charge_protocol.IN_FLIGHT]
@@ -54,9 +55,11 @@ class Payment(models.Model):
         return f"{self.method} {self.received_at:%Y-%m-%d}"
 
 
-class PaymentAttempt(models.Model):
+class PaymentAttempt(Dispatched):
     """
     One try to receive a payment through a gateway: reserve, prepare, recheck, submit, settle.
+
+    Taken through its calls by the dispatcher (charges/kind.py), or by the step of the close that began it.
 
     At most one is in flight per account and currency (constraint). Ends only by what the provider
     says; see billing/payments/ and docs/states.md.
@@ -71,6 +74,9 @@ class PaymentAttempt(models.Model):
         ON_SESSION = "ON_SESSION", "By the customer"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    queue = models.CharField(max_length=50, default="charge", db_default="charge")
+    # 1 by default: who reserves it drives it, unless it is left to the dispatcher, which then begins at 0.
+    claims = models.PositiveIntegerField(default=1, db_default=1)
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="attempts"
     )
@@ -107,7 +113,7 @@ class PaymentAttempt(models.Model):
     resolved_by = models.CharField(max_length=254, blank=True)
     # Rises with each send after an answer we could not use, so that no cached answer repeats for ever.
     key_generation = models.PositiveSmallIntegerField(default=0)
-    # The sweeper drives it on from here on. Whoever works on it moves this ahead first.
+    # It is driven on from here on. A step that works on it moves this ahead first; the dispatcher claims it.
     # Of a released one: it collects what is due instead, since no step of a close will.
     next_action_at = models.DateTimeField(null=True, blank=True)
     # A direct debit's: the day its customer was told of. Not submitted before it.
@@ -136,11 +142,19 @@ class PaymentAttempt(models.Model):
                 condition=Q(next_action_at__isnull=False),
                 name="attempts_to_drive",
             ),
+            models.Index(
+                fields=["parked_at"],
+                condition=Q(parked_at__isnull=False),
+                name="attempts_parked",
+            ),
             models.Index(fields=["account", "-created_at"], name="attempts_of_an_account"),
         ]
 
     def __str__(self) -> str:
         return f"{self.get_state_display()} {self.id}"
+
+    # No column: whether whoever has it in hand has asked the provider how it stands.
+    was_asked = False
 
     @property
     def is_in_flight(self) -> bool:

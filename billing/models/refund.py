@@ -1,11 +1,14 @@
 import uuid
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from django.db import models
 from django.db.models import F, Q
 
+from notifications.models import Dispatched
 
-class Refund(models.Model):
+
+class Refund(Dispatched):
     """
     Money of a payment that is paid back on purpose: by us, or by somebody on the provider's own pages.
 
@@ -27,6 +30,7 @@ class Refund(models.Model):
     UNPAID: Final = (State.FAILED, State.RETURNED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    queue = models.CharField(max_length=50, default="charge", db_default="charge")
     account = models.ForeignKey(
         "accounts.Account", on_delete=models.PROTECT, related_name="refunds"
     )
@@ -51,7 +55,7 @@ class Refund(models.Model):
     because = models.CharField(max_length=300, blank=True)
     # Its idempotency key is good for so long after this.
     first_submitted_at = models.DateTimeField(null=True, blank=True)
-    # The sweeper takes it on from here on. Whoever works on it moves this ahead first.
+    # The dispatcher takes it on from here on.
     next_action_at = models.DateTimeField(null=True, blank=True)
     unknown_since = models.DateTimeField(null=True, blank=True)
     requested_at = models.DateTimeField()
@@ -99,8 +103,16 @@ class Refund(models.Model):
                 condition=Q(next_action_at__isnull=False),
                 name="refunds_to_drive",
             ),
+            models.Index(
+                fields=["parked_at"],
+                condition=Q(parked_at__isnull=False),
+                name="refunds_parked",
+            ),
             models.Index(fields=["account", "-requested_at"], name="refunds_of_an_account"),
         ]
+
+    # No column: what whoever has it in hand has found at the provider; None before that.
+    looked: Sequence[Any] | None = None
 
     def __str__(self) -> str:
         return f"{self.get_state_display()} {self.id}"

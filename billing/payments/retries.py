@@ -1,8 +1,8 @@
 """
 Work on open dunning cases: charge the card again on its day, hold the account at the end.
 
-A case is claimed by moving its time ahead under the account's lock. `charges` makes the charge, and the
-transaction that ends the attempt notes the outcome in the case. So a kill anywhere costs a few minutes:
+A case is claimed by moving its time ahead under the account's lock. The charge is reserved, and the dispatcher
+takes it on; the transaction that ends the attempt notes the outcome in the case. So a kill anywhere costs a few minutes:
 the case is due again, and finds what became of the charge.
 """
 
@@ -24,8 +24,6 @@ from billing.payments import charges, guard, throttle
 TRY_WINDOW = timedelta(minutes=10)
 # When to look again at an account that can neither be charged nor held now.
 LOOK_AGAIN_AFTER = timedelta(hours=1)
-# When to look again if the provider could not even be asked: an operator has to mend that first.
-AFTER_A_FAULT_OF_OURS = timedelta(days=1)
 
 
 def retry_due(*, as_of: datetime, limit: int = 50) -> int:
@@ -35,12 +33,10 @@ def retry_due(*, as_of: datetime, limit: int = 50) -> int:
     Returns how many cases it worked on.
     """
     retried, ended = 0, 0
-    due = _to_try(as_of).annotate(gateway=throttle.gateway_of("account"))
-    begun = throttle.let_begin(due.order_by("next_try_at", "pk"), limit=limit)
-    if ids := [case.account_id for case in begun]:
+    if ids := _accounts(_may_begin(as_of).order_by("next_try_at", "pk"), limit):
         claimed = _claim(ids, as_of=as_of)
         requests = [charges.Request(pk, PaymentAttempt.Kind.RETRY) for pk in claimed]
-        _note(charges.collect_all(requests, as_of=as_of), as_of=as_of)
+        _note(charges.begin(requests, as_of=as_of), as_of=as_of)
         retried = len(claimed)
     if ids := _accounts(_to_end(as_of).order_by("ends_at", "pk"), limit):
         ended = _end_all(ids, as_of=as_of)
@@ -49,6 +45,13 @@ def retry_due(*, as_of: datetime, limit: int = 50) -> int:
 
 def _to_try(as_of: datetime) -> QuerySet[DunningCase]:
     return DunningCase.objects.filter(closed_at=None, next_try_at__lte=as_of)
+
+
+def _may_begin(as_of: datetime) -> QuerySet[DunningCase]:
+    """Those to try now, but for those whose gateway is shut: what is begun there would only block its customer's own."""
+    due = _to_try(as_of).annotate(gateway=throttle.gateway_of("account"))
+    names = due.order_by("gateway").values_list("gateway", flat=True).distinct()
+    return due.exclude(gateway__in=throttle.shut(name for name in names if name))
 
 
 def _to_end(as_of: datetime) -> QuerySet[DunningCase]:
@@ -81,9 +84,6 @@ def _note(collected: charges.Collected, *, as_of: datetime) -> None:
     claimed = _still_claimed(ids, as_of=as_of)
     for pk, attempt in collected.attempts.items():
         decisions.record(_tried(attempt, standings[pk]))
-        never_sent = attempt.state == PaymentAttempt.State.RELEASED and attempt.provider_ref is None
-        if never_sent and pk in claimed:
-            _try_again_at(claimed[pk], as_of + AFTER_A_FAULT_OF_OURS)
     for pk, refused in collected.refused.items():
         if pk in claimed:
             _refused(claimed[pk], refused, standings[pk])
@@ -106,7 +106,7 @@ def _tried(attempt: PaymentAttempt, standing: Standing) -> Decision:
     return decisions.decision(
         act="RETRY",
         did=Decision.Did.DONE,
-        because=f"its day had come: {attempt.get_state_display().lower()}",
+        because="its day had come: charged again",
         account_id=attempt.account_id,
         saw={**standing.facts, "charged_minor": attempt.amount_minor},
         attempt=attempt,

@@ -1,9 +1,9 @@
 """
 Send calls to payment providers through their lanes (notifications/lanes).
 
-Code that takes up waiting work asks `let_begin` first; a person who waits asks `not_admitted`. Every answer
-is noted, so that the breaker opens and the lane slows down whatever code made the calls. Steps of the close
-ask in their claim (close/engine/claiming.py). Calls while a customer enters or removes a card are few, and
+Code that takes up waiting work asks `let_begin` first. Every answer is noted, so that the breaker opens and the
+lane slows down whatever code made the calls. Attempts, refunds and steps of the close ask in their claim
+(notifications/dispatcher/claims.py, close/engine/claiming.py). Calls while a customer enters or removes a card are few, and
 do not go through the lanes.
 """
 
@@ -17,6 +17,7 @@ from django.db.models.functions import Coalesce
 from accounts.models import PaymentMethod
 from billing import gateways
 from notifications import lanes
+from notifications.dispatcher import Heard
 
 Row = TypeVar("Row", bound=Model)
 
@@ -58,11 +59,6 @@ def gateway_of(account: str) -> Coalesce:
     return Coalesce(Subquery(card.values("gateway")[:1]), Value(""))
 
 
-def not_admitted(names: Iterable[str]) -> dict[str, str]:
-    """Let a person's own piece of work through each of these; why not, by name, of those that are shut."""
-    return {name: because for name in sorted(set(names)) if (because := lanes.admit(name))}
-
-
 def shut(names: Iterable[str]) -> dict[str, str]:
     """Through which of these gateways nobody can pay now, and why: it does not answer, or is paused by hand."""
     return {name: because for name in sorted(set(names)) if (because := lanes.why_shut(name))}
@@ -91,11 +87,20 @@ def note(said: Iterable[tuple[str, object]]) -> None:
         waits = [a.retry_after_seconds for a in answers if isinstance(a, gateways.RateLimited)]
         lanes.note_answers(
             gateway,
-            answered=sum(_is_answer(answer) for answer in answers),
-            unanswered=sum(isinstance(answer, UNANSWERED) for answer in answers),
+            answered=sum(is_answered(answer) is True for answer in answers),
+            unanswered=sum(is_answered(answer) is False for answer in answers),
             throttled_for=max(waits, default=None),
         )
 
 
-def _is_answer(answer: object) -> bool:
-    return not isinstance(answer, Exception) or isinstance(answer, REFUSALS)
+def heard(answer: object) -> Heard:
+    """Say what an answer tells of a provider: errors of our own making say nothing."""
+    pause = answer.retry_after_seconds if isinstance(answer, gateways.RateLimited) else None
+    return Heard(answered=is_answered(answer), slow_down_seconds=pause)
+
+
+def is_answered(answer: object) -> bool | None:
+    """Say whether a provider has answered, by what a call returned or raised; None: that says nothing of it."""
+    if not isinstance(answer, Exception) or isinstance(answer, REFUSALS):
+        return True
+    return False if isinstance(answer, UNANSWERED) else None

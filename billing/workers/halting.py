@@ -52,9 +52,14 @@ def tell() -> None:
     _told.value = True
 
 
+def is_told() -> bool:
+    """Whether this process shall end, whatever is halted."""
+    return bool(_told.value)
+
+
 def is_asked() -> bool:
     """Whether to begin nothing more."""
-    return bool(_told.value) or _halt_seen.is_there()
+    return is_told() or _halt_seen.is_there()
 
 
 class _Seen:

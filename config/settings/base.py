@@ -231,7 +231,11 @@ LANES = {
 }
 
 # What leaves the database, kind by kind: modules as notifications/dispatcher/kind.py says (docs/dispatcher.md).
-DISPATCHED_KINDS = ["notifications.delivery"]
+DISPATCHED_KINDS = [
+    "notifications.delivery",
+    "billing.payments.charges.kind",
+    "billing.payments.refunds.kind",
+]
 
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.
 WORKERS = env.int("WORKERS", default=2)

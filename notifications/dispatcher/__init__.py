@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 from notifications.dispatcher import claims
-from notifications.dispatcher.claims import Claimed, Throttled, in_flight, order
+from notifications.dispatcher.claims import FREE, URGENT, Claimed, Throttled, in_flight, order
 from notifications.dispatcher.kind import (
     Answer,
     Heard,
@@ -31,6 +31,8 @@ from notifications.dispatcher.kind import (
 from notifications.dispatcher.loop import Work
 
 __all__ = [
+    "FREE",
+    "URGENT",
     "Answer",
     "Heard",
     "Kind",
@@ -57,9 +59,12 @@ def run(
     clock: Callable[[], datetime],
     until: Callable[[], bool],
     stopping: Callable[[], bool] = lambda: False,
+    at_least: int | None = None,
 ) -> int:
     """
     Take the rows of a queue through their calls, each kind for a turn. Returns how many were taken.
+
+    `at_least`: only those of this priority.
 
     Call it with no transaction open. Once `until` says so no more are claimed, and what is in hand comes to
     rest; once `stopping` does, what is not sent is given back.
@@ -69,7 +74,9 @@ def run(
     taken, throttled = 0, None
     for kind in registered():
         try:
-            taken += _turn(kind, queue, clock=clock, until=until, stopping=stopping)
+            taken += _turn(
+                kind, queue, clock=clock, until=until, stopping=stopping, at_least=at_least
+            )
         except Throttled as refused:
             throttled = throttled or refused
     if throttled and not taken:
@@ -84,11 +91,14 @@ def _turn(
     clock: Callable[[], datetime],
     until: Callable[[], bool],
     stopping: Callable[[], bool],
+    at_least: int | None,
 ) -> int:
     turn_over = monotonic() + TURN_SECONDS
     work = Work(
         kind,
-        claim=lambda limit, suspects: claims.claim(kind, queue, limit=limit, suspects=suspects),
+        claim=lambda limit, suspects: claims.claim(
+            kind, queue, limit=limit, suspects=suspects, as_of=clock(), at_least=at_least
+        ),
         clock=clock,
     )
     return work.work(until=lambda: until() or monotonic() > turn_over, stopping=stopping)
@@ -103,7 +113,7 @@ def drive(kind: Kind, ids: Collection[Any], *, clock: Callable[[], datetime]) ->
     left, rested = set(ids), list[Row]()
 
     def claim(limit: int, suspects: bool) -> Claimed:  # noqa: FBT001 - as Work calls it
-        claimed = claims.claim_these(kind, left, limit=limit, suspects=suspects)
+        claimed = claims.claim_these(kind, left, limit=limit, suspects=suspects, as_of=clock())
         left.difference_update(row.pk for row in claimed.rows)
         return claimed
 
@@ -113,9 +123,12 @@ def drive(kind: Kind, ids: Collection[Any], *, clock: Callable[[], datetime]) ->
     return rested
 
 
-def is_due(queue: str) -> bool:
-    """Whether a row of a queue waits for its turn."""
-    return any(claims.claimable(kind, queue).exists() for kind in registered())
+def is_due(queue: str, *, as_of: datetime, at_least: int | None = None) -> bool:
+    """Whether a row of a queue waits for its turn. `at_least`: one of this priority."""
+    return any(
+        claims.claimable(kind, queue, as_of=as_of, at_least=at_least).exists()
+        for kind in registered()
+    )
 
 
 def hang_up() -> None:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import Error, connection, transaction
@@ -26,6 +27,8 @@ from notifications.lanes import Grant
 # So the third death of one is its own, and it is parked.
 SUSPECTED_AFTER = 2
 DEATHS_MAX = 3
+# From this priority on a person waits for a row.
+URGENT = 10
 
 FREE = Q(lease_until=None) | Q(lease_until__lte=Now())
 # With the one that nobody has noticed yet: its claim has run out.
@@ -57,31 +60,55 @@ class Claimed:
 _last_turn: dict[str, str] = {}
 
 
-def claim(kind: Kind, queue: str, *, limit: int, suspects: bool) -> Claimed:
+def claim(
+    kind: Kind,
+    queue: str,
+    *,
+    limit: int,
+    suspects: bool,
+    as_of: datetime,
+    at_least: int | None = None,
+) -> Claimed:
     """
     Claim due rows of one lane, as many as it grants; lanes take turns.
+
+    What a person waits for (`URGENT`) is claimed first, and waits for no rate. `at_least`: of this priority.
 
     `suspects`: also one that may kill its worker, if nothing else is due. Only for who has nothing in hand.
 
     :raises Throttled: if rows are due, and no lane of theirs lets any begin.
     """
-    due = claimable(kind, queue)
+    due = claimable(kind, queue, as_of=as_of, at_least=at_least)
     refused: list[Grant] = []
-    for provider in _in_turn(kind, due):
-        claimed = _claim(kind, due, provider, limit=limit, suspects=suspects)
-        if claimed.rows:
-            _last_turn[kind.name] = provider
-            return claimed
-        if claimed.granted and not claimed.granted.count:
-            refused.append(claimed.granted)
+    for is_urgent in (True, False):
+        in_line = due.filter(priority__gte=URGENT) if is_urgent else due
+        for provider in _in_turn(kind, in_line):
+            claimed = _claim(
+                kind,
+                in_line,
+                provider,
+                limit=limit,
+                suspects=suspects,
+                is_urgent=is_urgent,
+                as_of=as_of,
+            )
+            if claimed.rows:
+                _last_turn[kind.name] = provider
+                return claimed
+            if claimed.granted and not claimed.granted.count:
+                refused.append(claimed.granted)
     if refused:
         raise Throttled(refused)
     return Claimed([])
 
 
-def claimable(kind: Kind, queue: str | None = None) -> QuerySet[Row]:
+def claimable(
+    kind: Kind, queue: str | None = None, *, as_of: datetime, at_least: int | None = None
+) -> QuerySet[Row]:
     """Rows that are due and free, of any queue or of this one; what is parked is neither."""
-    due = kind.due().filter(FREE, parked_at=None)
+    due = kind.due(as_of=as_of).filter(FREE, parked_at=None)
+    if at_least is not None:
+        due = due.filter(priority__gte=at_least)
     return due if queue is None else due.filter(queue=queue)
 
 
@@ -92,33 +119,50 @@ def _in_turn(kind: Kind, due: QuerySet[Row]) -> list[str]:
 
 
 @transaction.atomic(durable=True)
-def _claim(kind: Kind, due: QuerySet[Row], provider: str, *, limit: int, suspects: bool) -> Claimed:
+def _claim(
+    kind: Kind,
+    due: QuerySet[Row],
+    provider: str,
+    *,
+    limit: int,
+    suspects: bool,
+    is_urgent: bool,
+    as_of: datetime,
+) -> Claimed:
     """
     The lane's row stays locked until its rows are claimed, so that the cap counts what is true.
 
     A chunk that writes rows which are claimed from birth asks for its tokens elsewhere: see `loop.Work._feed`.
     """
-    granted = lanes.grant(provider, wanted=limit, in_flight=lambda: in_flight(provider))
-    rows = _take(kind, kind.of_lane(due, provider), limit=granted.count, suspects=suspects)
+    granted = lanes.grant(
+        provider, wanted=limit, in_flight=lambda: in_flight(provider), is_urgent=is_urgent
+    )
+    theirs = kind.of_lane(due, provider)
+    rows = _take(kind, theirs, limit=granted.count, suspects=suspects, as_of=as_of)
     lanes.give_back(granted, unused=granted.count - len(rows))
     return Claimed(rows, provider, granted)
 
 
 @transaction.atomic(durable=True)
-def claim_these(kind: Kind, ids: Collection[Any], *, limit: int, suspects: bool) -> Claimed:
+def claim_these(
+    kind: Kind, ids: Collection[Any], *, limit: int, suspects: bool, as_of: datetime
+) -> Claimed:
     """Claim those of the given rows that are due. Whoever names them has asked their lane."""
-    due = claimable(kind).filter(_has_key(kind, ids))
-    return Claimed(_take(kind, due, limit=limit, suspects=suspects))
+    due = claimable(kind, as_of=as_of).filter(_has_key(kind, ids))
+    return Claimed(_take(kind, due, limit=limit, suspects=suspects, as_of=as_of))
 
 
-def _take(kind: Kind, due: QuerySet[Row], *, limit: int, suspects: bool) -> list[Row]:
+def _take(
+    kind: Kind, due: QuerySet[Row], *, limit: int, suspects: bool, as_of: datetime
+) -> list[Row]:
     due = due.annotate(died=DEATHS)
-    rows = _written(kind, _first(kind, due.filter(died__lt=SUSPECTED_AFTER), limit))
+    sound = _first(kind, due.filter(died__lt=SUSPECTED_AFTER), limit)
+    rows = _written(kind, sound, as_of=as_of)
     if rows or not suspects or not limit:
         return rows
     suspected = due.filter(died__gte=SUSPECTED_AFTER)
     _park(kind, suspected)
-    return _written(kind, _first(kind, suspected, 1))
+    return _written(kind, _first(kind, suspected, 1), as_of=as_of)
 
 
 def _first(kind: Kind, due: QuerySet[Row], limit: int) -> list[Any]:
@@ -128,7 +172,7 @@ def _first(kind: Kind, due: QuerySet[Row], limit: int) -> list[Any]:
     return list(locked.values_list("pk", flat=True)[:limit])
 
 
-def _written(kind: Kind, ids: Sequence[Any]) -> list[Row]:
+def _written(kind: Kind, ids: Sequence[Any], *, as_of: datetime) -> list[Row]:
     if not ids:
         return []
     theirs = kind.model._default_manager.filter(_has_key(kind, ids))
@@ -137,7 +181,7 @@ def _written(kind: Kind, ids: Sequence[Any]) -> list[Row]:
         lease_until=Now() + kind.lease,
         claims=F("claims") + 1,
         deaths=DEATHS,
-        **kind.claimed,
+        **kind.claimed(as_of=as_of),
     )
     rows = {row.pk: row for row in theirs}
     return [rows[pk] for pk in ids]
@@ -157,6 +201,7 @@ def in_flight(provider: str) -> int:
     """How many rows of a lane are claimed, of all kinds. A claim that has run out does not count: its worker is dead."""
     return sum(
         kind.of_lane(kind.model._default_manager.filter(lease_until__gt=Now()), provider).count()
+        + kind.in_flight_besides(provider)
         for kind in kinds.registered()
     )
 

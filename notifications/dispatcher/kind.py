@@ -56,14 +56,21 @@ class Kind(Protocol):
     # Whether what the provider said is written down by whoever heard it, though another has the claim by
     # then: so for money, which has moved. Else it is dropped, and the row is sent again.
     always_applies: bool
-    # Columns of its own that a claim sets; that its end without an answer sets; and what that takes back
-    # where nothing was sent.
-    claimed: Mapping[str, Any]
+    # Columns of its own that the end of a claim without an answer sets; and what that takes back where nothing
+    # was sent.
     freed: Mapping[str, Any]
     unsent: Mapping[str, Any]
 
-    def due(self) -> QuerySet[Row]:
+    def due(self, *, as_of: datetime) -> QuerySet[Row]:
         """Rows that have come to no end, and whose time has come. The dispatcher looks whether they are free."""
+        ...
+
+    def claimed(self, *, as_of: datetime) -> Mapping[str, Any]:
+        """Say which columns of its own a claim sets."""
+        ...
+
+    def in_flight_besides(self, provider: str) -> int:
+        """Say how many calls to a provider are out, or about to be, that no claim of the dispatcher's counts."""
         ...
 
     def lanes(self, rows: QuerySet[Row]) -> Iterable[str]:

@@ -141,15 +141,22 @@ class Work:
         self._holds_suspect = any(row.deaths >= claims.SUSPECTED_AFTER for row in claimed.rows)
         self._held |= {row.pk: row for row in claimed.rows}
         self._taken += len(claimed.rows)
-        if not self._window:
-            # Where calls are out, these tell.
+        down = {} if self._window else self._out_of_reach(claimed.rows)
+        self._to_recheck.extend(row for row in claimed.rows if self._kind.lane_of(row) not in down)
+        if down:
+            lanes_of = [(row, self._kind.lane_of(row)) for row in claimed.rows]
+            self._write_down([(row, down[lane]) for row, lane in lanes_of if lane in down])
+            self._report_to_lanes()
+
+    def _out_of_reach(self, rows: Sequence[Row]) -> dict[str, Unreachable]:
+        """The providers of rows that are not there. Where calls are out, these tell."""
+        down = {}
+        for provider in sorted({self._kind.lane_of(row) for row in rows}):
             try:
-                self._kind.reach(claimed.provider)
-            except Unreachable as down:
-                self._write_down([(row, down) for row in claimed.rows])
-                self._report_to_lanes()
-                return
-        self._to_recheck.extend(claimed.rows)
+                self._kind.reach(provider)
+            except Unreachable as error:
+                down[provider] = error
+        return down
 
     # --- while they are ours
 
@@ -287,16 +294,15 @@ class Work:
             if not isinstance(answer, NotBegun | Unreachable):
                 self._called.add(row.pk)
         for provider, theirs in of_lane.items():
+            # One that is not there was asked once, however many waited for it.
+            asked_once = [answer for answer in theirs if isinstance(answer, Unreachable)][:1]
             heard = [
                 self._kind.heard(answer)
                 for answer in theirs
                 if not isinstance(answer, NotBegun | Unreachable)
-            ]
+            ] + [self._kind.heard(answer) for answer in asked_once]
             answered = sum(each.answered is True for each in heard)
-            # One that is not there was asked once, however many waited for it.
-            unanswered = sum(each.answered is False for each in heard) + any(
-                isinstance(answer, Unreachable) for answer in theirs
-            )
+            unanswered = sum(each.answered is False for each in heard)
             pauses = [h.slow_down_seconds for h in heard if h.slow_down_seconds is not None]
             if not unanswered and not pauses:
                 self._answered[provider] += answered

@@ -99,6 +99,10 @@ class Window:
     def _taken(self) -> list[tuple[Row, Answer]]:
         taken = [self._back.popleft() for _ in range(len(self._back))]
         self._out -= len(taken)
+        for _row, answer in taken:
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                # The process is told to end, which is no answer.
+                raise answer
         return taken
 
     def _widen(self, threads: int) -> None:

@@ -4,8 +4,8 @@ Ask before calling a provider, and say afterwards how it answered.
     grant        how many pieces of waiting work may be begun now: ask it before claiming them, in the
                  transaction that claims, so that a claim that fails costs nothing
     give_back    what was granted and not begun
-    admit        one piece that does not wait: a customer's own payment. The bucket goes into debt for it,
-                 and the waiting work waits
+                 what a person waits for, such as their own payment, is urgent: the bucket goes into debt
+                 for it, and the waiting work waits
     note_answers how the calls went: this opens and closes the breaker, and slows the lane down
     note_done    how much work came to its end: what "time left" is made of
     pause, resume   by hand, with who and why
@@ -72,6 +72,7 @@ def grant(
     wanted: int,
     in_flight: Callable[[], int] | None = None,
     is_read: bool = False,
+    is_urgent: bool = False,
 ) -> Grant:
     """
     Say how many of `wanted` pieces of waiting work may be begun now, and take their tokens.
@@ -79,14 +80,16 @@ def grant(
     Call it in the transaction that claims them, and claim no more: the lane's row stays locked until then,
     so that what `in_flight` counts (the leases of this lane that are alive) is true. Without a limit and
     with nothing amiss no row is locked. `is_read`: the work asks and moves nothing, as after a webhook; it
-    takes tokens only while the lane is slowed, since providers count what is written.
+    takes tokens only while the lane is slowed, since providers count what is written. `is_urgent`: a person
+    waits for it, so that it is kept waiting neither for the rate nor for the cap: its tokens are owed, and the
+    waiting work waits for that.
     """
     lane = _lane(provider)
     if _is_free(lane):
         return Grant(provider=provider, count=wanted, is_free=True)
     with transaction.atomic():
         lane, at = _locked(lane)
-        granted = _granted(lane, wanted, in_flight, at, is_read=is_read)
+        granted = _granted(lane, wanted, in_flight, at, is_read=is_read, is_urgent=is_urgent)
         lane.save()
     return granted
 
@@ -110,6 +113,7 @@ def _granted(
     at: datetime,
     *,
     is_read: bool,
+    is_urgent: bool,
 ) -> Grant:
     if because := _paused(lane):
         return Grant(provider=lane.provider, count=0, because=because)
@@ -121,6 +125,9 @@ def _granted(
     bucket.refill(lane, at)
     if is_read and lane.slowed_rate is None:
         return Grant(provider=lane.provider, count=wanted, is_free=True)
+    if is_urgent:
+        _spend(lane, wanted, at)
+        return Grant(provider=lane.provider, count=wanted)
     room = wanted
     if lane.cap is not None and in_flight is not None:
         room = min(wanted, lane.cap - in_flight())
@@ -189,30 +196,6 @@ def _withdraw(granted: Grant, lane: Lane, at: datetime) -> None:
     """Unless it was answered, or another one is out by now."""
     if lane.is_probing and lane.probe_at == granted.again_at:
         breaker.withdraw_probe(lane, at)
-
-
-def admit(provider: str) -> str:
-    """
-    Let one piece of work through that does not wait, such as a customer's own payment.
-
-    Returns why not; empty: go on. It is not kept waiting for the rate or the cap: its token is owed, and the
-    waiting work waits for that. While the provider does not answer, or somebody has paused it, it is not begun.
-    """
-    lane = _lane(provider)
-    if _is_free(lane):
-        return ""
-    with transaction.atomic():
-        lane, at = _locked(lane)
-        if because := _paused(lane):
-            return because
-        if lane.opened_at is not None:
-            probe = _probe(lane, at)
-            lane.save()
-            return probe.because
-        bucket.refill(lane, at)
-        _spend(lane, 1, at)
-        lane.save()
-    return ""
 
 
 def why_shut(provider: str) -> str:

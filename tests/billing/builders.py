@@ -8,7 +8,8 @@ from accounts.models import Account
 from billing import ledger, locks
 from billing.invoices import credits, drafting, issuing
 from billing.models import CreditGrant, Invoice, Payment, PaymentAttempt
-from billing.payments import booking, charges
+from billing.payments import booking
+from tests import charging
 from tests.factories import AS_OF, OCTOBER, account_using, token
 
 
@@ -67,7 +68,7 @@ def grant(
 def collect(
     account: Account, *, as_of: datetime = AS_OF, kind: str = PaymentAttempt.Kind.ON_SESSION
 ) -> PaymentAttempt:
-    return charges.collect(account_id=account.pk, kind=kind, as_of=as_of)
+    return charging.collect(account_id=account.pk, kind=kind, as_of=as_of)
 
 
 def due(account: Account, *, as_of: datetime = AS_OF) -> int:

@@ -37,8 +37,9 @@ from billing.models import (
     Step,
     UsageBatch,
 )
-from billing.payments import booking, charges, refunds
+from billing.payments import booking, charges
 from notifications.models import Message
+from tests import charging
 from tests.billing.builders import pay_by_hand
 from tests.factories import (
     AS_OF,
@@ -712,18 +713,21 @@ class TestChargeNow:
     @pytest.mark.parametrize(
         ("card", "told"),
         [
-            ("sandbox_visa", "Charged €12.34 to Visa ···· 4242."),
-            ("sandbox_insufficient", "Visa ···· 4242 declined: insufficient_funds."),
-            ("sandbox_lost_reply", "and never charged twice"),
+            ("sandbox_visa", "SUCCEEDED"),
+            ("sandbox_insufficient", "FAILED"),
+            ("sandbox_lost_reply", "SUBMITTED"),
         ],
     )
-    def test_charges_and_says_what_became_of_it(self, card, told):
+    def test_is_begun_and_driven_by_a_worker(self, card, told):
         account = invoiced("12.34", card=card)
         client = staff("Support", email="ann@example.com")
 
         response = client.post(self.url(account), self.form(client, account), follow=True)
 
-        assert told in text(response)
+        assert "€12.34 is being charged to Visa ···· 4242" in text(response)
+        assert PaymentAttempt.objects.get().state == State.RESERVED
+        charging.drive_due(as_of=timezone.now())
+        assert PaymentAttempt.objects.get().state == told
         decision = Decision.objects.get(act="CHARGE_NOW")
         assert (decision.actor, decision.because) == ("ann@example.com", "The customer called")
         assert decision.attempt == PaymentAttempt.objects.get()
@@ -734,6 +738,7 @@ class TestChargeNow:
         form = self.form(client, account)
 
         client.post(self.url(account), form)
+        charging.drive_due(as_of=timezone.now())
         again = client.post(self.url(account), form, follow=True)
 
         assert "A charge was tried meanwhile" in text(again)
@@ -981,7 +986,8 @@ class TestSteps:
 @pytest.mark.django_db(transaction=True)
 class TestAskTheProvider:
     def send(self, *attempts):
-        return staff("Support").post(
+        """The action, and a worker a moment later."""
+        response = staff("Support").post(
             "/admin/billing/paymentattempt/",
             {
                 "action": "ask_the_provider",
@@ -989,21 +995,35 @@ class TestAskTheProvider:
             },
             follow=True,
         )
+        charging.drive_due(as_of=timezone.now())
+        return response
 
     def test_learns_what_became_of_a_lost_reply_at_once(self):
         account = invoiced("12.34", card="sandbox_lost_reply")
-        attempt = charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        attempt = charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         assert attempt.state == State.SUBMITTED
 
         response = self.send(attempt)
 
         attempt.refresh_from_db()
         assert attempt.state == State.SUCCEEDED
-        assert "Succeeded." in text(response)
+        assert "One payment is being asked about." in text(response)
+
+    def test_frees_one_that_has_killed_its_workers(self):
+        account = invoiced("12.34")
+        attempt = attempt_of(account, parked_at=timezone.now(), deaths=3, next_action_at=AS_OF)
+        charging.drive_due(as_of=timezone.now())
+        attempt.refresh_from_db()
+        assert attempt.state == State.RESERVED
+
+        self.send(attempt)
+
+        attempt.refresh_from_db()
+        assert (attempt.state, attempt.parked_at) == (State.SUCCEEDED, None)
 
     def test_takes_one_out_of_review(self):
         account = invoiced("12.34", card="sandbox_lost_reply")
-        attempt = charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        attempt = charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         PaymentAttempt.objects.update(state=State.REVIEW, next_action_at=None)
 
         self.send(attempt)
@@ -1025,10 +1045,11 @@ class TestAskTheProvider:
         account = invoiced("12.34")
         attempt = attempt_of(account, state=State.REVIEW, provider_ref="sb_unknown")
 
-        response = self.send(attempt)
+        self.send(attempt)
 
-        assert "No answer." in text(response)
-        assert "the sandbox book has no charge" in text(response)
+        attempt.refresh_from_db()
+        assert attempt.unknown_since is not None
+        assert "the sandbox book has no charge" in attempt.because
 
     def test_leaves_those_alone_that_have_ended(self):
         account = invoiced("12.34")
@@ -1134,7 +1155,7 @@ class TestReviews:
         account = invoiced("12.34")
         provider.says("submit", currency="USD")
         provider.says("read", currency="USD")
-        attempt = charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        attempt = charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         assert attempt.state == State.REVIEW
         return attempt
 
@@ -1291,7 +1312,7 @@ class TestRefund:
 
     def test_says_why_nothing_was_paid_back(self, provider):
         account = invoiced("12.34")
-        charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         payment, support = account.payments.get(), staff("Support")
         provider.after("refund", gateways.OutcomeUnknown("lost"))
 
@@ -1309,7 +1330,7 @@ class TestRefund:
 
     def test_through_a_gateway_that_is_switched_off_is_shown_and_says_so(self, settings):
         account = invoiced("12.34")
-        charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         payment, support = account.payments.get(), staff("Support")
         settings.GATEWAYS = ["none"]
         assert support.get(self.page(payment)).status_code == 200
@@ -1342,9 +1363,9 @@ class TestRefund:
 
     def test_in_review_is_ended_with_a_reason(self, provider):
         account = invoiced("12.34")
-        charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
         provider.before("refund", gateways.Misconfigured("wrong key"))
-        made = refunds.refund(
+        made = charging.refund(
             payment_id=account.payments.get().pk, token=uuid.uuid4(), amount_minor=100,
             reason="", actor="ann@example.com", as_of=timezone.now(),
         )  # fmt: skip

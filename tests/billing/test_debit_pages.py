@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from billing.gateways import About
 from billing.models import PaymentAttempt, ProviderEvent
-from billing.payments import charges
+from tests import charging
 from tests.billing.builders import collect, owing
 from tests.factories import MandateFactory, MemberFactory
 
@@ -83,7 +83,7 @@ class TestOnItsWay:
         assert on_the_day in page(member, "attempt", account.pk, attempt.pk)
 
         PaymentAttempt.objects.update(charge_date=now.date(), next_action_at=now)
-        charges.drive_due(as_of=now)
+        charging.drive_due(as_of=now)
         assert "has been on its way since" in page(member, "account", account.pk)
         assert "Your payment is on its way" in page(member, "attempt", account.pk, attempt.pk)
 

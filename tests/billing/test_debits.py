@@ -15,19 +15,20 @@ from billing.gateways import OutcomeUnknown
 from billing.gateways.standins.debit import DebitGateway
 from billing.gateways.standins.fakedebit import DirectDebit
 from billing.models import Decision, DunningCase, Payment, PaymentAttempt, PaymentReversal
-from billing.payments import charges, inbound, retries
+from billing.payments import charges, inbound
 from billing.payments.charges import (
     AttemptInFlight,
     GatewayClosed,
     NoPaymentMethod,
+    calls,
     collecting,
-    driving,
     rechecking,
     reserving,
     settling,
+    storing,
 )
 from notifications.models import Message
-from tests import mailing
+from tests import charging, mailing
 from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
 from tests.closing import assert_books_hold
 from tests.factories import AS_OF, CardFactory, MandateFactory, account_using
@@ -56,7 +57,7 @@ def owing(amount: str = "12.34", behaviour: str = "debit_pays", **facts):
 
 
 def sweep(*, as_of: datetime) -> None:
-    charges.drive_due(as_of=as_of)
+    charging.drive_due(as_of=as_of)
 
 
 def tell(debit: DirectDebit, *, as_of: datetime) -> None:
@@ -278,7 +279,7 @@ class TestTheWorldChangesBeforeTheDay:
         mail = Message.objects.get(account=account, kind="PAYMENT_FAILED")
         assert "The direct debit mandate was withdrawn." in mail.body_text
 
-        retries.retry_due(as_of=AS_OF + timedelta(days=2))
+        charging.retry_due(as_of=AS_OF + timedelta(days=2))
         assert Hold.objects.filter(account=account, lifted_at=None).exists()
 
     def test_a_removed_mandate_is_found_out_on_the_day(self, debit):
@@ -288,7 +289,7 @@ class TestTheWorldChangesBeforeTheDay:
         CardFactory(account=account)
 
         sweep(as_of=CHARGE_DAY)
-        retries.retry_due(as_of=CHARGE_DAY)
+        charging.retry_due(as_of=CHARGE_DAY)
 
         assert list(PaymentAttempt.objects.order_by("created_at").values_list("state", "gateway")) == [
             ("FAILED", "debit"),
@@ -420,7 +421,7 @@ class TestTakenBack:
 
         case = DunningCase.objects.get(account=account)
         assert (case.decline_code, case.next_try_at) == ("returned_by_bank", None)
-        retries.retry_due(as_of=CHARGE_DAY + timedelta(days=14))
+        charging.retry_due(as_of=CHARGE_DAY + timedelta(days=14))
 
         assert PaymentAttempt.objects.count() == 1
         assert Hold.objects.filter(account=account, lifted_at=None).exists()
@@ -478,10 +479,10 @@ class TestAnswersThatDoNotCome:
 
 
 PLACES = [
-    (driving, "_prepare"),
-    (driving, "_store"),
-    (rechecking, "recheck"),
-    (driving, "_submit"),
+    (calls, "_prepare"),
+    (storing, "store_in"),
+    (rechecking, "look_again"),
+    (calls, "_submit"),
     (settling, "_succeed"),
 ]
 
@@ -521,7 +522,7 @@ class TestKilled:
 
     @pytest.mark.parametrize(
         "place",
-        [(driving, "_cancel"), (settling, "_end_unpaid"), (collecting, "_collect_the_rest")],
+        [(calls, "_cancel"), (settling, "_end_unpaid"), (collecting, "begin")],
         ids=lambda place: place[1],
     )
     def test_there_after_a_part_was_paid_collects_the_rest(self, debit, monkeypatch, place):

@@ -19,7 +19,8 @@ from billing.models import (
     PaymentReversal,
     Posting,
 )
-from billing.payments import charges, disputes, retries, reversals
+from billing.payments import charges, disputes, reversals
+from tests import charging
 from tests.billing.builders import bill, collect, due, owing
 from tests.billing.dispute_builders import EVIDENCE_DUE_AT, seen_of
 from tests.billing.stripe_builders import event, outcomes, told
@@ -283,7 +284,7 @@ class TestThePause:
         disputes.pause_by_hand(account_id=account.pk, reason="court", actor="ann", as_of=AS_OF)
 
         for number in range(1, 30):
-            retries.retry_due(as_of=AS_OF + timedelta(days=number))
+            charging.retry_due(as_of=AS_OF + timedelta(days=number))
 
         assert account.attempts.count() == 1
         assert not account.holds.exists()
@@ -291,18 +292,18 @@ class TestThePause:
         assert str(paused).startswith("Paused by hand since 2018-11-02")
         disputes.resume_by_hand(pause_id=paused.pk, reason="over", actor="ann", as_of=LATER)
 
-        retries.retry_due(as_of=AS_OF + timedelta(days=31))
+        charging.retry_due(as_of=AS_OF + timedelta(days=31))
         assert account.attempts.count() == 2
 
     def test_at_the_end_of_a_schedule_holds_nobody(self):
         account = declined("sandbox_expired")
         disputes.pause_by_hand(account_id=account.pk, reason="court", actor="ann", as_of=AS_OF)
 
-        retries.retry_due(as_of=LATER)
+        charging.retry_due(as_of=LATER)
         assert not account.holds.exists()
 
         resume(account)
-        retries.retry_due(as_of=LATER + timedelta(hours=2))
+        charging.retry_due(as_of=LATER + timedelta(hours=2))
         assert account.holds.exists()
 
     def test_stays_after_a_lost_one_until_a_person_resumes_it(self):
@@ -474,7 +475,7 @@ class TestAtStripe:
         ref = next(gateways.get("stripe").disputes()).ref
 
         assert told(event("charge.dispute.created", ref)) == ["WAITING"]
-        charges.drive_due(as_of=AS_OF + timedelta(minutes=2))
+        charging.drive_due(as_of=AS_OF + timedelta(minutes=2))
 
         assert told(as_of=AS_OF + timedelta(minutes=2)) == ["APPLIED"]
 

@@ -7,13 +7,15 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from accounts import clock
 from accounts.models import BillingEntity
 from billing import reconciliation
 from billing.close.health import sweeper
 from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
-from billing.payments import charges, guard, retries
+from billing.payments import charges, guard
 from billing.payments.charges import GatewayClosed, Request
 from billing.reconciliation.working import LEASE
+from tests import charging
 from tests.billing.builders import collect, due, owing
 from tests.billing.test_reconciliation import ATTEMPT, object_of
 from tests.billing.test_views import member_of, text
@@ -210,10 +212,14 @@ class TestCloses:
         provider.before("newest", ConnectionResetError())
         account = owing()
 
-        with pytest.raises(GatewayClosed, match="does not answer"):
-            collect(account)
+        begun = charges.begin([Request(account.pk)], as_of=AS_OF)
+        charging.drive(list(begun.attempts.values()), as_of=AS_OF)
 
-        assert collect(account).state == State.SUCCEEDED
+        assert account.attempts.get().state == State.RESERVED
+        assert provider.calls["prepare"] == 0
+
+        charging.drive_due(as_of=SOON)
+        assert account.attempts.get().state == State.SUCCEEDED
 
     def test_not_for_a_short_silence_of_the_provider(self, provider):
         collect(owing())
@@ -306,7 +312,7 @@ class TestWhileItIsClosed:
         else:
             becomes_another_database()
 
-        retries.retry_due(as_of=AS_OF + timedelta(days=90))
+        charging.retry_due(as_of=AS_OF + timedelta(days=90))
 
         case.refresh_from_db()
         assert case.closed_at is None
@@ -331,8 +337,9 @@ class TestWhileItIsClosed:
             f"/accounts/{account.pk}/pay/", {"due_minor": page["due_minor"], "seen": page["seen"]}
         )
 
-        assert "Payments are paused for a short while; nothing was charged." in text(answer)
-        assert account.decisions.get(act="PAY_NOW").did == "SKIPPED"
+        assert answer.status_code == 302
+        charging.drive_due(as_of=clock.now())
+        assert account.attempts.get(state__in=PaymentAttempt.IN_FLIGHT).state == State.RESERVED
         taken = [seen for seen in sandbox.book() if seen.account_ref == account.external_id]
         assert len(taken) == 1
         sweeper.sweep(as_of=SOON)
@@ -361,12 +368,12 @@ class TestWhileItIsClosed:
 
         provider.after("prepare", close)
         stopped = collect(account)
-        charges.drive_due(as_of=SOON)
+        charging.drive_due(as_of=SOON)
         stopped.refresh_from_db()
 
         assert stopped.state == State.PREPARED
         assert sandbox.read(stopped.provider_ref).status == "UNSUBMITTED"
-        sweeper.sweep(as_of=SOON)
+        sweeper.sweep(as_of=SOON + timedelta(minutes=2))
         stopped.refresh_from_db()
         assert stopped.state == State.SUCCEEDED
         assert_books_hold()
@@ -377,7 +384,7 @@ class TestWhileItIsClosed:
         sent = collect(account)
         becomes_another_database()
 
-        charges.drive_due(as_of=SOON)
+        charging.drive_due(as_of=SOON)
 
         assert sandbox.read(sent.provider_ref).status == "UNSUBMITTED"
 
@@ -390,7 +397,7 @@ class TestWhileItIsClosed:
         provider.after("submit", ConnectionResetError())
         other = collect(owing())
 
-        charges.drive_due(as_of=SOON, limit=1)
+        charging.drive_due(as_of=SOON, limit=1)
 
         other.refresh_from_db()
         assert other.state == State.SUCCEEDED
@@ -407,7 +414,7 @@ class TestAtOnce:
 
         def life():
             for _ in range(3):
-                charges.collect_all([Request(a.pk) for a in accounts], as_of=SOON)
+                charging.collect_all([Request(a.pk) for a in accounts], as_of=SOON)
                 sweeper.sweep(as_of=SOON)
 
         at_once(life, life)

@@ -41,6 +41,19 @@ class TestAHalt:
         assert tasks.drain("charge") == 1
         assert Payment.objects.exists()
 
+    def test_lets_a_customer_pay_and_nobody_else(self):
+        theirs, supports, late = owing(), owing(), owing()
+        charges.begin([charges.Request(theirs.pk, "ON_SESSION")], as_of=AS_OF)
+        charges.begin([charges.Request(supports.pk, "AUTO")], as_of=AS_OF)
+        charges.begin([charges.Request(late.pk, "RETRY")], as_of=AS_OF)
+        halting.order(because="release 1.4", by="ops")
+
+        assert tasks.drain("charge") == 1
+
+        assert [payment.account for payment in Payment.objects.all()] == [theirs]
+        halting.lift(by="ops")
+        assert tasks.drain("charge") == 2
+
     def test_is_met_in_silence_so_that_no_queue_rings_for_itself_as_long_as_it_stands(self):
         account_using("12.00")
         start_close()

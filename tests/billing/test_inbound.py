@@ -13,9 +13,11 @@ from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, ProviderEvent
 from billing.payments import charges, inbound, methods
-from billing.payments.charges import calls, settling
+from billing.payments.charges import calls
+from tests import charging
 from tests.billing.builders import assert_books_balance, collect, due, pay_by_hand
 from tests.billing.stripe_builders import deliver, event, outcomes, owing, told, with_card
+from tests.closing import in_a_thread_of_the_provider
 from tests.factories import AS_OF, AccountFactory
 from tests.provider import Killed
 from tests.stripe_provider import new_key
@@ -104,21 +106,21 @@ class TestACharge:
         assert attempt.state == State.SUBMITTED
 
         told(event(SUCCEEDED, attempt.provider_ref))
-        charges.drive_due(as_of=AS_OF + timedelta(hours=1))
+        charging.drive_due(as_of=AS_OF + timedelta(hours=1))
 
         assert Payment.objects.get().amount_minor == 1234
         assert_books_equal_the_providers(stripe)
 
     def test_booked_by_the_event_while_its_own_reply_is_on_its_way(self, stripe, monkeypatch):
         account = owing(stripe)
-        real = charges.apply_provider_state
+        real = calls._submit
 
-        def after_the_event(observations, *, as_of):
-            monkeypatch.setattr(settling, "apply_provider_state", real)
-            told(event(SUCCEEDED, PaymentAttempt.objects.get().provider_ref))
-            real(observations, as_of=as_of)
+        def and_then_the_event(attempt):
+            seen = real(attempt)
+            in_a_thread_of_the_provider(lambda: told(event(SUCCEEDED, attempt.provider_ref)))()
+            return seen
 
-        monkeypatch.setattr(settling, "apply_provider_state", after_the_event)
+        monkeypatch.setattr(calls, "_submit", and_then_the_event)
 
         attempt = collect(account)
 
@@ -192,7 +194,7 @@ class TestAnObjectThatNoRowKnowsYet:
         # As if it had been told before the reply could be stored.
         told(event("payment_intent.processing", ref))
         assert outcomes() == ["WAITING"]
-        charges.drive_due(as_of=AS_OF + timedelta(minutes=2))
+        charging.drive_due(as_of=AS_OF + timedelta(minutes=2))
 
         inbound.process_due(as_of=AS_OF + timedelta(minutes=2))
 

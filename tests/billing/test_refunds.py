@@ -20,10 +20,11 @@ from billing.models import (
     Posting,
     Refund,
 )
-from billing.payments import charges, disputes, refunds, reversals
-from billing.payments.refunds import driving, learning, settling, time_limits
+from billing.payments import disputes, refunds, reversals
+from billing.payments.refunds import kind, learning, settling, time_limits
 from notifications import lanes
 from notifications.models import Message
+from tests import charging
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
 from tests.billing.dispute_builders import seen_of
 from tests.billing.stripe_builders import event, told
@@ -48,7 +49,7 @@ def paid(amount: str = "12.34", **facts: object) -> Payment:
 
 
 def refund(payment: Payment, amount_minor: int, **facts: object) -> Refund:
-    return refunds.refund(
+    return charging.refund(
         **{
             "payment_id": payment.pk,
             "token": token(),
@@ -241,7 +242,7 @@ class TestIsPaidBackOnce:
             with pytest.raises(Killed):
                 refund(payment, 500)
 
-        refunds.drive_due(as_of=SOON)
+        charging.drive_refunds_due(as_of=SOON)
 
         assert provider.calls["refund"] == 1
         assert Refund.objects.get().state == State.SUCCEEDED
@@ -252,7 +253,7 @@ class TestIsPaidBackOnce:
         provider.after("refund", OutcomeUnknown("lost"))
         assert refund(payment, 500).state == State.SUBMITTED
 
-        refunds.drive_due(as_of=SOON)
+        charging.drive_refunds_due(as_of=SOON)
 
         assert (provider.calls["refund"], at_the_provider(sandbox, payment)) == (1, [500])
         assert Refund.objects.get().state == State.SUCCEEDED
@@ -263,7 +264,7 @@ class TestIsPaidBackOnce:
         provider.before("refund", OutcomeUnknown("500"))
         refund(payment, 500)
 
-        refunds.drive_due(as_of=SOON)
+        charging.drive_refunds_due(as_of=SOON)
 
         assert (provider.calls["refund"], at_the_provider(sandbox, payment)) == (2, [500])
         assert_books_hold(as_of=SOON)
@@ -273,7 +274,7 @@ class TestIsPaidBackOnce:
         provider.before("refund", OutcomeUnknown("500"))
         refund(payment, 500)
 
-        at_once(*[lambda: refunds.drive_due(as_of=SOON)] * 2)
+        at_once(*[lambda: charging.drive_refunds_due(as_of=SOON)] * 2)
 
         assert at_the_provider(sandbox, payment) == [500]
         assert_books_hold(as_of=SOON)
@@ -290,7 +291,7 @@ class TestIsPaidBackOnce:
     def test_no_more_are_asked_about_once_the_provider_is_known_to_be_silent(self, provider):
         self.silent(provider, 10)
 
-        refunds.drive_due(as_of=SOON)
+        charging.drive_refunds_due(as_of=SOON)
 
         assert provider.calls["find_refunds"] == 5
         assert Refund.objects.filter(next_action_at__lte=SOON).count() == 5
@@ -300,7 +301,7 @@ class TestIsPaidBackOnce:
         self.silent(provider, 3)
         monkeypatch.setattr(time_limits, "BEGIN_WITHIN_SECONDS", 0)
 
-        assert [refunds.drive_due(as_of=SOON) for _ in range(4)] == [1, 1, 1, 0]
+        assert [charging.drive_refunds_due(as_of=SOON) for _ in range(4)] == [1, 1, 1, 0]
 
     def test_not_sent_at_all_if_nobody_answers_for_half_a_day(self, provider):
         payment = paid()
@@ -308,7 +309,7 @@ class TestIsPaidBackOnce:
             provider.before("find_refunds", OutcomeUnknown("down"))
             if not hours:
                 refund(payment, 500)
-            refunds.drive_due(as_of=AS_OF + timedelta(hours=hours))
+            charging.drive_refunds_due(as_of=AS_OF + timedelta(hours=hours))
 
         assert Refund.objects.get().state == State.FAILED
         assert not provider.calls["refund"]
@@ -358,7 +359,7 @@ class TestAnswers:
         made = self.pending(provider)
         provider.says("read_refund", status=RefundStatus.PENDING)
         for hours in (1, 2):
-            refunds.drive_due(as_of=AS_OF + timedelta(hours=hours))
+            charging.drive_refunds_due(as_of=AS_OF + timedelta(hours=hours))
             provider.before("read_refund", OutcomeUnknown("down"))
 
         made.refresh_from_db()
@@ -368,7 +369,7 @@ class TestAnswers:
         made = self.pending(provider)
         provider.says("read_refund", status=RefundStatus.REFUSED)
 
-        refunds.drive_due(as_of=AS_OF + timedelta(hours=1))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(hours=1))
 
         made.refresh_from_db()
         assert (made.state, made.because) == (
@@ -380,7 +381,7 @@ class TestAnswers:
     def test_that_refuse_what_another_driver_has_settled_change_nothing(self, provider, sandbox):
         def settled_by_another() -> None:
             [made] = Refund.objects.all()
-            seen = sandbox.refund(driving._spec(made), key=driving._key(made))
+            seen = sandbox.refund(kind._spec(made), key=kind._key(made))
             refunds.learn("sandbox", seen, as_of=AS_OF)
             raise gateways.RefundRefused("nothing is left")
 
@@ -398,14 +399,14 @@ class TestReview:
         payment = paid()
         provider.before("refund", OutcomeUnknown("500"))
         made = refund(payment, 500)
-        refunds.drive_due(as_of=self.LATE)
+        charging.drive_refunds_due(as_of=self.LATE)
         made.refresh_from_db()
         return made
 
     def test_never_sends_again(self, provider, in_review):
         assert in_review.state == State.REVIEW
 
-        refunds.drive_due(as_of=self.LATE + timedelta(hours=2))
+        charging.drive_refunds_due(as_of=self.LATE + timedelta(hours=2))
 
         assert provider.calls["refund"] == 1
         assert Decision.objects.filter(act="REFUND", did=Decision.Did.BLOCKED).count() == 1
@@ -427,7 +428,7 @@ class TestReview:
         assert_books_hold(as_of=self.LATE)
 
     def test_ends_by_what_the_provider_says_if_it_has_it(self, sandbox, in_review):
-        sandbox.refund(driving._spec(in_review), key=driving._key(in_review))
+        sandbox.refund(kind._spec(in_review), key=kind._key(in_review))
 
         ended = refunds.resolve_review(
             refund_id=in_review.pk, reason="?", actor="ann@example.com", as_of=self.LATE
@@ -440,7 +441,7 @@ class TestReview:
         refunds.resolve_review(
             refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
         )
-        late = sandbox.refund(driving._spec(in_review), key=driving._key(in_review))
+        late = sandbox.refund(kind._spec(in_review), key=kind._key(in_review))
 
         assert refunds.learn("sandbox", late, as_of=self.LATE)
 
@@ -454,7 +455,7 @@ class TestReview:
         refunds.resolve_review(
             refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
         )
-        sandbox.refund(driving._spec(in_review), key=driving._key(in_review))
+        sandbox.refund(kind._spec(in_review), key=kind._key(in_review))
 
         other = refund(in_review.payment, 400, as_of=self.LATE)
 
@@ -472,8 +473,8 @@ class TestSentBack:
         provider.says("read_refund", status=RefundStatus.RETURNED, because="account_closed")
         later = AS_OF + timedelta(days=5)
 
-        refunds.drive_due(as_of=later)
-        refunds.drive_due(as_of=later + timedelta(days=5))
+        charging.drive_refunds_due(as_of=later)
+        charging.drive_refunds_due(as_of=later + timedelta(days=5))
 
         assert Refund.objects.get().state == State.RETURNED
         assert credit(payment.account, as_of=later) == 500
@@ -489,7 +490,7 @@ class TestSentBack:
         bill(payment.account, month=NOVEMBER)
         provider.says("read_refund", status=RefundStatus.RETURNED)
 
-        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(days=5))
 
         assert (due(payment.account), credit(payment.account)) == (1000, 0)
         assert_books_hold(as_of=AS_OF + timedelta(days=5))
@@ -497,7 +498,7 @@ class TestSentBack:
     def test_of_a_succeeded_one_we_ask_for_a_month(self, provider):
         refund(paid(), 500)
         for day in range(0, 60, 5):
-            refunds.drive_due(as_of=AS_OF + timedelta(days=day))
+            charging.drive_refunds_due(as_of=AS_OF + timedelta(days=day))
 
         assert provider.calls["read_refund"] == 6
         assert Refund.objects.get().next_action_at is None
@@ -573,7 +574,7 @@ class TestOfAPaymentThatGoesBackMeanwhile:
         self.goes_back(overpaid)
         provider.says("read_refund", status=RefundStatus.RETURNED)
 
-        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(days=5))
 
         # Of 11.00 only 1.00 was ever more than their own money, and that pays what is owed again.
         assert Refund.objects.get().lost_minor == 1000
@@ -591,7 +592,7 @@ class TestOfAPaymentThatGoesBackMeanwhile:
         self.goes_back(overpaid)
         provider.says("read_refund", status=RefundStatus.RETURNED)
 
-        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(days=5))
 
         assert (due(overpaid.account), credit(overpaid.account)) == (234, 0)
         assert not Message.objects.filter(kind="REFUND_RETURNED").exists()
@@ -687,10 +688,10 @@ class TestMadeAtTheProvider:
         self.theirs(sandbox, payment, 400, own_reference=str(token()))
 
         with monkeypatch.context() as patch:
-            patch.setattr(driving, "_may_send", _killed)
+            patch.setattr(kind, "_may_send", _killed)
             with pytest.raises(Killed):
                 refund(payment, 400)
-        refunds.drive_due(as_of=SOON)
+        charging.drive_refunds_due(as_of=SOON)
 
         assert at_the_provider(sandbox, payment) == [400]
         assert refunds.refundable_minor(payment) == 834
@@ -750,7 +751,7 @@ class TestIsSeenByTheCustomer:
         using(payment.account, "15.00", month=NOVEMBER)
         [november] = bill(payment.account, month=NOVEMBER)
         provider.says("read_refund", status=RefundStatus.RETURNED)
-        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(days=5))
 
         assert self.say(
             payment,
@@ -811,7 +812,7 @@ class TestAtStripe:
         theirs = stripe.post("refunds", payment_intent=attempt.provider_ref, amount=400)["id"]
 
         assert told(event("refund.created", theirs)) == ["WAITING"]
-        charges.drive_due(as_of=SOON)
+        charging.drive_due(as_of=SOON)
 
         assert told(as_of=SOON) == ["APPLIED"]
         assert Refund.objects.get().amount_minor == 400
@@ -827,7 +828,7 @@ class TestAtStripe:
         assert_books_hold()
 
         with stripe.in_days(1):
-            refunds.drive_due(as_of=AS_OF + timedelta(days=1))
+            charging.drive_refunds_due(as_of=AS_OF + timedelta(days=1))
 
         assert Refund.objects.get().state == ends
         assert_books_hold(as_of=AS_OF + timedelta(days=1))
@@ -838,7 +839,7 @@ class TestAtStripe:
         stripe.fault(fault, "/v1/refunds")
         assert refund(payment, 500).state == State.SUBMITTED
 
-        refunds.drive_due(as_of=SOON)
+        charging.drive_refunds_due(as_of=SOON)
 
         assert Refund.objects.get().state == State.SUCCEEDED
         assert self.refunds_of(payment) == [500]

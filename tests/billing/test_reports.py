@@ -13,11 +13,12 @@ from accounts.models import BillingEntity, Hold
 from billing.gateways import DisputeStatus, RefundStatus
 from billing.models import CloseRun, Payment, RunProgress, Step
 from billing.models.usage import Kind
-from billing.payments import disputes, refunds
+from billing.payments import disputes
 from billing.reports import csv_cells, finance, lines, progress
 from billing.workers import heartbeats
 from notifications import lanes
 from notifications.models import Lane
+from tests import charging
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.billing.dispute_builders import seen_of
 from tests.billing.test_invoicing import NOVEMBER, using
@@ -133,7 +134,7 @@ class TestWhatWentBack:
         payment, run = self.paid()
         refund(payment, 500)
         provider.says("read_refund", status=RefundStatus.RETURNED)
-        refunds.drive_due(as_of=AS_OF + timedelta(days=5))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(days=5))
 
         assert self.told(run) == ("12.34", "0.00", "0.00", "0.00", "0.00", "12.34")
 

@@ -6,12 +6,12 @@ import pytest
 from django.urls import reverse
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod
-from billing.close.health import sweeper
 from billing.gateways import Method, Misconfigured, NotSent, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
-from billing.payments import charges, methods, retries
+from billing.payments import charges, methods
 from billing.payments.charges import amounts
 from notifications.models import Message
+from tests import charging
 from tests.billing.builders import bill, collect, due, grant, owing, pay_by_hand
 from tests.closing import (
     assert_books_hold,
@@ -176,7 +176,7 @@ class TestADeclinedAutomaticCharge:
     ):
         account = asked_to_confirm(provider, sandbox, monkeypatch)
 
-        charges.drive_due(as_of=day(3))
+        charging.drive_due(as_of=day(3))
 
         assert tried(account) == ["AUTO FAILED"]
         case = case_of(account)
@@ -200,7 +200,7 @@ class TestADeclinedAutomaticCharge:
         account = asked_to_confirm(provider, sandbox, monkeypatch)
         PaymentMethod.objects.update(**fate, is_default=False)
 
-        charges.drive_due(as_of=day(0.1))
+        charging.drive_due(as_of=day(0.1))
 
         assert tried(account) == ["AUTO FAILED"]
         case = case_of(account)
@@ -213,7 +213,7 @@ class TestADeclinedAutomaticCharge:
         account = asked_to_confirm(provider, sandbox, monkeypatch)
         pay_by_hand(account, 1000)
 
-        charges.drive_due(as_of=day(0.1))
+        charging.drive_due(as_of=day(0.1))
 
         assert tried(account) == ["AUTO RELEASED", "AUTO SUCCEEDED"]
         assert due(account) == 0
@@ -224,7 +224,7 @@ class TestADeclinedAutomaticCharge:
         account = asked_to_confirm(provider, sandbox, monkeypatch, kind=Kind.ON_SESSION)
         pay_by_hand(account, 1000)
 
-        charges.drive_due(as_of=day(0.1))
+        charging.drive_due(as_of=day(0.1))
 
         assert tried(account) == ["ON_SESSION RELEASED"]
 
@@ -235,8 +235,8 @@ class TestADeclinedAutomaticCharge:
         PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
         add_card(account, as_of=day(0.01), token="sandbox_mastercard")
 
-        charges.drive_due(as_of=day(0.1))
-        retries.retry_due(as_of=day(0.1))
+        charging.drive_due(as_of=day(0.1))
+        charging.retry_due(as_of=day(0.1))
 
         assert tried(account) == ["AUTO FAILED", "RETRY SUCCEEDED"]
 
@@ -246,7 +246,7 @@ class TestRetries:
         account = declined()
 
         for number in range(1, 15):
-            retries.retry_due(as_of=day(number))
+            charging.retry_due(as_of=day(number))
 
         assert tried(account) == ["AUTO FAILED", *["RETRY FAILED"] * 4]
         assert is_held(account)
@@ -258,7 +258,7 @@ class TestRetries:
         account = declined()
 
         for number in SCHEDULE:
-            retries.retry_due(as_of=day(number))
+            charging.retry_due(as_of=day(number))
 
         assert mails(account) == ["PAYMENT_FAILED", "HOLD_PLACED"]
 
@@ -266,7 +266,7 @@ class TestRetries:
         account = declined()
         becomes(account, "sandbox_expired")
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert mails(account) == ["PAYMENT_FAILED"] * 2
         assert case_of(account).next_try_at is None
@@ -275,18 +275,18 @@ class TestRetries:
         account = declined()
         becomes(account, "sandbox_visa")
 
-        assert retries.retry_due(as_of=day(3)) == 1
+        assert charging.retry_due(as_of=day(3)) == 1
 
         case = case_of(account)
         assert (case.closed_at, case.closed_because) == (day(3), "paid")
         assert (due(account), is_held(account)) == (0, False)
-        assert decision_on(account, "RETRY").because == "its day had come: succeeded"
+        assert decision_on(account, "RETRY").because == "its day had come: charged again"
 
     def test_twice_in_a_minute_are_made_once(self):
         account = declined()
 
-        retries.retry_due(as_of=day(3))
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert tried(account) == ["AUTO FAILED", "RETRY FAILED"]
 
@@ -294,7 +294,7 @@ class TestRetries:
         accounts = [declined() for _ in range(3)]
 
         def sweep():
-            return retries.retry_due(as_of=day(3))
+            return charging.retry_due(as_of=day(3))
 
         results = at_once(sweep, sweep)
 
@@ -306,10 +306,10 @@ class TestRetries:
         account = declined()
         provider.after(call, Killed())
         with pytest.raises(Killed):
-            retries.retry_due(as_of=day(3))
+            charging.retry_due(as_of=day(3))
 
         for minutes in range(1, 15):
-            sweeper.sweep(as_of=day(3) + timedelta(minutes=minutes))
+            charging.sweep(as_of=day(3) + timedelta(minutes=minutes))
 
         assert tried(account) == ["AUTO FAILED", "RETRY FAILED"]
         assert case_of(account).next_try_at == day(5)
@@ -317,19 +317,19 @@ class TestRetries:
     def test_killed_before_anything_was_reserved_come_up_again(self, monkeypatch):
         account = declined()
         with monkeypatch.context() as killed:
-            killed.setattr(charges, "collect_all", _die)
+            killed.setattr(charges, "begin", _die)
             with pytest.raises(Killed):
-                retries.retry_due(as_of=day(3))
+                charging.retry_due(as_of=day(3))
 
-        retries.retry_due(as_of=day(3) + timedelta(minutes=9))
+        charging.retry_due(as_of=day(3) + timedelta(minutes=9))
         assert tried(account) == ["AUTO FAILED"]
-        retries.retry_due(as_of=day(3) + timedelta(minutes=10))
+        charging.retry_due(as_of=day(3) + timedelta(minutes=10))
         assert tried(account) == ["AUTO FAILED", "RETRY FAILED"]
 
     def test_missed_while_nothing_ran_are_not_made_up_for(self):
         account = declined()
 
-        retries.retry_due(as_of=day(6))
+        charging.retry_due(as_of=day(6))
 
         assert (len(tried(account)), case_of(account).next_try_at) == (2, day(7))
 
@@ -338,7 +338,7 @@ class TestRetries:
         provider.after("submit", OutcomeUnknown("the line went dead"))
         collect(account, as_of=day(3))
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert case_of(account).next_try_at == day(3) + timedelta(hours=1)
 
@@ -347,10 +347,10 @@ class TestRetries:
         becomes(undecided, "sandbox_expired")
         provider.before("submit", NotSent("connection refused"))
         attempt = collect(undecided, kind=Kind.AUTO, as_of=day(3) - timedelta(minutes=2))
-        drives = in_a_thread_of_the_provider(lambda: charges.drive([attempt], as_of=day(3)))
+        drives = in_a_thread_of_the_provider(lambda: charging.drive([attempt], as_of=day(3)))
         provider.before("submit", drives)
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         case = case_of(undecided)
         assert tried(undecided) == ["AUTO FAILED", "AUTO FAILED"]
@@ -358,15 +358,15 @@ class TestRetries:
 
     def test_that_are_not_needed_any_more_once_they_are_claimed_are_not_made(self, monkeypatch):
         account = declined()
-        collect_all = charges.collect_all
+        begin = charges.begin
 
         def after_a_payment(*asked, **facts):
             pay_by_hand(account, 1234)
-            return collect_all(*asked, **facts)
+            return begin(*asked, **facts)
 
-        monkeypatch.setattr(charges, "collect_all", after_a_payment)
+        monkeypatch.setattr(charges, "begin", after_a_payment)
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert tried(account) == ["AUTO FAILED"]
         assert case_of(account).closed_because == "paid"
@@ -375,7 +375,7 @@ class TestRetries:
         account = declined()
         PaymentMethod.objects.update(state="REMOVED", removed_at=AS_OF, is_default=False)
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert case_of(account).next_try_at is None
         assert decision_on(account, "RETRY").because == "there is no card"
@@ -384,7 +384,7 @@ class TestRetries:
         account = declined()
         provider.before("prepare", Misconfigured("a wrong key"))
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert case_of(account).next_try_at == day(4)
         assert not is_held(account)
@@ -393,7 +393,7 @@ class TestRetries:
         account = declined()
         monkeypatch.setattr(amounts, "chargeable_minor", lambda *_: 0)
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert "is less than can be charged" in case_of(account).closed_because
         assert not is_held(account)
@@ -408,7 +408,7 @@ class TestAnotherCard:
         account = declined("sandbox_stolen")
 
         add_card(account, as_of=day(1))
-        retries.retry_due(as_of=day(1))
+        charging.retry_due(as_of=day(1))
 
         assert tried(account) == ["AUTO FAILED", "RETRY SUCCEEDED"]
         assert case_of(account).closed_because == "paid"
@@ -456,11 +456,11 @@ class TestAnotherCard:
     def test_chosen_while_the_old_one_is_being_declined_is_tried_next(self, provider):
         account = declined("sandbox_insufficient")
         provider.after("submit", OutcomeUnknown("the line went dead"))
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
         add_card(account, as_of=day(3))
 
         for minutes in (1, 2):
-            sweeper.sweep(as_of=day(3) + timedelta(minutes=minutes))
+            charging.sweep(as_of=day(3) + timedelta(minutes=minutes))
 
         assert tried(account) == ["AUTO FAILED", "RETRY FAILED", "RETRY SUCCEEDED"]
 
@@ -473,8 +473,8 @@ class TestAnotherCard:
         adds = in_a_thread_of_the_provider(lambda: add_card(cardless, as_of=day(3)))
         provider.before("submit", adds)
 
-        retries.retry_due(as_of=day(3))
-        retries.retry_due(as_of=day(3) + timedelta(minutes=1))
+        charging.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3) + timedelta(minutes=1))
 
         assert tried(cardless) == ["AUTO FAILED", "RETRY SUCCEEDED"]
 
@@ -488,7 +488,7 @@ class TestAnotherCard:
         )
         provider.before("submit", adds)
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert DunningCase.objects.get(closed_at=None).next_try_at == day(3)
 
@@ -496,10 +496,10 @@ class TestAnotherCard:
         account = declined()
         for number in (0.1, 0.2, 0.3, 0.4):
             renew_card(account, as_of=day(number))
-            retries.retry_due(as_of=day(number))
+            charging.retry_due(as_of=day(number))
 
         add_card(account, as_of=day(1))
-        retries.retry_due(as_of=day(1))
+        charging.retry_due(as_of=day(1))
 
         assert (len(tried(account)), case_of(account).retries_made) == (5, 4)
 
@@ -508,9 +508,9 @@ class TestTheEndOfTheSchedule:
     def test_comes_for_who_was_waited_for_too(self):
         account = declined("sandbox_expired")
 
-        retries.retry_due(as_of=day(14) - timedelta(seconds=1))
+        charging.retry_due(as_of=day(14) - timedelta(seconds=1))
         assert not is_held(account)
-        retries.retry_due(as_of=day(14))
+        charging.retry_due(as_of=day(14))
 
         assert is_held(account)
         assert mails(account) == ["PAYMENT_FAILED", "HOLD_PLACED"]
@@ -521,10 +521,10 @@ class TestTheEndOfTheSchedule:
         provider.after("submit", OutcomeUnknown("the line went dead"))
         collect(account, as_of=day(14))
 
-        retries.retry_due(as_of=day(14))
+        charging.retry_due(as_of=day(14))
         assert not is_held(account)
-        charges.drive_due(as_of=day(14) + timedelta(minutes=1))
-        retries.retry_due(as_of=day(15))
+        charging.drive_due(as_of=day(14) + timedelta(minutes=1))
+        charging.retry_due(as_of=day(15))
 
         assert (due(account), is_held(account)) == (0, False)
 
@@ -534,9 +534,9 @@ class TestTheEndOfTheSchedule:
         bill(account)
         collect(account, kind=Kind.AUTO)
 
-        retries.retry_due(as_of=day(14))
+        charging.retry_due(as_of=day(14))
         assert (is_held(account), case_of(account).ends_at) == (False, day(30))
-        retries.retry_due(as_of=day(30))
+        charging.retry_due(as_of=day(30))
 
         assert is_held(account)
 
@@ -545,8 +545,8 @@ class TestTheEndOfTheSchedule:
         provider.says("submit", decline_code="testmode_decline")
 
         for number in SCHEDULE:
-            retries.retry_due(as_of=day(number))
-        retries.retry_due(as_of=day(14))
+            charging.retry_due(as_of=day(number))
+        charging.retry_due(as_of=day(14))
 
         decision = decision_on(account, "HOLD")
         assert (decision.did, decision.because) == (
@@ -564,7 +564,7 @@ class TestTheEndOfTheSchedule:
             for hold in Hold.objects.all()
         )
 
-        retries.retry_due(as_of=day(14))
+        charging.retry_due(as_of=day(14))
 
         assert case_of(account).closed_because == "already held"
         assert Hold.objects.filter(reason="OVERDUE").get() == held
@@ -573,7 +573,7 @@ class TestTheEndOfTheSchedule:
         account = declined("sandbox_expired")
         monkeypatch.setattr(amounts, "chargeable_minor", lambda *_: 0)
 
-        retries.retry_due(as_of=day(14))
+        charging.retry_due(as_of=day(14))
 
         assert not is_held(account)
 
@@ -592,14 +592,14 @@ class TestPaying:
         pays(account)
 
         assert case_of(account).closed_because == because
-        assert retries.retry_due(as_of=day(3)) == 0
+        assert charging.retry_due(as_of=day(3)) == 0
 
     def test_a_part_of_it_is_tried_for_the_rest(self):
         account = declined()
         pay_by_hand(account, 1000)
         becomes(account, "sandbox_visa")
 
-        retries.retry_due(as_of=day(3))
+        charging.retry_due(as_of=day(3))
 
         assert due(account) == 0
         assert PaymentAttempt.objects.get(kind=Kind.RETRY).amount_minor == 234

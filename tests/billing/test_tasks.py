@@ -108,22 +108,37 @@ class TestDrain:
 
         assert gave_way == [False, True, False]
 
-    def test_asks_once_a_turn_whether_something_else_is_due(self, monkeypatch):
+    def test_asks_once_a_second_whether_a_person_waits_and_once_a_turn_for_the_rest(
+        self, monkeypatch
+    ):
         """The steps in hand ask between any two batches whether they shall give way."""
         now, asked, is_due = [0.0], [], [False]
+
+        def look(queue, *, as_of, at_least=None):
+            asked.append((now[0], at_least))
+            return is_due[0]
+
         monkeypatch.setattr(tasks.time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(dispatcher, "is_due", lambda queue: asked.append(queue) or is_due[0])
+        monkeypatch.setattr(dispatcher, "is_due", look)
         gives_way = tasks._gives_way("charge", is_over=bool)
 
         said = []
-        for now[0] in (1, 4, 6, 7, 8, 12):
+        for now[0] in (0.5, 1.1, 1.9, 2.2, 6, 6.5, 7.1, 12):
             said.append(gives_way())
         is_due[0] = True
-        for now[0] in (13, 18, 19, 40):
+        for now[0] in (12.5, 13.1, 13.2, 40):
             said.append(gives_way())
 
-        assert said == [False] * 7 + [True] * 3
-        assert asked == ["charge"] * 3
+        assert said == [False] * 9 + [True] * 3
+        urgent = dispatcher.URGENT
+        assert asked == [
+            (1.1, urgent),
+            (2.2, urgent),
+            (6, None),
+            (7.1, urgent),
+            (12, None),
+            (13.1, urgent),
+        ]
 
     def test_of_the_mail_stops_between_batches_when_told(self, monkeypatch):
         turns: list[int] = []

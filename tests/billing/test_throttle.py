@@ -8,9 +8,10 @@ from billing import reconciliation
 from billing.gateways import Misconfigured, NotSent, OutcomeUnknown, RateLimited, RefundRefused
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import DunningCase, GatewayGuard, PaymentAttempt, ProviderEvent, Reconciliation
-from billing.payments import charges, guard, inbound, refunds, retries, throttle
-from notifications import lanes
+from billing.payments import charges, guard, inbound, throttle
+from notifications import dispatcher, lanes
 from notifications.models import Lane, LaneTally
+from tests import charging
 from tests.billing.builders import bill, collect, due, owing
 from tests.closing import decision_on, start_close, step_of, work, work_once
 from tests.factories import AS_OF, EntityFactory, account_using
@@ -131,17 +132,20 @@ class TestAPersonWhoWaits:
     def test_pays_before_the_batch_which_waits_for_that(self):
         lane(rate=0.011, burst=5, tokens=0)
 
-        collect(owing())
+        charges.begin([charges.Request(owing().pk, "ON_SESSION")], as_of=AS_OF)
 
+        dispatcher.run("charge", clock=lambda: AS_OF, until=lambda: False)
+
+        assert PaymentAttempt.objects.get().state == "SUCCEEDED"
         assert Lane.objects.get().tokens < -0.9
 
     def test_is_told_while_nobody_may_call(self, provider):
         pause()
         account = owing()
 
-        with pytest.raises(charges.GatewayClosed, match="they mend it"):
-            collect(account)
+        begun = charges.begin([charges.Request(account.pk, "ON_SESSION")], as_of=AS_OF)
 
+        assert "they mend it" in begun.refused[account.pk].because
         assert sum(provider.calls.values()) == 0
         assert not PaymentAttempt.objects.exists()
 
@@ -162,7 +166,7 @@ class TestWorkThatWaits:
         calls = sum(provider.calls.values())
         pause()
 
-        assert retries.retry_due(as_of=AS_OF) == 0
+        assert charging.retry_due(as_of=AS_OF) == 0
 
         assert DunningCase.objects.get().next_try_at == AS_OF
         assert sum(provider.calls.values()) == calls
@@ -172,8 +176,8 @@ class TestWorkThatWaits:
         calls = sum(provider.calls.values())
         pause()
 
-        assert charges.drive_due(as_of=AS_OF) == 0
-        assert refunds.drive_due(as_of=AS_OF) == 0
+        assert charging.drive_due(as_of=AS_OF) == 0
+        assert charging.drive_refunds_due(as_of=AS_OF) == 0
         assert sum(provider.calls.values()) == calls
 
 
@@ -210,7 +214,7 @@ class TestNobodyIsHeld:
         DunningCase.objects.update(next_try_at=None, ends_at=AS_OF)
         pause()
 
-        retries.retry_due(as_of=AS_OF)
+        charging.retry_due(as_of=AS_OF)
 
         assert not account.holds.exists()
         assert DunningCase.objects.get().ends_at == AS_OF + timedelta(hours=1)
@@ -248,8 +252,8 @@ class TestWhatWasSaid:
 
     def test_of_the_guard_is_told_too(self, provider):
         provider.before("newest", OutcomeUnknown("?"))
-        with pytest.raises(charges.GatewayClosed):
-            collect(owing())
+
+        assert guard.watch(["sandbox"])
 
         assert tallied() == (0, 1, 0)
 

@@ -19,9 +19,10 @@ from billing.models import (
     PaymentAttempt,
     RepeatedTransfer,
 )
-from billing.payments import booking, charges, transfers
+from billing.payments import booking, transfers
 from billing.references import reference_of
 from billing.usage.imports.file_errors import FileRefused
+from tests import charging
 from tests.billing.builders import collect, credit, due, owing
 from tests.closing import assert_books_hold, in_a_thread_of_the_provider
 from tests.factories import AS_OF, MandateFactory, token
@@ -230,7 +231,7 @@ class TestACrossingCharge:
         attempt = collect(account)
 
         take(statement(row(reference_of(account.pk))))
-        charges.drive_due(as_of=AS_OF)
+        charging.drive_due(as_of=AS_OF)
 
         attempt.refresh_from_db()
         assert attempt.state == PaymentAttempt.State.RELEASED

@@ -33,13 +33,14 @@ from billing.models import (
     UsageBatch,
 )
 from billing.models.usage import Kind
-from billing.payments import booking
+from billing.payments import booking, charges
 from billing.reports import progress
 from billing.views.customer import pay
 from billing.views.staff import run_steps
 from billing.workers import halting, heartbeats
 from notifications import formats, lanes
 from notifications.models import Lane
+from tests import charging
 from tests.billing.builders import bill
 from tests.factories import (
     AS_OF,
@@ -470,6 +471,11 @@ class TestInvoices:
         assert by_product["server"]["unit_price"] == ""
 
 
+def work_on_payments() -> None:
+    """What a worker of the queue does, a moment later."""
+    charging.drive_due(as_of=clock.now())
+
+
 @pytest.mark.django_db(transaction=True)
 class TestPayNow:
     def form(self, client, account):
@@ -494,7 +500,14 @@ class TestPayNow:
             f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
         )
 
-        assert "Paid. Thank you!" in text(response)
+        page = response.content.decode()
+        assert "Your payment is on its way" in page
+        assert '<meta http-equiv="refresh" content="2">' in page
+        assert not Payment.objects.exists()
+        work_on_payments()
+        page = client.get(response.request["PATH_INFO"]).content.decode()
+        assert "Paid. Thank you!" in page
+        assert "http-equiv" not in page
         assert Payment.objects.get().amount_minor == 1234
         decision = Decision.objects.get(act="PAY_NOW")
         assert (decision.did, decision.attempt) == ("DONE", PaymentAttempt.objects.get())
@@ -521,8 +534,20 @@ class TestPayNow:
         )
 
         assert [answer.status_code for answer in answers] in ([302, 302], [302, 200], [200, 302])
+        work_on_payments()
         assert [seen.amount_minor for seen in sandbox.book()] == [1234]
         assert PaymentAttempt.objects.count() == 1
+
+    def test_calls_nobody(self, provider):
+        """The provider may take a minute to answer: the customer's page does not."""
+        account = invoiced("12.34")
+        client = member_of(account)
+
+        client.post(f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True)
+
+        assert sum(provider.calls.values()) == 0
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.claims, attempt.priority) == (0, charges.CUSTOMERS_OWN)
 
     def test_a_declined_one_sent_twice_is_tried_once(self):
         account = invoiced("12.34", card="sandbox_insufficient")
@@ -530,6 +555,7 @@ class TestPayNow:
         form = self.form(client, account)
 
         client.post(f"/accounts/{account.pk}/pay/", form)
+        work_on_payments()
         again = client.post(f"/accounts/{account.pk}/pay/", form, follow=True)
 
         assert "The card did not have enough funds." in text(again)
@@ -586,14 +612,24 @@ class TestPayNow:
         assert posted.url == f"/accounts/{account.pk}/payments/{flying.pk}/"
 
     def test_asks_the_bank_at_once_where_the_outcome_is_not_known(self):
+        """Who looks at the page has it asked before its time; not each time they reload it."""
         account = invoiced("12.34", card="sandbox_lost_reply")
         client = member_of(account)
-
         response = client.post(
             f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
         )
+        work_on_payments()
+        page = response.request["PATH_INFO"]
+        assert "We are asking your bank" in text(client.get(page))
+        waits_until = PaymentAttempt.objects.get().next_action_at
+        assert waits_until > clock.now()
+        long_ago = clock.now() - timedelta(seconds=11)
+        PaymentAttempt.objects.update(updated_at=long_ago)
 
-        assert "Paid. Thank you!" in text(response)
+        client.get(page)
+        work_on_payments()
+
+        assert "Paid. Thank you!" in text(client.get(page))
 
     def test_says_when_the_bank_does_not_say(self, provider):
         account = invoiced("12.34")
@@ -604,6 +640,8 @@ class TestPayNow:
         response = client.post(
             f"/accounts/{account.pk}/pay/", self.form(client, account), follow=True
         )
+        work_on_payments()
+        response = client.get(response.request["PATH_INFO"])
 
         assert "We are asking your bank" in text(response)
         assert "You will not be charged twice" in text(response)
@@ -616,8 +654,9 @@ class TestPayNow:
 
         form = self.form(client, account)
         response = client.post(f"/accounts/{account.pk}/pay/", form, follow=True)
+        work_on_payments()
 
-        assert "Paid. Thank you!" in text(response)
+        assert "Paid. Thank you!" in text(client.get(response.request["PATH_INFO"]))
         begun.refresh_from_db()
         assert begun.state == State.SUCCEEDED
         assert PaymentAttempt.objects.filter(account=account).count() == 1
@@ -635,7 +674,8 @@ class TestAttemptPage:
             (State.PROCESSING, "", "on_its_way"),
             (State.RELEASED, "", "given_up"),
             (State.REQUIRES_ACTION, "", "confirm_with_bank"),
-            (State.SUBMITTED, "", "unknown"),
+            (State.RESERVED, "", "on_its_way"),
+            (State.SUBMITTED, "", "on_its_way"),
             (State.REVIEW, "", "unknown"),
         ],
     )
@@ -645,9 +685,27 @@ class TestAttemptPage:
 
         response = member_of(account).get(f"/accounts/{account.pk}/payments/{attempt.pk}/")
 
-        assert pay.outcome(attempt) == told
+        assert pay.outcome(attempt, as_of=clock.now()) == told
         assert response.context["outcome"] == told
         assert response.status_code == 200
+
+    def test_says_that_nobody_knows_where_the_bank_did_not_say(self):
+        account = invoiced("12.34")
+        attempt = attempt_of(account, state=State.SUBMITTED, unknown_since=clock.now())
+
+        assert pay.outcome(attempt, as_of=clock.now()) == "unknown"
+
+    def test_asks_the_bank_of_who_comes_back_from_it(self):
+        account = invoiced("12.34")
+        later = clock.now() + timedelta(hours=1)
+        attempt = attempt_of(account, state=State.REQUIRES_ACTION, next_action_at=later)
+        url = f"/accounts/{account.pk}/payments/{attempt.pk}/"
+
+        page = text(member_of(account).get(f"{url}confirmed/", follow=True))
+
+        assert "Your payment is on its way" in page
+        attempt.refresh_from_db()
+        assert attempt.next_action_at <= clock.now()
 
     def test_is_not_for_others(self):
         account, other = invoiced("12.34"), AccountFactory()

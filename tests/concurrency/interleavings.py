@@ -24,10 +24,9 @@ import pytest
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from billing.gateways.standins.sandbox import SandboxGateway
 from billing.payments import inbound
 from billing.payments.charges import calls
-from billing.payments.refunds import driving as refund_driving
+from notifications.dispatcher.window import Window
 
 Act = Callable[[], Any]
 
@@ -59,8 +58,7 @@ def points() -> Iterator[None]:
             (BaseDatabaseWrapper, "_commit"),
             (calls, "_answer_of"),
             (inbound, "_ask"),
-            (refund_driving, "_look"),
-            (SandboxGateway, "refund"),
+            (Window, "begin"),
         ):
             patch.setattr(owner, name, _after_a_point(getattr(owner, name)))
         yield

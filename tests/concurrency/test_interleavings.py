@@ -15,7 +15,7 @@ from billing import decisions, dunning, ledger, locks
 from billing.close import pipeline
 from billing.close.engine import runner
 from billing.close.step import FlowModule
-from billing.gateways import EventHint
+from billing.gateways import EventHint, RefundRefused
 from billing.gateways.base import About
 from billing.models import (
     Decision,
@@ -28,9 +28,10 @@ from billing.models import (
 )
 from billing.payments import charges, disputes, inbound, methods, refunds, reversals
 from billing.payments.booking import AlreadyRecorded
-from billing.payments.charges import CannotCollect, driving, settling
+from billing.payments.charges import CannotCollect, calls, settling
 from billing.payments.refunds import CannotRefund
-from billing.payments.refunds import driving as refund_driving
+from billing.payments.refunds import kind as refund_kind
+from tests import charging
 from tests.billing.builders import (
     assert_books_balance,
     bill,
@@ -130,10 +131,10 @@ def a_table() -> Iterator[Table]:
 def settle(account: Account) -> None:
     """What is on its way comes to its end, as the sweeper would see to."""
     if account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
-        charges.drive_due(as_of=AS_OF + timedelta(hours=2))
+        charging.drive_due(as_of=AS_OF + timedelta(hours=2))
     assert not account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists()
     if account.refunds.filter(state__in=Refund.IN_FLIGHT).exists():
-        refunds.drive_due(as_of=AS_OF + timedelta(hours=2))
+        charging.drive_refunds_due(as_of=AS_OF + timedelta(hours=2))
     assert not account.refunds.filter(state__in=Refund.IN_FLIGHT).exists()
 
 
@@ -236,7 +237,7 @@ def test_charge_and_credit_granted(every_order, sandbox):
 
 def told_of_it(account: Account, *, times: int = 1) -> None:
     """Money has moved, we have not heard of it; the provider's event about it is here, not worked on."""
-    killed_in(settling, "apply_provider_state", account)
+    killed_in(settling, "settle", account)
     attempt = account.attempts.get()
     inbound.receive(
         gateway="sandbox",
@@ -260,7 +261,7 @@ def work_on_an_event(_account: Account) -> int:
 
 
 def sweep(account: Account) -> list[PaymentAttempt]:
-    return charges.drive(list(account.attempts.all()), as_of=SOON)
+    return charging.drive(list(account.attempts.all()), as_of=SOON)
 
 
 def test_webhook_and_the_sweepers_question(every_order, charged_once):
@@ -292,7 +293,7 @@ def test_a_cancel_and_a_late_success(every_order, sandbox):
         charges.apply_provider_state({attempt.pk: seen}, as_of=SOON)
 
     def sent_and_paid_by_hand(account: Account) -> None:
-        killed_in(driving, "_submit", account)
+        killed_in(calls, "_submit", account)
         pay_by_hand(account, MINOR)
 
     def booked_if_it_moved(account: Account, played: Played) -> None:
@@ -409,15 +410,19 @@ def test_a_reversal_and_a_new_payment(every_order):
 FEW = {"all_up_to": FEWER, "sample": FEWER}
 
 
+def wanted(account: Account, amount_minor: int, *, by: str = "sandbox") -> dict[str, Any]:
+    return {
+        "payment_id": first_payment(account, by).pk,
+        "token": token(),
+        "amount_minor": amount_minor,
+        "reason": "Not what they wanted",
+        "actor": "ann@example.com",
+        "as_of": AS_OF,
+    }
+
+
 def refund(amount_minor: int, *, by: str = "sandbox") -> Act:
-    return lambda account: refunds.refund(
-        payment_id=first_payment(account, by).pk,
-        token=token(),
-        amount_minor=amount_minor,
-        reason="Not what they wanted",
-        actor="ann@example.com",
-        as_of=AS_OF,
-    )
+    return lambda account: charging.refund(**wanted(account, amount_minor, by=by))
 
 
 def dispute(account: Account) -> Dispute | None:
@@ -427,9 +432,9 @@ def dispute(account: Account) -> Dispute | None:
 
 def overpaid_by_card(account: Account) -> None:
     """12.34 by card, of which 10.00 is credit: it was paid by hand while the provider was at it."""
-    killed_in(settling, "apply_provider_state", account)
+    killed_in(settling, "settle", account)
     pay_by_hand(account, 1000)
-    charges.drive_due(as_of=SOON)
+    charging.drive_due(as_of=SOON)
 
 
 def using_in_november(account: Account) -> None:
@@ -516,21 +521,20 @@ def test_a_refund_and_the_reversal_of_its_payment(every_order, paid_back):
     )
 
 
-def test_a_refund_that_is_refused_and_a_charge(every_order, sandbox, monkeypatch):
+def test_a_refund_that_is_refused_and_a_charge(every_order, sandbox):
     """The credit that it had taken is there again: while the invoice is charged, which needs less then."""
 
     def with_credit_and_an_invoice_without_it(account: Account) -> None:
         overpaid_by_card(account)
         using_in_november(account)
-        with monkeypatch.context() as patch:
-            patch.setattr(refund_driving, "drive", lambda *_args, **_facts: None)
-            refund(1000)(account)
+        refunds.refund(**wanted(account, 1000))
         bill_november(account)
 
     def refused(account: Account) -> None:
         made = account.refunds.get()
         point()
-        refund_driving._refuse(made.pk, because="refused", as_of=SOON)
+        with transaction.atomic():
+            refund_kind.fail(made, RefundRefused("no"), as_of=SOON)
 
     def no_more_than_was_due_then(account: Account, played: Played) -> None:
         [_, *taken] = taken_from(account, sandbox)

@@ -12,6 +12,7 @@ from billing.gateways import Observation
 from billing.models import Payment, PaymentAttempt
 from billing.payments import booking, charges
 from billing.payments.charges import AttemptInFlight, NothingDue, Request, driving
+from tests import charging
 from tests.billing.builders import (
     assert_books_balance,
     collect,
@@ -94,8 +95,8 @@ def test_batches_that_share_accounts_in_another_order_do_not_wait_for_each_other
     requests = [Request(account.pk) for account in accounts]
 
     results = at_once(
-        lambda: charges.collect_all(requests, as_of=AS_OF),
-        lambda: charges.collect_all(requests[::-1], as_of=AS_OF),
+        lambda: charging.collect_all(requests, as_of=AS_OF),
+        lambda: charging.collect_all(requests[::-1], as_of=AS_OF),
     )
 
     assert sum(len(collected.attempts) for collected in results) == 4
@@ -136,7 +137,7 @@ def test_two_sweepers_drive_an_attempt_once(provider):
     provider.after("submit", ConnectionResetError())
     collect(account)
 
-    results = at_once(*[lambda: charges.drive_due(as_of=SOON)] * 3)
+    results = at_once(*[lambda: charging.drive_due(as_of=SOON)] * 3)
 
     assert sorted(results) == [0, 0, 1]
     assert due(account) == 0
@@ -152,7 +153,7 @@ class TestAZombie:
     def test_changes_nothing_when_the_other_has_charged(self, provider, sandbox, moment, call):
         account = owing("12.34")
         gate, zombie = stopped_at(provider, moment, call, account)
-        charges.drive_due(as_of=SOON)
+        charging.drive_due(as_of=SOON)
         assert due(account) == 0
 
         gate.open()
@@ -166,7 +167,7 @@ class TestAZombie:
         account = owing("12.34")
         gate, zombie = stopped_at(provider, moment, call, account)
         pay_by_hand(account, 1234)
-        charges.drive_due(as_of=SOON)
+        charging.drive_due(as_of=SOON)
 
         gate.open()
 
@@ -181,7 +182,7 @@ class TestAZombie:
         gate, zombie = stopped_at(provider, moment, call, account)
         cards = PaymentMethod.objects.filter(account=account)
         cards.update(state="REMOVED", removed_at=AS_OF)
-        charges.drive_due(as_of=SOON)
+        charging.drive_due(as_of=SOON)
         cards.update(state="ACTIVE", removed_at=None)
         collect(account, as_of=SOON)
 
@@ -264,11 +265,11 @@ def test_storing_the_providers_objects_never_deadlocks_with_a_recheck(provider):
     accounts = [owing() for _ in range(6)]
     for _ in accounts:
         provider.after("prepare", ConnectionResetError())
-    charges.collect_all([Request(a.pk) for a in accounts], as_of=AS_OF)
+    charging.collect_all([Request(a.pk) for a in accounts], as_of=AS_OF)
     attempts = list(PaymentAttempt.objects.order_by("-account"))
 
     results = at_once(
-        lambda: charges.drive(attempts, as_of=SOON),
+        lambda: charging.drive(attempts, as_of=SOON),
         lambda: drive_whatever_others_do(
             PaymentAttempt.objects.select_related("account", "payment_method")
         ),

@@ -15,8 +15,10 @@ from accounts.models import Account, PaymentMethod
 from billing import ledger, messages
 from billing.models import CreditGrant, Payment, PaymentAttempt
 from billing.payments import booking, charges
-from billing.payments.charges import driving, rechecking, reserving, settling
+from billing.payments.charges import calls, rechecking, reserving, settling, storing
+from notifications.dispatcher.loop import Work
 from notifications.models import Lane, Message
+from tests import charging
 from tests.billing.builders import assert_books_balance, bill, collect, credit, due, pay_by_hand
 from tests.factories import AS_OF, account_using
 from tests.provider import Killed, Provider
@@ -76,33 +78,35 @@ class Reaper:
 # Where, besides the provider's calls, the process can be killed: between transactions and within.
 PLACES = [
     ("after", reserving, "_reserved"),  # in the transaction that reserves
-    ("before", driving, "_prepare"),
-    ("before", driving, "_store"),
-    ("after", driving, "_store"),
+    ("before", calls, "_prepare"),
+    ("before", storing, "store_in"),
+    ("after", Work, "_written"),  # stored, or settled
     ("after", rechecking, "_no_longer"),  # in the transaction that rechecks
-    ("before", driving, "_submit"),
-    ("before", settling, "apply_provider_state"),
+    ("after", Work, "_rechecked"),
+    ("before", calls, "_submit"),
+    ("before", settling, "settle"),
     ("before", booking, "book_all"),  # these five in the transaction that settles
     ("after", ledger, "post"),
     ("before", messages, "payments_received"),
     ("after", messages, "payments_received"),
     ("after", messages, "payment_failed"),
-    ("after", settling, "apply_provider_state"),
-    ("before", driving, "_cancel"),
+    ("after", settling, "settle"),
+    ("before", calls, "_cancel"),
 ]
 FOR_ANY_CARD = [
     "after _reserved",
     "before _prepare",
     "before prepare",
     "after prepare",
-    "before _store",
-    "after _store",
+    "before store_in",
+    "after _written",
     "after _no_longer",
+    "after _rechecked",
     "before _submit",
     "before submit",
     "after submit",
-    "before apply_provider_state",
-    "after apply_provider_state",
+    "before settle",
+    "after settle",
 ]
 FOR_A_CARD_THAT_PAYS = [
     *FOR_ANY_CARD,
@@ -135,7 +139,7 @@ def killed_collecting(account: Account, reaper: Reaper, point: str) -> None:
 def heal(*, since: datetime = AS_OF) -> datetime:
     """The sweeper, once a minute, for an hour and more."""
     for minutes in (1, 2, 5, 15, 70):
-        charges.drive_due(as_of=(as_of := since + timedelta(minutes=minutes, seconds=1)))
+        charging.drive_due(as_of=(as_of := since + timedelta(minutes=minutes, seconds=1)))
     return as_of
 
 
@@ -208,7 +212,7 @@ def test_killed_again_while_it_heals(reaper, sandbox, point, again_at):
 
     reaper.kills_at(again_at)
     with suppress(Killed):  # not every point lies on the way from there
-        charges.drive_due(as_of=AS_OF + timedelta(minutes=2))
+        charging.drive_due(as_of=AS_OF + timedelta(minutes=2))
     reaper.rests()
     charge_again_where_nothing_came_of_it(account, as_of=heal(since=AS_OF + timedelta(minutes=2)))
 
@@ -218,7 +222,7 @@ def test_killed_again_while_it_heals(reaper, sandbox, point, again_at):
 
 
 @pytest.mark.parametrize(
-    "point", ["before _store", "after _store", "before cancel", "after cancel"]
+    "point", ["before store_in", "after _written", "before cancel", "after cancel"]
 )
 def test_killed_giving_up_a_charge_whose_card_was_removed(reaper, provider, sandbox, point):
     account = owing()
@@ -241,7 +245,7 @@ def test_a_batch_killed_in_the_middle_heals_every_account(reaper, sandbox):
     reaper.kills_at("after post")
 
     with pytest.raises(Killed):
-        charges.collect_all([charges.Request(a.pk) for a in accounts], as_of=AS_OF)
+        charging.collect_all([charges.Request(a.pk) for a in accounts], as_of=AS_OF)
     heal()
 
     assert [due(account) for account in accounts] == [0, 0, 0]
@@ -261,7 +265,7 @@ def test_the_provider_may_be_away_for_longer_than_it_remembers_a_key(provider, s
     # A day later its lane has long been open again; that goes by the database's clock.
     Lane.objects.all().delete()
 
-    charges.drive_due(as_of=AS_OF + timedelta(hours=30))
+    charging.drive_due(as_of=AS_OF + timedelta(hours=30))
 
     assert PaymentAttempt.objects.get().state == State.SUCCEEDED
     assert_books_balance(sandbox)

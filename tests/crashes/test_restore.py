@@ -22,7 +22,7 @@ from billing.models import (
 )
 from billing.payments import charges, guard
 from billing.payments.charges import AttemptInFlight, GatewayClosed, Request
-from tests import restoring
+from tests import charging, restoring
 from tests.billing.builders import bill, collect, credit, due, pay_by_hand
 from tests.billing.stripe_builders import owing, using
 from tests.billing.test_invoicing import NOVEMBER
@@ -52,7 +52,7 @@ def life_goes_on(*accounts, times: int = 4, since=AS_OF) -> None:
     for minutes in range(2, 2 + 3 * times, 3):
         as_of = since + timedelta(minutes=minutes)
         sweeper.sweep(as_of=as_of)
-        charges.collect_all([Request(account.pk) for account in accounts], as_of=as_of)
+        charging.collect_all([Request(account.pk) for account in accounts], as_of=as_of)
 
 
 class Line:
@@ -264,8 +264,8 @@ class TestALostChargeThatIsStillOnItsWay:
             patch.setattr(gateways, "get", lambda name: line)
             collect(account)
         pay_by_hand(account, 500)
-        charges.drive_due(as_of=charge_day)
-        charges.drive_due(as_of=day_of_the_rest)
+        charging.drive_due(as_of=charge_day)
+        charging.drive_due(as_of=day_of_the_rest)
         assert self.debits(debit, account) == ["CANCELED", "PROCESSING"]
 
         line.backup.restore()

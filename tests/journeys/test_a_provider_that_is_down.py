@@ -14,10 +14,10 @@ from billing import gateways
 from billing.gateways import OutcomeUnknown
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import DunningCase, GatewayGuard, Step
-from billing.payments import charges, retries
 from notifications import lanes
 from notifications.lanes import lane_clock
 from notifications.models import Lane, Message
+from tests import charging
 from tests.billing.builders import due
 from tests.closing import assert_books_hold, finish, start_close, work, work_once
 from tests.factories import AS_OF, EntityFactory, account_using
@@ -64,8 +64,8 @@ class World:
         # The guard goes by the database's clock: for it time passes too.
         GatewayGuard.objects.update(checked_at=Now() - timedelta(hours=1))
         work_once("CHARGE", as_of=self.at)
-        charges.drive_due(as_of=self.at)
-        retries.retry_due(as_of=self.at)
+        charging.drive_due(as_of=self.at)
+        charging.retry_due(as_of=self.at)
         work_once("HOLD", as_of=self.at)
 
     def second_passes(self) -> None:

@@ -9,8 +9,9 @@ from django.utils import timezone
 from accounts.models import BillingEntity, PaymentMethod
 from billing import gateways
 from billing.models import DunningCase, Payment, PaymentAttempt
-from billing.payments import booking, charges
+from billing.payments import booking
 from notifications.models import Message
+from tests import charging
 from tests.billing import stripe_builders
 from tests.billing.builders import due
 from tests.closing import assert_books_hold
@@ -251,7 +252,7 @@ class TestAnAutomaticPaymentThatTheBankAsksAbout:
     @pytest.fixture
     def asked(self, account):
         BillingEntity.objects.update(retry_days=[3])
-        return charges.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
+        return charging.collect(account_id=account.pk, kind="AUTO", as_of=timezone.now())
 
     def test_is_mailed_with_the_way_to_confirm_it(self, stripe, browser, asked):
         (mail,) = Message.objects.filter(account=browser.account)

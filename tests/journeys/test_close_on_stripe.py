@@ -8,7 +8,8 @@ from django.db import connection
 
 from billing import books, gateways, ledger
 from billing.models import Invoice, Payment, PaymentAttempt, Step
-from billing.payments import charges, guard, inbound
+from billing.payments import guard, inbound
+from tests import charging
 from tests.billing.stripe_builders import told, using
 from tests.closing import finish, start_close, step_of, work
 from tests.factories import AS_OF, AccountFactory, account_using
@@ -106,7 +107,7 @@ def test_a_close_over_a_bad_line_charges_everybody_once(stripe, hours_pass_in_la
     for minutes in (2, 5, 15, 80):
         as_of = AS_OF + timedelta(minutes=minutes)
         inbound.process_due(as_of=as_of)
-        charges.drive_due(as_of=as_of)
+        charging.drive_due(as_of=as_of)
     run = finish(run, as_of=NEXT_DAY)
 
     assert in_trouble

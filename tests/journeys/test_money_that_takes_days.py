@@ -8,10 +8,11 @@ from django.db.models.functions import Now
 from accounts.models import BillingEntity, Hold
 from billing.close.steps import charge
 from billing.models import DunningCase, Invoice, Payment, PaymentAttempt, Step
-from billing.payments import charges, retries, transfers
+from billing.payments import transfers
 from billing.references import reference_of
 from billing.reports import finance
 from notifications.models import Message
+from tests import charging
 from tests.billing.builders import due
 from tests.billing.test_debits import tell
 from tests.closing import (
@@ -48,7 +49,7 @@ def days_pass(debit, days: int, *, since: datetime) -> datetime:
     for day in range(1, days + 1):
         debit.advance(1)
         tell(debit, as_of=since + timedelta(days=day))
-        charges.drive_due(as_of=since + timedelta(days=day, minutes=2))
+        charging.drive_due(as_of=since + timedelta(days=day, minutes=2))
     return since + timedelta(days=days)
 
 
@@ -75,7 +76,7 @@ class TestTheRun:
     def test_is_not_opened_again_by_the_success_that_follows(self, debit):
         account = using()
         run = finish(start_close())
-        charges.drive_due(as_of=CHARGE_DAY)
+        charging.drive_due(as_of=CHARGE_DAY)
 
         days_pass(debit, 2, since=CHARGE_DAY)
 
@@ -108,7 +109,7 @@ class TestTheRun:
     def test_that_finds_last_months_debit_at_the_bank_waits_for_it(self, debit):
         account = using()
         finish(start_close())
-        charges.drive_due(as_of=CHARGE_DAY)
+        charging.drive_due(as_of=CHARGE_DAY)
         december = datetime(2018, 12, 2, 9, tzinfo=UTC)
         PaymentAttempt.objects.update(next_action_at=december + timedelta(hours=1))
 
@@ -129,7 +130,7 @@ class TestTheWholeWay:
     def test_closed_paid_taken_back_owed_again_and_paid_by_transfer(self, debit, tmp_path):
         account = using(behaviour="debit_charged_back")
         run = finish(start_close())
-        charges.drive_due(as_of=CHARGE_DAY)
+        charging.drive_due(as_of=CHARGE_DAY)
 
         now = days_pass(debit, 2, since=CHARGE_DAY)
         assert due(account) == 0
@@ -142,7 +143,7 @@ class TestTheWholeWay:
         assert DunningCase.objects.filter(account=account, closed_at=None).exists()
         assert_books_hold(as_of=now)
 
-        retries.retry_due(as_of=now + timedelta(days=1))
+        charging.retry_due(as_of=now + timedelta(days=1))
         assert Hold.objects.get(account=account).lifted_at is None
 
         statement = tmp_path / "december.csv"
@@ -165,7 +166,7 @@ class TestTheBankSaysNo:
         account = using(behaviour="debit_insufficient")
         finish(start_close())
         BillingEntity.objects.update(retry_days=[3, 5, 7, 14])
-        charges.drive_due(as_of=CHARGE_DAY)
+        charging.drive_due(as_of=CHARGE_DAY)
 
         now = days_pass(debit, 3, since=CHARGE_DAY)
 
@@ -175,7 +176,7 @@ class TestTheBankSaysNo:
 
         # Days at the bank are days of the schedule: of 3, 5, 7 and 14 the first and the last are left.
         for _ in range(30):
-            retries.retry_due(as_of=now)
+            charging.retry_due(as_of=now)
             now = days_pass(debit, 1, since=now)
 
         tried = PaymentAttempt.objects.order_by("created_at")

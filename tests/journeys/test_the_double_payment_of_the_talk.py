@@ -16,6 +16,7 @@ from billing.gateways import OutcomeUnknown
 from billing.models import Payment, PaymentAttempt, Step
 from billing.payments import booking, charges
 from notifications.models import Message
+from tests import charging
 from tests.billing.builders import collect, grant, pay_by_hand
 from tests.closing import (
     decision_on,
@@ -255,7 +256,7 @@ class TestTheCustomerPaysNow:
         work_once("HOLD")
         assert step_of(account, "HOLD").because == "a payment is on its way"
         assert not Hold.objects.exists()
-        charges.drive_due(as_of=AS_OF + timedelta(minutes=1))
+        charging.drive_due(as_of=AS_OF + timedelta(minutes=1))
         finish(step_of(account, "HOLD").run, as_of=AS_OF + timedelta(minutes=1))
 
         assert Hold.objects.get(account=account).lifted_at is None

@@ -20,8 +20,9 @@ from django.utils import timezone
 from accounts.models import Account
 from billing import ledger
 from billing.models import PaymentAttempt, ProviderEvent
-from billing.payments import charges, inbound
+from billing.payments import inbound
 from billing.payments.charges import Request
+from tests import charging
 from tests.billing.builders import assert_books_balance, bill
 from tests.billing.stripe_builders import event, using
 from tests.factories import AS_OF
@@ -64,7 +65,7 @@ def charged_accounts(stripe, *, faults: str = "") -> list[Account]:
 
 def charge(accounts: Sequence[Account]) -> None:
     requests = [Request(account.pk, PaymentAttempt.Kind.ON_SESSION) for account in accounts]
-    charges.collect_all(requests, as_of=timezone.now())
+    charging.collect_all(requests, as_of=timezone.now())
 
 
 def events_about(stripe, accounts: Sequence[Account]) -> list[dict[str, Any]]:
@@ -123,7 +124,7 @@ def at_rest(accounts: Sequence[Account]) -> list[tuple[Any, ...]]:
     for hours in (1, 2, 73, 74, 75):
         as_of = timezone.now() + timedelta(hours=hours)
         inbound.process_due(as_of=as_of, limit=DELIVERIES)
-        charges.drive_due(as_of=as_of, limit=DELIVERIES)
+        charging.drive_due(as_of=as_of, limit=DELIVERIES)
     return [
         (
             ledger.standing(account.pk, as_of=AS_OF).due_minor,
@@ -150,7 +151,7 @@ def test_ends_as_if_each_had_come_once_and_in_order(stripe, record_testsuite_pro
         answers += deliver(arriving[start : start + AT_A_TIME])
         as_of = timezone.now() + timedelta(minutes=1 + start // AT_A_TIME)
         inbound.process_due(as_of=as_of, limit=AT_A_TIME)
-        charges.drive_due(as_of=as_of)
+        charging.drive_due(as_of=as_of)
         # Nothing moves backwards.
         assert over <= (over := ended())
 

@@ -149,6 +149,20 @@ class TestRun:
 
         assert (reread(parcel).state, parcel.rechecks, parcel.claims) == ("TAKEN", 3, 1)
 
+    def test_drives_those_whose_provider_is_there_and_tells_the_others(self, monkeypatch):
+        near, far = parcels(1), parcels(1, carrier="ship")
+
+        def reach(provider: str) -> None:
+            if provider == "ship":
+                raise dispatcher.Unreachable("no harbour")
+
+        monkeypatch.setattr(kind, "reach", reach)
+
+        dispatcher.drive(kind, [near[0].pk, far[0].pk], clock=lambda: AS_OF)
+
+        assert reread(near[0]).state == "TAKEN"
+        assert (reread(far[0]).state, "no harbour" in far[0].because) == ("WAITING", True)
+
     def test_asks_nobody_where_the_provider_is_not_there(self, monkeypatch, tmp_path):
         waiting = parcels(3)
         monkeypatch.setattr(kind, "BOOK", tmp_path / "gone" / "book")
@@ -177,6 +191,23 @@ class TestLane:
             taken += run()
 
         assert 7 <= tokens() < 7.5
+
+    def test_lets_a_person_go_on_where_its_rate_is_used_up_and_is_owed_the_token(self):
+        [urgent], others = parcels(1, priority=dispatcher.URGENT), parcels(2)
+        lane(rate=0.001, burst=50, tokens=0, refilled_at=Now(), cap=1)
+
+        assert run() == 1
+
+        assert kind.handed_over() == [f"parcel {urgent.pk}"]
+        assert -1 <= tokens() < -0.9
+        assert {reread(parcel).state for parcel in others} == {"WAITING"}
+
+    def test_is_left_by_what_is_of_less_priority_than_was_asked_for(self):
+        [urgent], _ = parcels(1, priority=20), parcels(1, priority=19)
+
+        assert run(at_least=20) == 1
+
+        assert kind.handed_over() == [f"parcel {urgent.pk}"]
 
     def test_gets_back_the_token_of_what_was_not_called_for(self):
         parcels(1, because="not wanted")
@@ -301,7 +332,7 @@ class TestParked:
         assert dispatcher.drive(kind, [parked.pk], clock=lambda: AS_OF) == []
 
         assert kind.handed_over() == []
-        assert not dispatcher.is_due("parcels")
+        assert not dispatcher.is_due("parcels", as_of=AS_OF)
 
     def test_is_tried_once_more_when_a_person_orders_it(self):
         [parked], others = parcels(1, parked_at=Now(), deaths=3, claims=3), parcels(2)

@@ -12,8 +12,8 @@ from accounts.models import PaymentMethod
 from billing import gateways, ledger, periods
 from billing.gateways import OutcomeUnknown
 from billing.invoices import credits
-from billing.payments import charges
 from billing.payments.charges import AttemptInFlight, NothingDue
+from tests import charging
 from tests.billing.builders import assert_books_balance, bill, collect, grant, pay_by_hand
 from tests.billing.test_invoicing import using
 from tests.emptying import empty_tables
@@ -129,7 +129,7 @@ class Account(RuleBasedStateMachine):
     @rule()
     def the_sweeper_comes_by(self):
         self.now += timedelta(minutes=1)
-        assert charges.drive_due(as_of=self.now) == bool(self.model.in_flight)
+        assert charging.drive_due(as_of=self.now) == bool(self.model.in_flight)
         if self.model.in_flight:
             self.model.receive(self.model.in_flight)
             self.model.in_flight = 0
@@ -142,7 +142,7 @@ class Account(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            charges.drive_due(as_of=self.now + timedelta(minutes=1))
+            charging.drive_due(as_of=self.now + timedelta(minutes=1))
             assert_books_balance(self.provider.sandbox)
         finally:
             empty_tables()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from accounts.models import Account, PaymentMethod
 from billing.gateways import Misconfigured, NotSent, Observation, OutcomeUnknown, RateLimited
 from billing.models import PaymentAttempt
-from billing.payments import charges
 from billing.payments.charges import CannotCollect
+from tests import charging
 from tests.billing.builders import assert_books_balance, collect, due, grant, owing, pay_by_hand
 from tests.emptying import empty_tables
 from tests.factories import AS_OF
@@ -46,7 +46,7 @@ def drive(driver: str, account: Account, *, as_of: datetime) -> None:
         if driver == "the customer":
             collect(account, as_of=as_of)
         else:
-            charges.drive_due(as_of=as_of)
+            charging.drive_due(as_of=as_of)
 
 
 def change(what: str | None, account: Account, *, as_of: datetime) -> None:
@@ -103,7 +103,7 @@ def test_charged_once_at_most_and_every_attempt_ends(
         change(event, account, as_of=as_of)
     provider.heals()
     for hours in (1, 3, 30, 33):
-        charges.drive_due(as_of=as_of + timedelta(hours=hours))
+        charging.drive_due(as_of=as_of + timedelta(hours=hours))
 
     taken = [seen for seen in provider.sandbox.book() if seen.status == "SUCCEEDED"]
     assert len(taken) <= (1 if card == "sandbox_visa" else 0)

@@ -16,7 +16,8 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from billing import ledger, locks, periods
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundRefused, RefundSpec
 from billing.models import Payment, Posting, Refund
-from billing.payments import charges, disputes, refunds, reversals
+from billing.payments import disputes, refunds, reversals
+from tests import charging
 from tests.billing.builders import assert_books_balance, bill, collect, grant, pay_by_hand
 from tests.billing.dispute_builders import seen_of
 from tests.billing.test_invoicing import using
@@ -99,7 +100,7 @@ class Account(RuleBasedStateMachine):
     @precondition(lambda self: self.moving)
     @rule()
     def the_sweeper_asks_about_the_charge(self):
-        charges.drive_due(as_of=self.tick())
+        charging.drive_due(as_of=self.tick())
         self.moving = 0
         self.received(self.account.payments.latest("pk"))
 
@@ -142,7 +143,7 @@ class Account(RuleBasedStateMachine):
         if is_refused and not is_there:
             self.provider.before("refund", REFUSED)
         row = Refund.objects.get(payment=self.paid[payment], state=State.SUBMITTED)
-        refunds.drive_due(as_of=self.tick())
+        charging.drive_refunds_due(as_of=self.tick())
         self.provider.heals()
         if not is_there and payment.left_to_refund < 0:
             row.refresh_from_db()
@@ -262,7 +263,7 @@ class Account(RuleBasedStateMachine):
         try:
             if self.under_way is not None:
                 self.the_sweeper_asks_about_the_refund(is_refused=True)
-            charges.drive_due(as_of=self.tick())
+            charging.drive_due(as_of=self.tick())
             assert_books_balance(self.provider.sandbox)
             assert_books_hold(as_of=self.now)
         finally:
@@ -288,7 +289,7 @@ class Account(RuleBasedStateMachine):
         self.paid[self.model.receive(money_model.Payment(row.amount_minor))] = row
 
     def refund(self, row: Payment, amount: int) -> Refund:
-        return refunds.refund(
+        return charging.refund(
             payment_id=row.pk,
             token=token(),
             amount_minor=amount,

@@ -23,7 +23,8 @@ STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/payments/guard.py"
 FINDING = "billing/reconciliation/finding.py"
 WORKING = "billing/reconciliation/working.py"
-REFUND_DRIVING = "billing/payments/refunds/driving.py"
+ATTEMPT_KIND = "billing/payments/charges/kind.py"
+REFUND_KIND = "billing/payments/refunds/kind.py"
 REFUND_RESERVING = "billing/payments/refunds/reserving.py"
 REFUND_SETTLING = "billing/payments/refunds/settling.py"
 REFUND_TIME_LIMITS = "billing/payments/refunds/time_limits.py"
@@ -92,9 +93,9 @@ PATCHES = (
         "a repeat makes a new object, by a new key",
         (
             Change(
-                DRIVING,
-                "_prepare if attempt in self._fresh else _find_or_prepare",
-                "_prepare",
+                CALLS,
+                "_prepare(attempt) if is_fresh else _find_or_prepare(attempt)",
+                "_prepare(attempt)",
             ),
             Change(
                 CALLS, "|{call}|{attempt.key_generation}", "|{call}|{__import__('uuid').uuid4()}"
@@ -182,6 +183,11 @@ PATCHES = (
                 "        if self._out.pop(attempt) is Call.ASK:\n"
                 "            self._to_recheck.append(attempt)\n"
                 "            return\n        calls.note_unknown(",
+            ),
+            Change(
+                ATTEMPT_KIND,
+                "was_heard = attempt.was_asked or attempt.state not in charge_protocol.ASKED_FIRST",
+                "was_heard = True",
             ),
         ),
         (f"{TEST_PAYMENTS}::test_does_not_send_before_the_provider_has_answered_where_it_stands",),
@@ -438,11 +444,11 @@ PATCHES = (
         "a refund is sent again by a new key, without a look at the provider's list",
         (
             Change(
-                REFUND_DRIVING,
-                "    return gateway.find_refunds(current.payment.provider_ref)\n",
-                "    return []\n",
+                REFUND_KIND,
+                "    return Looked(list(gateway.find_refunds(current.payment.provider_ref)))\n",
+                "    return Looked([])\n",
             ),
-            Change(REFUND_DRIVING, "|{current.pk}|refund", "|{uuid.uuid4()}|refund"),
+            Change(REFUND_KIND, "|{current.pk}|refund", "|{uuid.uuid4()}|refund"),
         ),
         (
             f"{TEST_REFUNDS}::test_after_a_lost_reply",
@@ -453,7 +459,7 @@ PATCHES = (
         "a refund's timeout is taken as failed",
         (
             Change(
-                REFUND_DRIVING,
+                REFUND_KIND,
                 "    if current.state == State.RESERVED and (is_final or as_of - since >= time_limits.KEY_HOLDS):\n",
                 "    if current.state in {State.RESERVED, State.SUBMITTED}:\n",
             ),
@@ -478,8 +484,9 @@ PATCHES = (
         "what was paid back on the provider's pages is not asked about",
         (
             Change(
-                REFUND_DRIVING,
-                "        for seen in looked:\n            learning.learn(current.gateway, seen, as_of=as_of)\n",
+                REFUND_KIND,
+                "                for seen in looked:\n"
+                "                    learning.learn_in(current.gateway, seen, as_of=as_of)\n",
                 "",
             ),
         ),
@@ -487,7 +494,7 @@ PATCHES = (
     ),
     Patch(
         "a refund that our database had lost is sent again",
-        (Change(REFUND_DRIVING, "is_too_much or _had_lost_one(current, looked)", "is_too_much"),),
+        (Change(REFUND_KIND, "is_too_much or _had_lost_one(current, looked)", "is_too_much"),),
         (f"{TEST_REFUNDS}::test_or_lost_by_our_database_it_is_not_sent_a_second_time_unseen",),
     ),
     Patch(
@@ -568,7 +575,7 @@ PATCHES = (
         "a dead worker's leases count as in flight for ever",
         (
             Change(
-                CLAIMING,
+                ATTEMPT_KIND,
                 "provider=provider, state=Step.State.RUNNING, lease_until__gt=Now()",
                 "provider=provider, state=Step.State.RUNNING",
             ),
@@ -586,10 +593,34 @@ PATCHES = (
             Change(
                 DISPATCHER_CLAIMS,
                 "    granted = lanes.grant(",
-                "    lanes.admit(provider)\n    granted = lanes.grant(",
+                "    lanes.grant(provider, wanted=1)\n    granted = lanes.grant(",
             ),
         ),
         (f"{TEST_DISPATCHER}::test_spends_one_token_for_each_row",),
+    ),
+    Patch(
+        "a customer's own payment waits for its turn in the lane",
+        (Change(DISPATCHER_CLAIMS, "is_urgent=is_urgent\n    )", "is_urgent=False\n    )"),),
+        (
+            f"{TEST_DISPATCHER}::test_lets_a_person_go_on_where_its_rate_is_used_up_and_is_owed_the_token",
+            "tests/billing/test_throttle.py::test_pays_before_the_batch_which_waits_for_that",
+        ),
+    ),
+    Patch(
+        "a halt holds nothing back but the batch's steps",
+        (Change("billing/tasks.py", "            at_least=charges.CUSTOMERS_OWN,\n", ""),),
+        ("tests/billing/test_halting.py::test_lets_a_customer_pay_and_nobody_else",),
+    ),
+    Patch(
+        "an attempt that a step reserved is taken for one that nobody has driven",
+        (
+            Change(
+                "billing/models/payment.py",
+                "claims = models.PositiveIntegerField(default=1, db_default=1)",
+                "claims = models.PositiveIntegerField(default=0, db_default=1)",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_that_a_step_has_begun_is_looked_for_before_it_is_prepared_again",),
     ),
     Patch(
         "the token of what was not called for is kept",
@@ -627,8 +658,8 @@ PATCHES = (
         (
             Change(
                 DISPATCHER_CLAIMS,
-                "kind.due().filter(FREE, parked_at=None)",
-                "kind.due().filter(FREE)",
+                "kind.due(as_of=as_of).filter(FREE, parked_at=None)",
+                "kind.due(as_of=as_of).filter(FREE)",
             ),
         ),
         (f"{TEST_DISPATCHER}::test_is_claimed_by_nobody",),

@@ -121,14 +121,13 @@ def _break_mail(rng: random.Random) -> None:
 
 def _count_recoveries() -> None:
     from billing.close.health import sweeper
-    from billing.payments import charges, inbound, refunds
+    from billing.payments import inbound
     from billing.payments.charges import settling
     from config.embedded_postgres.server import Server
 
     _count(sweeper, "free_expired_leases", "step leases expired")
     _count(sweeper, "ring_for_ready_steps", "queues rung by the sweeper")
-    _count(charges, "drive_due", "attempts driven by the sweeper")
-    _count(refunds, "drive_due", "refunds driven by the sweeper")
+    _count(sweeper, "take_rows", "attempts and refunds taken on by the sweeper")
     _count(inbound, "process_due", "webhooks worked on")
     real_apply = settling._apply
 
@@ -170,7 +169,7 @@ def _mark_work() -> None:
     """So that the monkey finds somebody who is busy, has charges in hand, or is in the middle of a payment."""
     from billing import tasks
     from billing.close.engine.stint import Stint
-    from billing.payments import charges
+    from notifications.dispatcher import Work
 
     def marking(real: Callable[..., Any], what: str) -> Callable[..., Any]:
         def marked(*args: Any, **kwargs: Any) -> Any:
@@ -181,7 +180,7 @@ def _mark_work() -> None:
 
     tasks.drain = marking(tasks.drain, "busy")
     Stint._turn = marking(Stint._turn, "charging")
-    charges.collect_all = marking(charges.collect_all, "paying")
+    Work.work = marking(Work.work, "paying")
 
 
 class Listener(logging.Handler):

@@ -259,13 +259,8 @@ class Writer:
         from billing.payments import charges
 
         try:
-            charges.collect(
-                account_id=self.account().pk,
-                kind=PaymentAttempt.Kind.ON_SESSION,
-                as_of=timezone.now(),
-            )
-        except charges.CannotCollect:
-            return
+            wanted = charges.Request(self.account().pk, PaymentAttempt.Kind.ON_SESSION)
+            charges.begin([wanted], as_of=timezone.now())
         except Error:
             # Nobody was told anything: the customer looks again later.
             connection.close()

@@ -23,7 +23,7 @@ from billing import gateways, step_kinds
 from billing.close.step import StepModule
 from billing.models import CloseRun, PaymentAttempt, Step
 from billing.step_kinds import Through
-from notifications import lanes
+from notifications import dispatcher, lanes
 from notifications.lanes import Grant
 
 
@@ -257,14 +257,7 @@ def _granted(provider: str, limit: int) -> Grant | None:
     """What the provider's lane lets begin; None where no provider is called."""
     if not provider:
         return None
-    return lanes.grant(provider, wanted=limit, in_flight=lambda: in_flight(provider))
-
-
-def in_flight(provider: str) -> int:
-    """How many leases of a lane are alive. One that has run out is not: its worker is, or stands still."""
-    return Step.objects.filter(
-        provider=provider, state=Step.State.RUNNING, lease_until__gt=Now()
-    ).count()
+    return lanes.grant(provider, wanted=limit, in_flight=lambda: dispatcher.in_flight(provider))
 
 
 @transaction.atomic(durable=True)

@@ -22,10 +22,10 @@ from billing.close.health import waking
 from billing.close.step import Outcome
 from billing.invoices import credits
 from billing.models import CloseRun, Step
-from billing.payments import charges, guard, inbound, refunds, retries
+from billing.payments import charges, guard, inbound, retries
 from billing.usage import tallying
 from billing.workers import doorbell, halting, heartbeats
-from notifications import lanes
+from notifications import dispatcher, lanes
 
 logger = logging.getLogger(__name__)
 State = Step.State
@@ -34,6 +34,8 @@ State = Step.State
 REOPENING_SECONDS = 30
 # Parts that call providers take a minute where these hang, and a task has two: no such part begins later.
 CALL_WITHIN_SECONDS = 45
+# How long a sweep claims attempts and refunds.
+ROWS_SECONDS = 15
 
 
 def sweep(*, as_of: datetime) -> dict[str, int]:
@@ -59,8 +61,8 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         # Before the attempts and the holds, which wait for it.
         "gateways_opened": lambda: _reopen_gateways(as_of=as_of),
         "events": lambda: inbound.process_due(as_of=as_of),
-        "attempts": lambda: charges.drive_due(as_of=as_of),
-        "refunds": lambda: refunds.drive_due(as_of=as_of),
+        "given_up": lambda: charges.collect_the_rest(as_of=as_of),
+        "rows": lambda: take_rows(as_of=as_of),
         "retries": lambda: retries.retry_due(as_of=as_of),
     }
     call_before = time.monotonic() + CALL_WITHIN_SECONDS
@@ -143,6 +145,24 @@ def ring_for_ready_steps() -> int:
     for bell in bells:
         doorbell.ring(bell, times=settings.WORKERS)
     return len(bells)
+
+
+def take_rows(*, as_of: datetime) -> int:
+    """
+    Take the attempts and refunds that are due through their calls, for a while; says how many.
+
+    The workers of their queue do it all the time: here they are taken on although no cluster runs.
+    """
+    stop_at = time.monotonic() + ROWS_SECONDS
+    try:
+        return dispatcher.run(
+            doorbell.CHARGE,
+            clock=lambda: as_of,
+            until=lambda: time.monotonic() > stop_at,
+            stopping=halting.is_asked,
+        )
+    except dispatcher.Throttled:
+        return 0
 
 
 def ring_for_reconciliations() -> int:

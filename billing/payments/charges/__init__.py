@@ -7,14 +7,16 @@ Receive money exactly once: reserve → prepare → recheck → submit → settl
     submit    no transaction: the provider may move the money, once for this object
     settle    transaction: what the provider says becomes payment, ledger, receipt, lifted hold
 
-Every phase works on many attempts at once; a customer's own payment is a list of one. A phase that
-does not get through leaves the attempt where it is, and `drive` goes on from there, in any process,
-after asking the provider. An attempt is given up only when the provider says it is cancelled.
+Every phase works on many attempts at once. Those of a close are driven by its charge steps (`driving`), all
+others by the dispatcher (`kind`): a customer's own payment, support's, dunning's, and what a worker that died
+has left. A phase that does not get through leaves the attempt where it is, and it is gone on with from there,
+in any process, after asking the provider. An attempt is given up only when the provider says it is cancelled.
 The protocol, its crash matrix and its proof: docs/payments.md. A phase is a module:
 
-    collecting.py  the acts              calls.py       the provider, asked        ../booking.py  money in
-    reserving.py   T1                    rechecking.py  T3                         reviewing.py   a person looks
-    driving.py     the phases in order   settling.py    T4 and T5                  drivers.py     one driver at a time
+    collecting.py  the acts              calls.py       the provider, called       ../booking.py  money in
+    reserving.py   T1                    storing.py     T2                         reviewing.py   a person looks
+    rechecking.py  T3                    settling.py    T4 and T5                  drivers.py     one driver at a time
+    kind.py        the dispatcher's      driving.py     the phases of a close's
 """
 
 from billing.payments.charges.amounts import chargeable_minor, is_too_little
@@ -22,11 +24,11 @@ from billing.payments.charges.calls import spec
 from billing.payments.charges.collecting import (
     Collector,
     ask,
+    begin,
     begin_authentication,
-    collect,
-    collect_all,
-    drive,
-    drive_due,
+    collect_the_rest,
+    free_parked,
+    hurry,
 )
 from billing.payments.charges.debits import on_its_way, waits_for_its_day
 from billing.payments.charges.rechecking import give_up
@@ -39,11 +41,12 @@ from billing.payments.charges.refusals import (
     NoPaymentMethod,
     NothingDue,
 )
-from billing.payments.charges.reserving import Collected, Request
+from billing.payments.charges.reserving import CUSTOMERS_OWN, Collected, Request
 from billing.payments.charges.reviewing import NotInReview, resolve_review, take_review
 from billing.payments.charges.settling import apply_provider_state
 
 __all__ = [
+    "CUSTOMERS_OWN",
     "AccountPaused",
     "AttemptInFlight",
     "BalanceChanged",
@@ -57,13 +60,13 @@ __all__ = [
     "Request",
     "apply_provider_state",
     "ask",
+    "begin",
     "begin_authentication",
     "chargeable_minor",
-    "collect",
-    "collect_all",
-    "drive",
-    "drive_due",
+    "collect_the_rest",
+    "free_parked",
     "give_up",
+    "hurry",
     "is_too_little",
     "on_its_way",
     "resolve_review",

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from enum import Enum
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
@@ -12,14 +13,17 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from billing import charge_protocol, gateways
+from billing import charge_protocol, dunning, gateways
 from billing.charge_protocol import Move, State
-from billing.gateways import Observation
+from billing.gateways import Observation, Status
 from billing.models import PaymentAttempt
 from billing.payments.charges import time_limits
 from billing.workers import log_context
 
 logger = logging.getLogger(__name__)
+
+# When dunning looks again where the provider could not even be asked: an operator has to mend that first.
+AFTER_A_FAULT_OF_OURS = timedelta(days=1)
 
 Ask = Callable[[PaymentAttempt], Observation]
 # What came of a call: what the provider said, or why it cannot be used.
@@ -129,6 +133,9 @@ def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) 
             as_of + time_limits.ASK_AGAIN_LATER if then in charge_protocol.IN_FLIGHT else None
         )
         changes |= {"state": then, "next_action_at": again_at}
+        if then == State.RELEASED:
+            # It never got to the provider, and an operator has to mend that first.
+            dunning.try_later(attempt.account_id, at=as_of + AFTER_A_FAULT_OF_OURS)
     PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
 
 
@@ -140,6 +147,63 @@ def _ask_again_after(unknown_for: timedelta, tries: int) -> timedelta:
 
 
 # --- what a call says
+
+
+class Call(Enum):
+    """What a provider is called for, in the order in which free places are filled."""
+
+    CANCEL = "cancel"
+    SUBMIT = "submit"
+    ASK = "ask"
+    PREPARE = "prepare"
+
+
+def make(call: Call, attempt: PaymentAttempt, *, is_fresh: bool) -> Observation:
+    """
+    Call the provider. `is_fresh`: nobody has prepared the attempt before, so there is nothing to look for.
+
+    :raises Exception: whatever the gateway raises; unless it says otherwise, the outcome is unknown then.
+    """
+    match call:
+        case Call.ASK:
+            return _ask(attempt)
+        case Call.PREPARE:
+            return _prepare(attempt) if is_fresh else _find_or_prepare(attempt)
+        case Call.SUBMIT:
+            return _submit(attempt)
+        case Call.CANCEL:
+            return _cancel(attempt)
+
+
+def _ask(attempt: PaymentAttempt) -> Observation:
+    return gateways.get(attempt.gateway).read(ref(attempt))
+
+
+def _prepare(attempt: PaymentAttempt) -> Observation:
+    return gateways.get(attempt.gateway).prepare(spec(attempt), key=key(attempt, "prepare"))
+
+
+def _find_or_prepare(attempt: PaymentAttempt) -> Observation:
+    """
+    The reply of an earlier try may have been lost: take its object over instead of leaving it behind.
+
+    One that has moved money first, should our row be an older copy.
+    """
+    made = gateways.get(attempt.gateway).find(spec(attempt), since=attempt.created_at)
+    found = [seen for seen in made if seen.status is not Status.CANCELED]
+    if found:
+        return min(found, key=lambda seen: seen.status is Status.UNSUBMITTED)
+    return _prepare(attempt)
+
+
+def _submit(attempt: PaymentAttempt) -> Observation:
+    gateway = gateways.get(attempt.gateway)
+    return gateway.submit(ref(attempt), key=key(attempt, "submit"))
+
+
+def _cancel(attempt: PaymentAttempt) -> Observation:
+    gateway = gateways.get(attempt.gateway)
+    return gateway.cancel(ref(attempt), key=key(attempt, "cancel"))
 
 
 def spec(attempt: PaymentAttempt) -> gateways.AttemptSpec:

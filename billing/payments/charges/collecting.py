@@ -1,8 +1,12 @@
-"""The acts: collect what is due, drive what is unfinished, ask for a person who waits."""
+"""The acts: begin what is due, move an attempt to the front, ask for a person who waits."""
 
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+
+from django.db import transaction
+from django.db.models import F, Value
+from django.db.models.functions import Greatest
 
 from billing import gateways
 from billing.charge_protocol import State
@@ -10,37 +14,51 @@ from billing.models import PaymentAttempt
 from billing.payments import guard, throttle
 from billing.payments.charges import calls, drivers, reserving
 from billing.payments.charges.driving import Phases
+from billing.payments.charges.kind import ATTEMPTS
 from billing.payments.charges.refusals import GatewayClosed
 from billing.payments.charges.reserving import Collected, Request
-from billing.workers import log_context
-from notifications import bisect
+from billing.workers import doorbell, log_context
+from notifications import bisect, dispatcher
 
 logger = logging.getLogger(__name__)
 
 
-def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
+def begin(requests: Sequence[Request], *, as_of: datetime) -> Collected:
     """
-    Collect what one account owes now with its default payment method.
+    Reserve what is due of each account, for the dispatcher to take on at once; or say why not.
 
-    :raises NothingDue: if the balance was settled meanwhile.
-    :raises NoPaymentMethod: if the card was removed meanwhile.
-    :raises GatewayClosed: while nothing may be charged through the card's gateway.
-    :raises AccountPaused: while the account is not charged by itself, and this would.
-    :raises AttemptInFlight: if another attempt of this account is unresolved.
+    Nobody is called here: whoever asked looks at the attempt to see what becomes of it.
     """
-    collected = collect_all([Request(account_id, kind)], as_of=as_of)
-    if account_id in collected.refused:
-        raise collected.refused[account_id]
-    return collected.attempts[account_id]
+    persons = [request for request in requests if request.is_a_persons]
+    shut = throttle.shut(reserving.gateways_of(persons))
+    return reserving.reserve(requests, shut, as_of=as_of, is_dispatched=True)
 
 
-def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
-    """Collect what several accounts owe now. One account's trouble does not touch another's."""
-    with Collector(clock=lambda: as_of) as collector:
-        collected = collector.reserve(requests)
-        collector.enter(collected.attempts.values(), fresh=True)
-        _all_the_way(collector, collected.attempts)
-    return collected
+@transaction.atomic(durable=True)
+def hurry(
+    attempts: Sequence[PaymentAttempt], *, as_of: datetime, priority: int = dispatcher.URGENT
+) -> int:
+    """
+    Move attempts that are in flight to the front: the dispatcher asks about them now. Says how many are.
+
+    Of no harm to one that somebody has in hand: its object moves money once.
+    """
+    ids = [attempt.pk for attempt in attempts]
+    hurried = PaymentAttempt.objects.filter(pk__in=ids, state__in=PaymentAttempt.IN_FLIGHT).update(
+        next_action_at=as_of, priority=Greatest(F("priority"), Value(priority))
+    )
+    if hurried:
+        doorbell.ring(doorbell.CHARGE)
+    return hurried
+
+
+@transaction.atomic(durable=True)
+def free_parked(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
+    """Have one that has killed its workers tried once more, alone, as a person orders. Says whether it was parked."""
+    was_parked = dispatcher.order(ATTEMPTS, attempt.pk, next_action_at=as_of)
+    if was_parked:
+        doorbell.ring(doorbell.CHARGE)
+    return was_parked
 
 
 class Collector(Phases):
@@ -52,9 +70,8 @@ class Collector(Phases):
 
         :raises Exception: whatever goes wrong with one of them. Then nothing is reserved.
         """
-        shut = throttle.not_admitted(reserving.gateways_of([r for r in requests if r.is_a_persons]))
-        stopped = shut | guard.watch(set(reserving.gateways_of(requests)) - set(shut))
-        return reserving.reserve(requests, stopped, as_of=self.clock())
+        stopped = guard.watch(reserving.gateways_of(requests))
+        return reserving.reserve(requests, stopped, as_of=self.clock(), is_dispatched=False)
 
     def claim(self, attempts: Sequence[PaymentAttempt]) -> list[PaymentAttempt]:
         """Claim unfinished attempts that nobody drives now, to be entered; returns these."""
@@ -65,41 +82,23 @@ class Collector(Phases):
         return drivers.claim(free, as_of=self.clock())
 
 
-def _all_the_way(flow: Phases, attempts: dict[int, PaymentAttempt]) -> None:
-    """
-    Turn until all have come as far as they do; then read `attempts`, by account, anew.
-
-    :raises Exception: what could not be done with one of them, after all others are through.
-    """
-    while flow:
-        flow.turn()
-    if flow.errors:
-        raise next(iter(flow.errors.values()))
-    now = PaymentAttempt.objects.in_bulk([attempt.pk for attempt in attempts.values()])
-    attempts.update({attempt.account_id: attempt for attempt in now.values()})
-
-
-def drive(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
-    """Take unfinished attempts on from where they stand, asking the provider first."""
-    with Collector(clock=lambda: as_of) as collector:
-        claimed = collector.claim(attempts)
-        collector.enter(claimed, fresh=False)
-        driven = {attempt.account_id: attempt for attempt in claimed}
-        _all_the_way(collector, driven)
-    return list(driven.values())
-
-
 def ask(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     """
-    Take unfinished attempts on at once, asking the provider first, for a person who waits.
+    Take unfinished attempts on here and now, asking the provider first, although its gateway is closed.
 
-    `drive` waits for their time, this does not; another driver may be at work on the same, which does
-    no harm (the object moves money once). Of one that got no answer, `unknown_since` and `because` say so.
+    For who may not go on without the answer: somebody on the way to their bank, a review that is resolved,
+    the listing after a restore. Another driver may be at work on the same, which does no harm (the object
+    moves money once). Of one that got no answer, `unknown_since` and `because` say so.
+
+    :raises Exception: what could not be done with one of them, after all others are through.
     """
     taken = drivers.claim_at_once(attempts, as_of=as_of)
     with Phases(clock=lambda: as_of) as flow:
         flow.enter(taken, fresh=False)
-        _all_the_way(flow, {})
+        while flow:
+            flow.turn()
+        if flow.errors:
+            raise next(iter(flow.errors.values()))
     return list(PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in taken]))
 
 
@@ -126,49 +125,32 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
         return return_url
 
 
-def drive_due(*, as_of: datetime, limit: int = 50) -> int:
+def collect_the_rest(*, as_of: datetime, limit: int = 50) -> int:
     """
-    Drive the attempts whose time has come: crashed, unknown, or waiting for a bank.
+    Begin what is due now of attempts that were given up though their close has gone on; says of how many.
 
-    Of those that are given up though their close has gone on, it collects what is due now.
-    """
-    # What waits for its gateway to open must not keep the others from their turn.
-    waiting = [paused.gateway for paused in guard.paused()]
-    due = (
-        PaymentAttempt.objects.filter(next_action_at__lte=as_of)
-        .exclude(gateway__in=waiting)
-        .order_by("next_action_at", "pk")
-    )
-    in_flight = due.filter(state__in=PaymentAttempt.IN_FLIGHT)
-    driven = drive(throttle.let_begin(in_flight, limit=limit), as_of=as_of)
-    given_up = due.filter(state=State.RELEASED)
-    _collect_the_rest(throttle.let_begin(given_up, limit=limit), as_of=as_of)
-    return len(driven)
-
-
-def _collect_the_rest(given_up: Sequence[PaymentAttempt], *, as_of: datetime) -> None:
-    """
     Nobody else would ask for it. Asked for twice it is collected once: one is in flight then, or nothing is due.
 
     :raises Exception: what could not be done with one of them, after all others are through.
     """
-    if not given_up:
-        return
+    given_up = list(
+        PaymentAttempt.objects.filter(state=State.RELEASED, next_action_at__lte=as_of)
+        .exclude(gateway__in=[paused.gateway for paused in guard.paused()])
+        .order_by("next_action_at", "pk")[:limit]
+    )
 
-    def collect_the_rest(attempts: Sequence[PaymentAttempt]) -> None:
-        collected = collect_all(
-            [Request(a.account_id, a.kind, a.run_id) for a in attempts], as_of=as_of
-        )
+    def begin_the_rest(attempts: Sequence[PaymentAttempt]) -> None:
+        begun = begin([Request(a.account_id, a.kind, a.run_id) for a in attempts], as_of=as_of)
         asked_for = [
             attempt.pk
             for attempt in attempts
-            if not isinstance(collected.refused.get(attempt.account_id), GatewayClosed)
+            if not isinstance(begun.refused.get(attempt.account_id), GatewayClosed)
         ]
         PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
             next_action_at=None
         )
 
-    claimed = drivers.claim(given_up, as_of=as_of)
-    failed = list(bisect.failures(collect_the_rest, claimed, what="attempts"))
+    failed = list(bisect.failures(begin_the_rest, given_up, what="attempts"))
     if failed:
         raise failed[0][1]
+    return len(given_up)

@@ -1,19 +1,20 @@
-"""One driver at a time: whoever works on an attempt moves its time ahead first."""
+"""One driver at a time: a step that works on an attempt moves its time ahead first, and the dispatcher claims it."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from billing.models import PaymentAttempt
 from billing.payments.charges import time_limits
+from notifications.dispatcher import FREE
 
 
 @transaction.atomic(durable=True)
 def claim(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     """Move the sweeper's time ahead, so that one driver at a time works on an attempt."""
-    claimed = list(_unlocked(attempts).filter(next_action_at__lte=as_of))
+    claimed = list(_unlocked(attempts).filter(FREE, next_action_at__lte=as_of, parked_at=None))
     return _moved_ahead(claimed, as_of=as_of)
 
 
@@ -36,7 +37,7 @@ def _unlocked(attempts: Sequence[PaymentAttempt]) -> QuerySet[PaymentAttempt]:
 
 def _moved_ahead(claimed: list[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
     PaymentAttempt.objects.filter(pk__in=[attempt.pk for attempt in claimed]).update(
-        next_action_at=as_of + time_limits.DRIVE_WINDOW
+        next_action_at=as_of + time_limits.DRIVE_WINDOW, claims=F("claims") + 1
     )
     return claimed
 

@@ -11,32 +11,29 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from enum import Enum
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from django.db import transaction
-
-from billing import charge_protocol, gateways, locks
-from billing.charge_protocol import Move, State
-from billing.gateways import Observation, Status
+from billing import charge_protocol
+from billing.charge_protocol import State
+from billing.gateways import Observation
 from billing.models import PaymentAttempt
 from billing.payments import throttle
-from billing.payments.charges import calls, drivers, rechecking, settling, time_limits, writing
-from billing.payments.charges.calls import Answer, Ask, TooLate
+from billing.payments.charges import (
+    calls,
+    drivers,
+    rechecking,
+    settling,
+    storing,
+    time_limits,
+    writing,
+)
+from billing.payments.charges.calls import Answer, Call, TooLate
 from notifications import bisect
 
 logger = logging.getLogger(__name__)
-
-
-class Call(Enum):
-    """What a provider is called for, in the order in which free places are filled."""
-
-    CANCEL = "cancel"
-    SUBMIT = "submit"
-    ASK = "ask"
-    PREPARE = "prepare"
 
 
 class Phases:
@@ -161,19 +158,11 @@ class Phases:
         for call, waiting in self._to_send.items():
             for attempt in _taken_from(waiting, self._window.room):
                 self._out[attempt] = call
-                before = self._send_before[attempt]
-                self._window.begin(attempt, self._asking(call, attempt), before=before)
-
-    def _asking(self, call: Call, attempt: PaymentAttempt) -> Ask:
-        match call:
-            case Call.ASK:
-                return _ask
-            case Call.PREPARE:
-                return _prepare if attempt in self._fresh else _find_or_prepare
-            case Call.SUBMIT:
-                return _submit
-            case Call.CANCEL:
-                return _cancel
+                self._window.begin(
+                    attempt,
+                    partial(calls.make, call, is_fresh=attempt in self._fresh),
+                    before=self._send_before[attempt],
+                )
 
     # --- what has come back
 
@@ -196,7 +185,7 @@ class Phases:
 
     def _store(self, prepared: Mapping[PaymentAttempt, Observation]) -> None:
         def store(attempts: Sequence[PaymentAttempt]) -> None:
-            _store({attempt: prepared[attempt] for attempt in attempts})
+            storing.store({attempt: prepared[attempt] for attempt in attempts})
 
         failed = dict(bisect.failures(store, list(prepared), what="attempts"))
         self._fail(failed)
@@ -215,7 +204,7 @@ class Phases:
                 {a.pk: said[a] for a in attempts}, as_of=self.clock()
             )
             for attempt in attempts:
-                _refresh_from(attempt, now[attempt.pk])
+                writing.refresh(attempt, now[attempt.pk])
 
         failed = dict(bisect.failures(settle, list(said), what="attempts"))
         for attempt, error in failed.items():
@@ -233,7 +222,7 @@ class Phases:
     def _note_unknown(self, attempt: PaymentAttempt, error: Exception) -> None:
         self._out.pop(attempt)
         calls.note_unknown(attempt, error, as_of=self.clock())
-        _refresh_from(attempt, PaymentAttempt.objects.get(pk=attempt.pk))
+        writing.refresh(attempt, PaymentAttempt.objects.get(pk=attempt.pk))
         self._rest(attempt)
 
     # --- what goes no further
@@ -263,71 +252,6 @@ class Phases:
         del self._send_before[attempt]
         self._fresh.discard(attempt)
         self._at_rest.append(attempt)
-
-
-# --- what a call says
-
-
-def _ask(attempt: PaymentAttempt) -> Observation:
-    return gateways.get(attempt.gateway).read(calls.ref(attempt))
-
-
-def _prepare(attempt: PaymentAttempt) -> Observation:
-    gateway = gateways.get(attempt.gateway)
-    return gateway.prepare(calls.spec(attempt), key=calls.key(attempt, "prepare"))
-
-
-def _find_or_prepare(attempt: PaymentAttempt) -> Observation:
-    """
-    The reply of an earlier try may have been lost: take its object over instead of leaving it behind.
-
-    One that has moved money first, should our row be an older copy.
-    """
-    made = gateways.get(attempt.gateway).find(calls.spec(attempt), since=attempt.created_at)
-    found = [seen for seen in made if seen.status is not Status.CANCELED]
-    if found:
-        return min(found, key=lambda seen: seen.status is Status.UNSUBMITTED)
-    return _prepare(attempt)
-
-
-def _submit(attempt: PaymentAttempt) -> Observation:
-    gateway = gateways.get(attempt.gateway)
-    return gateway.submit(calls.ref(attempt), key=calls.key(attempt, "submit"))
-
-
-def _cancel(attempt: PaymentAttempt) -> Observation:
-    gateway = gateways.get(attempt.gateway)
-    return gateway.cancel(calls.ref(attempt), key=calls.key(attempt, "cancel"))
-
-
-# --- T2, store
-
-
-@transaction.atomic(durable=True)
-def _store(made: Mapping[PaymentAttempt, Observation]) -> None:
-    """Keep the ids of the providers' objects, unless another driver has taken it on meanwhile."""
-    current = {a.pk: a for a in locks.attempts_for_update([attempt.pk for attempt in made])}
-    stored = []
-    for attempt, seen in made.items():
-        now = current[attempt.pk]
-        if now.state == State.RESERVED:
-            now.state = charge_protocol.moved(State.RESERVED, Move.STORED)
-            now.provider_ref = seen.ref
-            now.unknown_since = None
-            stored.append(now)
-    writing.save_all(stored)
-    for attempt in made:
-        _refresh_from(attempt, current[attempt.pk])
-
-
-# What a driver may find changed of an attempt that it has in hand.
-CHANGING = (*writing.COLUMNS, "key_generation", "created_at")
-
-
-def _refresh_from(attempt: PaymentAttempt, now: PaymentAttempt) -> None:
-    """Bring the attempt in hand up to its row, which was read as `now`."""
-    for name in CHANGING:
-        setattr(attempt, name, getattr(now, name))
 
 
 def _taken_from(waiting: deque[PaymentAttempt], at_most: int) -> list[PaymentAttempt]:

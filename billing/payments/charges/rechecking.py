@@ -28,6 +28,11 @@ def recheck(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[Paym
     Returns, as they are now, those that were looked at; where a gateway has closed meanwhile, they wait
     as they are.
     """
+    return look_again(attempts, as_of=as_of)
+
+
+def look_again(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[PaymentAttempt]:
+    """The same in the caller's transaction."""
     ids = [attempt.account_id for attempt in attempts]
     accounts = locks.accounts_for_update(ids)
     stopped = guard.closed(attempt.gateway for attempt in attempts)

@@ -23,6 +23,11 @@ from billing.payments.charges.refusals import (
     NoPaymentMethod,
     NothingDue,
 )
+from billing.workers import doorbell
+from notifications import dispatcher
+
+# Their own payments go first, and go on under a halt.
+CUSTOMERS_OWN = 2 * dispatcher.URGENT
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,13 @@ class Request:
     def is_a_persons(self) -> bool:
         """Whether a person waits for it: their own payment, or support's."""
         return self.run_id is None and self.kind != PaymentAttempt.Kind.RETRY
+
+    @property
+    def priority(self) -> int:
+        """Before what it goes at the dispatcher."""
+        if self.kind == PaymentAttempt.Kind.ON_SESSION:
+            return CUSTOMERS_OWN
+        return dispatcher.URGENT if self.is_a_persons else 0
 
 
 @dataclass
@@ -55,7 +67,14 @@ def gateways_of(requests: Sequence[Request]) -> list[str]:
 
 
 @transaction.atomic(durable=True)
-def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: datetime) -> Collected:
+def reserve(
+    requests: Sequence[Request], stopped: dict[str, str], *, as_of: datetime, is_dispatched: bool
+) -> Collected:
+    """
+    Reserve what is due of each account, or say why not. `stopped`: the gateways that are shut, and why.
+
+    `is_dispatched`: the dispatcher takes them on at once. Else whoever reserves them has them in hand.
+    """
     ids = [request.account_id for request in requests]
     accounts = locks.accounts_for_update(ids)
     standings = ledger.standings(ids, as_of=as_of)
@@ -84,8 +103,13 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
         if refusal is not None:
             collected.refused[pk] = refusal
         else:
-            collected.attempts[pk] = _reserved(request, accounts[pk], standings[pk], cards[pk])
+            attempt = _reserved(request, accounts[pk], standings[pk], cards[pk])
+            if is_dispatched:
+                _leave_to_the_dispatcher(attempt, request, as_of=as_of)
+            collected.attempts[pk] = attempt
     PaymentAttempt.objects.bulk_create(collected.attempts.values())
+    if is_dispatched and collected.attempts:
+        doorbell.ring(doorbell.CHARGE)
     for pk, attempt in collected.attempts.items():
         if debits.waits_for_its_day(attempt, as_of=as_of):
             messages.charge_announced(
@@ -123,6 +147,12 @@ def _refusal(
         due = money(standing.due_minor, standing.currency)
         return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
     return None
+
+
+def _leave_to_the_dispatcher(attempt: PaymentAttempt, request: Request, *, as_of: datetime) -> None:
+    """It is due at once, nobody has claimed it yet, and what a person waits for goes first."""
+    attempt.next_action_at, attempt.claims = as_of, 0
+    attempt.priority = request.priority
 
 
 def pausing(kind: str, paused: str | None) -> str | None:

@@ -35,6 +35,13 @@ def apply_provider_state(
     now. Applying the same twice changes nothing; money that moved is booked from any state. Returns
     the attempts as they are after it.
     """
+    return settle(observations, as_of=as_of)
+
+
+def settle(
+    observations: Mapping[uuid.UUID, Observation], *, as_of: datetime
+) -> dict[uuid.UUID, PaymentAttempt]:
+    """The same in the caller's transaction."""
     about = PaymentAttempt.objects.filter(pk__in=list(observations)).values_list(
         "account", flat=True
     )

@@ -35,3 +35,13 @@ def save_all(attempts: Sequence[PaymentAttempt]) -> None:
     values = {name: [getattr(attempt, name) for attempt in attempts] for name in ("id", *COLUMNS)}
     with connection.cursor() as cursor:
         cursor.execute(SAVE, values)
+
+
+# What a driver may find changed of an attempt that it has in hand.
+CHANGING = (*COLUMNS, "key_generation", "created_at")
+
+
+def refresh(attempt: PaymentAttempt, now: PaymentAttempt) -> None:
+    """Bring the attempt in hand up to its row, which was read as `now`."""
+    for name in CHANGING:
+        setattr(attempt, name, getattr(now, name))

@@ -10,12 +10,11 @@ Unlike a charge a refund has no fence at the provider: the request itself moves 
 only under its own key, as long as the provider surely remembers that, and after that a person looks. What
 the crash of each phase leaves, and the tests for it: docs/payments.md. A phase is a module:
 
-    requesting.py  the act        driving.py   look and send                  reviewing.py  a person looks
+    requesting.py  the act        kind.py      look and send, by the dispatcher  reviewing.py  a person looks
     reserving.py   reserve        settling.py  settle                         noting.py     decision, timeline
     time_limits.py     how long       learning.py  what the provider tells of, whoever made it
 """
 
-from billing.payments.refunds.driving import drive_due
 from billing.payments.refunds.learning import learn, payment_is_coming
 from billing.payments.refunds.requesting import refund
 from billing.payments.refunds.reserving import (
@@ -40,7 +39,6 @@ __all__ = [
     "RefundTooMuch",
     "RefundsStopped",
     "apply_provider_state",
-    "drive_due",
     "is_by_hand",
     "learn",
     "payment_is_coming",

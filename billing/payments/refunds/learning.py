@@ -17,15 +17,21 @@ State = Refund.State
 AT_THE_PROVIDER = "provider"
 
 
+@transaction.atomic(durable=True)
 def learn(gateway: str, seen: RefundSeen, *, as_of: datetime) -> bool:
     """
     Write down what a provider says of one of its refunds, whoever made it. Whether it is of ours.
 
     One that was made on the provider's own pages, or that our database has lost, is booked once.
     """
+    return learn_in(gateway, seen, as_of=as_of)
+
+
+def learn_in(gateway: str, seen: RefundSeen, *, as_of: datetime) -> bool:
+    """The same in the caller's transaction."""
     known = _known(gateway, seen)
     if known is not None:
-        settling.apply_provider_state(known.pk, seen, as_of=as_of)
+        settling.settle(known.pk, seen, as_of=as_of)
         return True
     payment = Payment.objects.filter(gateway=gateway, provider_ref=seen.payment_ref).first()
     if payment is None:
@@ -50,7 +56,6 @@ def _known(gateway: str, seen: RefundSeen) -> Refund | None:
     return in_flight.filter(pk=own).first() if own else None
 
 
-@transaction.atomic(durable=True)
 def _book_theirs(payment: Payment, seen: RefundSeen, *, as_of: datetime) -> None:
     """Money has left that we did not send: it counts, whatever we thought was left."""
     account = locks.account_for_update(payment.account_id)

@@ -4,8 +4,8 @@ import uuid
 from datetime import datetime
 
 from billing.models import Payment, Refund
-from billing.payments import guard
-from billing.payments.refunds import driving, reserving, time_limits
+from billing.payments.refunds import reserving
+from notifications import dispatcher
 
 
 def refund(
@@ -20,7 +20,8 @@ def refund(
     """
     Pay back so much of a payment, in minor units of its currency; of what it left as credit first.
 
-    Where its gateway takes no refunds, it is booked as paid back by hand.
+    It is reserved here, and the dispatcher takes it to the provider. Where its gateway takes no refunds, it is
+    booked as paid back by hand.
 
     :raises RefundTooMuch: if less is left of it; says how much.
     :raises RefundTooFine: if the gateway counts in coarser units.
@@ -31,7 +32,6 @@ def refund(
     """
     payment = Payment.objects.get(pk=payment_id)
     by_hand = reserving.is_by_hand(payment)
-    stopped = {} if by_hand else guard.watch([payment.gateway])
     if not by_hand:
         reserving.check_fineness(payment, amount_minor)
     made = reserving.reserve(
@@ -45,12 +45,11 @@ def refund(
             reason=reason[:300],
             requested_by=actor,
             requested_at=as_of,
-            next_action_at=None if by_hand else as_of + time_limits.DRIVE_WINDOW,
+            # The dispatcher takes it on at once, before what nobody waits for.
+            next_action_at=None if by_hand else as_of,
+            priority=dispatcher.URGENT,
             provider_ref=str(token) if by_hand else None,
         ),
-        stopped,
         by_hand=by_hand,
     )
-    if not by_hand:
-        driving.drive(made, as_of=as_of)
     return Refund.objects.get(pk=made.pk)

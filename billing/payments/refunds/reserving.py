@@ -1,6 +1,5 @@
 """Reserve: lock the account, look what is left of the payment, write the refund down and book it."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from django.db import transaction
@@ -12,6 +11,7 @@ from billing.models import CreditGrant, Payment, Refund
 from billing.money import money
 from billing.payments import disputes, guard, reversals
 from billing.payments.refunds import noting, settling
+from billing.workers import doorbell
 
 # Money that came in outside a gateway goes back outside one.
 OUTSIDE = frozenset(("manual", "transfer"))
@@ -73,11 +73,9 @@ def check_fineness(payment: Payment, amount_minor: int) -> None:
 
 
 @transaction.atomic(durable=True)
-def reserve(wanted: Refund, stopped: Mapping[str, str], *, by_hand: bool) -> Refund:
+def reserve(wanted: Refund, *, by_hand: bool) -> Refund:
     """
     Write a refund down and book it; one that is paid back by hand is at its end with that.
-
-    `stopped`: why nothing may be sent, by gateway, as far as known before the lock.
     """
     account = locks.account_for_update(wanted.account_id)
     payment, as_of = wanted.payment, wanted.requested_at
@@ -91,10 +89,8 @@ def reserve(wanted: Refund, stopped: Mapping[str, str], *, by_hand: bool) -> Ref
             f"{money(wanted.amount_minor, payment.currency)} of the payment by {payment},"
             f" of which {money(max(left_minor, 0), payment.currency)} is left to pay back"
         )
-    if not by_hand:
-        stopped = {**stopped, **guard.closed([payment.gateway])}
-        if because := stopped.get(payment.gateway):
-            raise RefundsStopped(f"paying back through {payment.gateway} is paused: {because}")
+    if not by_hand and (because := guard.closed([payment.gateway]).get(payment.gateway)):
+        raise RefundsStopped(f"paying back through {payment.gateway} is paused: {because}")
     write(wanted, account=account, as_of=as_of)
     amount = money(wanted.amount_minor, wanted.currency)
     words = "paid back by hand" if by_hand else "to be paid back"
@@ -104,6 +100,8 @@ def reserve(wanted: Refund, stopped: Mapping[str, str], *, by_hand: bool) -> Ref
     if by_hand:
         settling.succeed(wanted, account=account, as_of=as_of)
         wanted.save()
+    else:
+        doorbell.ring(doorbell.CHARGE)
     return wanted
 
 

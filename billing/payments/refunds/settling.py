@@ -36,6 +36,11 @@ HEARD: Mapping[RefundStatus, Mapping[str, State]] = {
 @transaction.atomic(durable=True)
 def apply_provider_state(refund_id: uuid.UUID, seen: RefundSeen, *, as_of: datetime) -> None:
     """Write down what the provider says of a refund. Twice changes nothing."""
+    settle(refund_id, seen, as_of=as_of)
+
+
+def settle(refund_id: uuid.UUID, seen: RefundSeen, *, as_of: datetime) -> None:
+    """The same in the caller's transaction."""
     current, account = locked(refund_id)
     apply(current, seen, account=account, as_of=as_of)
 

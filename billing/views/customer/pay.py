@@ -6,7 +6,7 @@ newer attempt and shows that one; an amount that has changed meanwhile is shown 
 """
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -27,6 +27,9 @@ from billing.views.customer import went_back
 from billing.views.customer.rows import by_transfer, charge_day
 
 State = PaymentAttempt.State
+
+# Who reloads the page does not call the provider each time.
+ASK_AGAIN_AFTER = timedelta(seconds=10)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -49,7 +52,7 @@ def _collect(request: HttpRequest, seat: Seat) -> HttpResponse:
         kind=PaymentAttempt.Kind.ON_SESSION,
         only_if_due_minor=shown_minor,
     )
-    collected = charges.collect_all([asked], as_of=as_of)
+    collected = charges.begin([asked], as_of=as_of)
     refused = collected.refused.get(seat.account.pk)
     if refused is not None:
         _decide(
@@ -74,7 +77,7 @@ def _refused(request: HttpRequest, seat: Seat, refused: charges.CannotCollect) -
         case charges.AttemptInFlight(attempt=attempt):
             if _has_merely_begun(attempt):
                 # The customer's own wish goes before the batch that has the same in mind.
-                charges.ask([attempt], as_of=clock.now())
+                _hurry(attempt)
             return redirect("attempt", seat.account.pk, attempt.pk)
         case charges.BalanceChanged():
             return _confirm(
@@ -173,11 +176,12 @@ def _decide(
 @require_safe
 @members_only
 def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
-    """Where one attempt stands, in words. One that is not known is asked about; none is begun."""
+    """Where one attempt stands, in words; the page looks again by itself while it is on its way."""
     found = _own(seat, attempt_id)
     as_of = clock.now()
-    if outcome(found) == "unknown" and found.unknown_since is not None:
-        charges.ask([found], as_of=as_of)
+    if found.unknown_since is not None and as_of - found.updated_at > ASK_AGAIN_AFTER:
+        # Somebody looks: nobody knows yet, and it is not asked about just now.
+        _hurry(found)
         found.refresh_from_db()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     context = {
@@ -189,7 +193,8 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
         "day": charge_day(seat, found, as_of=as_of),
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "owed": standing.due_minor > 0,
-        "outcome": outcome(found),
+        "outcome": outcome(found, as_of=as_of),
+        "looks_again_after": _looks_again_after(found, as_of=as_of),
         "attempt": found.pk,
         "went_back": _went_back(seat, found),
         **_decline(found),
@@ -210,9 +215,9 @@ def confirm(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
 @require_safe
 @payers_only
 def confirmed(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResponse:
-    """Back from the bank. What it says is not read from the address, but asked of the provider."""
+    """Back from the bank. What it says is not read from the address: the provider is asked, before all others' turn."""
     found = _own(seat, attempt_id)
-    charges.ask([found], as_of=clock.now())
+    _hurry(found)
     return redirect("attempt", seat.account.pk, found.pk)
 
 
@@ -227,7 +232,26 @@ def _own(seat: Seat, attempt_id: uuid.UUID) -> PaymentAttempt:
     return found
 
 
-def outcome(attempt: PaymentAttempt) -> str:
+def _hurry(attempt: PaymentAttempt) -> None:
+    charges.hurry([attempt], as_of=clock.now(), priority=charges.CUSTOMERS_OWN)
+
+
+def is_in_hand(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
+    """Whether a worker has an attempt in hand, or takes it next: then its end is a moment away."""
+    is_next = attempt.next_action_at is not None and attempt.next_action_at <= as_of
+    is_claimed = attempt.lease_until is not None and attempt.lease_until > as_of
+    return attempt.is_in_flight and (is_next or is_claimed)
+
+
+def _looks_again_after(attempt: PaymentAttempt, *, as_of: datetime) -> int:
+    """After how many seconds the page looks again by itself; 0: not at all."""
+    has_begun = outcome(attempt, as_of=as_of) in {"on_its_way", "unknown"}
+    if not has_begun or (attempt.charge_date is not None and attempt.state != State.RESERVED):
+        return 0
+    return 2 if as_of - attempt.created_at < timedelta(minutes=1) else 10
+
+
+def outcome(attempt: PaymentAttempt, *, as_of: datetime) -> str:
     """What a customer is told of an attempt: one of six words the page knows."""
     match attempt.state:
         case State.SUCCEEDED:
@@ -236,6 +260,9 @@ def outcome(attempt: PaymentAttempt) -> str:
             return "declined"
         case State.RELEASED:
             return "given_up"
+        case State.REQUIRES_ACTION if is_in_hand(attempt, as_of=as_of):
+            # They are back from their bank, and we ask what it has said.
+            return "on_its_way"
         case State.REQUIRES_ACTION:
             return "confirm_with_bank"
         case State.CANCELING if attempt.decline_code:
@@ -243,6 +270,8 @@ def outcome(attempt: PaymentAttempt) -> str:
         case State.PROCESSING | State.CANCELING:
             return "on_its_way"
         case State.PREPARED if attempt.charge_date is not None:
+            return "on_its_way"
+        case State.RESERVED | State.PREPARED | State.SUBMITTED if attempt.unknown_since is None:
             return "on_its_way"
         case _:
             return "unknown"

@@ -27,8 +27,9 @@ from billing.models import (
     UsageEvent,
 )
 from billing.models.usage import Kind
-from billing.payments import booking, charges, disputes, refunds, reversals
+from billing.payments import booking, disputes, refunds, reversals
 from billing.usage import partitions, tallying
+from tests import charging
 from tests.billing.dispute_builders import seen_of
 from tests.closing import cancel
 from tests.factories import (
@@ -258,7 +259,7 @@ class Month:
         self.look()
 
     def refund(self, name: str, amount_minor: int) -> Refund:
-        made = refunds.refund(
+        made = charging.refund(
             payment_id=self.accounts[name].payments.earliest("pk").pk,
             token=token(),
             amount_minor=amount_minor,
@@ -277,7 +278,7 @@ class Month:
         account = self.accounts["has no card"]
         CardFactory(account=account, token="sandbox_lost_reply")
         kind = PaymentAttempt.Kind.ON_SESSION
-        attempt = charges.collect(account_id=account.pk, kind=kind, as_of=self.now)
+        attempt = charging.collect(account_id=account.pk, kind=kind, as_of=self.now)
         assert attempt.is_in_flight
         self.look()
 

@@ -10,8 +10,8 @@ from django.db.models.functions import Now
 from django_q.models import OrmQ
 
 from billing import reconciliation
+from billing.close.health import sweeper
 from billing.models import CloseRun, Step, Sweep
-from billing.payments import charges
 from billing.workers import halting
 from tests.closing import start_close, work
 from tests.factories import account_using
@@ -50,7 +50,7 @@ class TestOnce:
         assert close_sweep() == ("Swept: nothing to heal.\n", 0)
 
     def test_says_by_its_exit_code_that_a_part_failed_and_does_the_others(self, monkeypatch):
-        monkeypatch.setattr(charges, "drive_due", broken)
+        monkeypatch.setattr(sweeper, "take_rows", broken)
         monkeypatch.setattr(reconciliation, "start_due", broken)
         account_using("1.00")
 
@@ -58,7 +58,7 @@ class TestOnce:
 
         assert code == 1
         assert "Started: " in said
-        assert Sweep.objects.get().failed == "attempts"
+        assert Sweep.objects.get().failed == "rows"
 
     def test_under_a_halt_says_so(self):
         account_using("1.00")

@@ -9,7 +9,7 @@ from billing.close.step import Chunk
 from billing.close.steps import charge
 from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
 from billing.models import GatewayGuard, Payment, PaymentAttempt
-from billing.payments import charges
+from tests import charging
 from tests.billing.builders import collect
 from tests.closing import cancel, decision_on, start_close, step_of, work, work_once
 from tests.factories import AS_OF, account_using
@@ -137,7 +137,7 @@ class TestAnAnswerThatDidNotCome:
         account = invoiced()
         provider.after("submit", OutcomeUnknown("the reply was lost"))
         work_once("CHARGE")
-        charges.drive_due(as_of=LATER)
+        charging.drive_due(as_of=LATER)
 
         work_once("CHARGE", as_of=LATER)
 

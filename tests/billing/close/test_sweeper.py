@@ -13,7 +13,7 @@ from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.invoices import credits
 from billing.models import CreditGrant, PaymentAttempt, Step
-from billing.payments import charges, inbound
+from billing.payments import inbound
 from billing.workers import heartbeats
 from tests.billing.builders import collect, grant, owing
 from tests.closing import start_close, states, step_of, work
@@ -49,7 +49,7 @@ class TestSweep:
 
         assert {part: count for part, count in healed.items() if count} == {
             "leases": 1,
-            "attempts": 1,
+            "rows": 1,
             "credits": 1,
             "doorbells": 2,
         }
@@ -67,7 +67,7 @@ class TestSweep:
         def broken(**_facts):
             raise LookupError("a defect")
 
-        monkeypatch.setattr(charges, "drive_due", broken)
+        monkeypatch.setattr(sweeper, "take_rows", broken)
         monkeypatch.setattr(credits, "expire_due_credits", broken)
 
         with pytest.raises(LookupError):
@@ -91,15 +91,14 @@ class TestSweep:
             return 0
 
         monkeypatch.setattr(inbound, "process_due", take_long)
-        monkeypatch.setattr(charges, "drive_due", lambda **_facts: 1)
 
         healed = sweeper.sweep(as_of=AS_OF)
 
         assert "default" in rung
         assert run.steps.get(kind="REPORT").state == "READY"
         assert healed["reports"] == 1
-        assert "attempts" not in healed
-        assert "attempts and what follows are left" in caplog.text
+        assert "rows" not in healed
+        assert "given_up and what follows are left" in caplog.text
         assert heartbeats.last_sweep() is not None
 
 

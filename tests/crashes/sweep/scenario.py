@@ -301,7 +301,8 @@ def let_time_pass() -> None:
     """
     Step.objects.filter(state=Step.State.RUNNING).update(lease_until=Now())
     Step.objects.filter(state__in=Step.CLAIMABLE).update(run_at=Least(F("run_at"), Now()))
-    Message.objects.filter(state=Message.State.SENDING).update(lease_until=Now())
+    for dispatched in (Message, PaymentAttempt, Refund):
+        dispatched.objects.filter(lease_until__gt=Now()).update(lease_until=Now())
     Message.objects.update(next_attempt_at=Least(F("next_attempt_at"), Now()))
 
 
@@ -378,20 +379,20 @@ def grant_credit(world: World, account: str, minor: int) -> None:
 
 
 def pay_now(world: World, account: str) -> None:
-    try:
-        charges.collect(
-            account_id=_pk(account), kind=PaymentAttempt.Kind.ON_SESSION, as_of=world.clock.now()
-        )
-    except charges.NothingDue:
-        # Killed the last time, and healed since.
-        return
-    except charges.GatewayClosed:
-        # The provider did not say what it has: the customer tries again.
-        pay_now(world, account)
-        return
-    except charges.AttemptInFlight:
-        pass
-    _wait_for_the_outcome(world, account)
+    wanted = charges.Request(_pk(account), PaymentAttempt.Kind.ON_SESSION)
+    refused = charges.begin([wanted], as_of=world.clock.now()).refused.get(_pk(account))
+    match refused:
+        case charges.NothingDue():
+            # Killed the last time, and healed since.
+            return
+        case charges.GatewayClosed():
+            # The database was put back: the customer tries again.
+            pay_now(world, account)
+            return
+        case None | charges.AttemptInFlight():
+            _wait_for_the_outcome(world, account)
+        case _:
+            raise refused
 
 
 def _wait_for_the_outcome(world: World, account: str) -> None:

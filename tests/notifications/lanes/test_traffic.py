@@ -12,6 +12,11 @@ from notifications.models import Lane, LaneTally
 pytestmark = pytest.mark.django_db
 
 
+def urgent(provider: str) -> str:
+    """Why what a person waits for may not begin now; empty: it may."""
+    return traffic.grant(provider, wanted=1, is_urgent=True).because
+
+
 def granted(wanted: int = 1000, **facts: object) -> int:
     return traffic.grant("cards", wanted=wanted, **facts).count
 
@@ -125,7 +130,7 @@ class TestTheBucket:
     def test_owes_what_does_not_wait_and_the_waiting_work_waits_for_that(self, virtual, lane_of):
         lane_of(rate=10, burst=5, tokens=0, refilled_at=virtual.at)
 
-        assert [traffic.admit("cards") for _ in range(20)] == [""] * 20
+        assert [urgent("cards") for _ in range(20)] == [""] * 20
 
         virtual.pass_seconds(2)
         assert granted() == 0
@@ -135,8 +140,8 @@ class TestTheBucket:
     def test_lets_through_what_does_not_wait_where_there_is_no_limit(self, virtual, lane_of):
         lane_of(cap=1)
 
-        assert traffic.admit("cards") == ""
-        assert traffic.admit("another") == ""
+        assert urgent("cards") == ""
+        assert urgent("another") == ""
 
 
 class TestTheCap:
@@ -173,7 +178,7 @@ class TestTheBreaker:
         assert (refused.count, refused.because) == (0, "cards does not answer")
         assert refused.again_at == virtual.at + timedelta(seconds=30)
         assert traffic.why_shut("cards") == "cards does not answer"
-        assert traffic.admit("cards") == "cards does not answer"
+        assert urgent("cards") == "cards does not answer"
 
     def test_opens_after_a_batch_without_any_answer(self, virtual, lane_of):
         traffic.note_answers("cards", unanswered=16)
@@ -205,8 +210,8 @@ class TestTheBreaker:
         fail(5)
         virtual.pass_seconds(30)
 
-        assert traffic.admit("cards") == ""
-        assert traffic.admit("cards") == "cards does not answer"
+        assert urgent("cards") == ""
+        assert urgent("cards") == "cards does not answer"
 
     def test_probes_ever_more_seldom(self, virtual, lane_of):
         fail(5)
@@ -372,7 +377,7 @@ class TestByHand:
 
         assert refused.because == "paused by ops@example.com: they mend their API"
         assert (refused.count, refused.again_at) == (0, None)
-        assert traffic.admit("cards") == traffic.why_shut("cards") == refused.because
+        assert urgent("cards") == traffic.why_shut("cards") == refused.because
 
     def test_twice_is_refused_and_keeps_the_first(self, virtual, lane_of):
         lane = lane_of()

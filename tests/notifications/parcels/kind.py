@@ -25,7 +25,6 @@ batch = 10
 lease = timedelta(seconds=float(os.environ.get("PARCEL_LEASE_SECONDS", "60")))
 begin_within = timedelta(seconds=10)
 always_applies = True
-claimed: dict[str, Any] = {"state": "ON_ITS_WAY"}
 freed: dict[str, Any] = {"state": "WAITING"}
 unsent: dict[str, Any] = {}
 
@@ -35,7 +34,7 @@ SECONDS_EACH = float(os.environ.get("PARCEL_SECONDS_EACH", "0"))
 THREADS = 4
 
 
-def due() -> QuerySet[Parcel]:
+def due(*, as_of: Any) -> QuerySet[Parcel]:
     return Parcel.objects.filter(state__in=["WAITING", "ON_ITS_WAY"], due_at__lte=Now())
 
 
@@ -45,6 +44,14 @@ def lanes(rows: QuerySet[Parcel]) -> list[str]:
 
 def of_lane(rows: QuerySet[Parcel], provider: str) -> QuerySet[Parcel]:
     return rows.filter(carrier=provider)
+
+
+def claimed(*, as_of: Any) -> dict[str, Any]:
+    return {"state": "ON_ITS_WAY"}
+
+
+def in_flight_besides(provider: str) -> int:
+    return 0
 
 
 def lane_of(parcel: Parcel) -> str:
