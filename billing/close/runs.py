@@ -75,11 +75,11 @@ def start_due(*, as_of: datetime) -> list[CloseRun]:
     for entity in BillingEntity.objects.filter(
         Exists(Account.objects.filter(entity=OuterRef("pk")))
     ):
-        month = periods.latest_month_over(as_of, zones(entity))
         try:
+            month = periods.latest_month_over(as_of, zones(entity))
             run, is_new = start(entity=entity, month=month, started_by="schedule", as_of=as_of)
         except Exception as error:
-            logger.exception("%s %s cannot be closed", entity, month)
+            logger.exception("the latest month of %s cannot be closed", entity)
             errors.append(error)
         else:
             started += [run] if is_new else []

@@ -23,7 +23,13 @@ from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
 from billing.models.run_progress import RunProgress
-from billing.models.usage import RejectedRow, UsageBatch, UsageEvent, UsageSummary
+from billing.models.usage import (
+    RejectedRow,
+    UntalliedUsage,
+    UsageBatch,
+    UsageEvent,
+    UsageSummary,
+)
 
 __all__ = [
     "Allocation",
@@ -62,6 +68,7 @@ __all__ = [
     "RunProgress",
     "Step",
     "Sweep",
+    "UntalliedUsage",
     "UsageBatch",
     "UsageEvent",
     "UsageSummary",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from accounts.models import PaymentMethod
-from billing import ledger, step_kinds
+from billing import ledger, step_kinds, unbillable
 from billing.close.step import Chunk, Outcome, blocked, done, skipped
 from billing.invoices import drafting, issuing
 from billing.step_kinds import Through
@@ -22,7 +22,9 @@ batch = 200
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Draft from the summaries, issue, apply credit; say what is due, for the charge to expect."""
-    drafted = drafting.draft_invoices(list(chunk.accounts.values()), month=chunk.run.month)
+    cannot = {pk: why for pk, account in chunk.accounts.items() if (why := unbillable.why(account))}
+    billed = [account for pk, account in chunk.accounts.items() if pk not in cannot]
+    drafted = drafting.draft_invoices(billed, month=chunk.run.month)
     issuing.issue_invoices(
         list(drafted.invoices.values()), accounts=chunk.accounts, as_of=chunk.as_of
     )
@@ -33,7 +35,9 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     for step in chunk.steps:
         account = chunk.account_of(step)
         facts = {**standings[account.pk].facts, "has_card": account.pk in with_card}
-        if account.pk in drafted.unpriced:
+        if account.pk in cannot:
+            yield blocked(step, f"{cannot[account.pk]}, then retry this step", saw=facts)
+        elif account.pk in drafted.unpriced:
             yield blocked(step, str(drafted.unpriced[account.pk]), saw=facts)
         elif account.pk in drafted.invoices:
             invoice = drafted.invoices[account.pk]

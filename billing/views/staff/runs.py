@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
-from billing import decisions, periods, step_kinds
+from billing import decisions, periods, step_kinds, unbillable
 from billing.close import runs
 from billing.models import (
     CloseRun,
@@ -25,6 +25,7 @@ from billing.models import (
     ReconciliationBreak,
     RunProgress,
     Step,
+    UntalliedUsage,
 )
 from billing.payments import guard
 from billing.reports import finance, lines, pace, progress, rejected_rows
@@ -39,6 +40,7 @@ SEE = "billing.view_closerun"
 START = "billing.add_closerun"
 STEER = "billing.change_step"
 CHANGES_PER_PAGE = 50
+UNBILLABLE_SHOWN = 20
 
 
 @require_safe
@@ -52,6 +54,11 @@ def listed(request: HttpRequest) -> HttpResponse:
         "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
         "may_start": request.user.has_perm(START),
         **_what_stops_all(),
+        "unbillable": [
+            {"account": str(account), "because": because, "url": account.get_absolute_url()}
+            for account, because in unbillable.accounts()[:UNBILLABLE_SHOWN]
+        ],
+        "untallied": UntalliedUsage.objects.values("account").distinct().count(),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "breaks_open": ReconciliationBreak.objects.filter(
             state=ReconciliationBreak.State.OPEN
