@@ -22,6 +22,7 @@ from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
+from billing.models.restore import Restore
 from billing.models.run_progress import RunProgress
 from billing.models.usage import (
     RejectedRow,
@@ -65,6 +66,7 @@ __all__ = [
     "Refund",
     "RejectedRow",
     "RepeatedTransfer",
+    "Restore",
     "RunProgress",
     "Step",
     "Sweep",

@@ -22,7 +22,7 @@ from billing.close.health import waking
 from billing.close.step import Outcome
 from billing.invoices import credits
 from billing.models import CloseRun, Step
-from billing.payments import charges, guard, inbound, refunds, retries
+from billing.payments import charges, guard, inbound, refunds, restores, retries
 from billing.usage import tallying
 from billing.workers import doorbell, halting, heartbeats
 from notifications import lanes
@@ -44,6 +44,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
     Raises the first error after all parts ran.
     """
     ours: dict[str, Callable[[], int]] = {
+        "restores": restores.look,
         "leases": lambda: free_expired_leases(as_of=as_of),
         "claims": lambda: markers.count_deaths(lambda dead: _mark_dead(dead, as_of=as_of)),
         "tallied": lambda: tallying.tally(as_of=as_of),

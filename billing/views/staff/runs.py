@@ -27,7 +27,7 @@ from billing.models import (
     Step,
     UntalliedUsage,
 )
-from billing.payments import guard
+from billing.payments import guard, restores
 from billing.reports import finance, lines, pace, progress, rejected_rows
 from billing.views.csv_files import csv_file
 from billing.views.staff.afterwards import counted_afterwards
@@ -91,11 +91,15 @@ def _coming(entity: BillingEntity) -> dict[str, Any]:
 
 
 def _what_stops_all() -> dict[str, Any]:
-    """The order that workers begin nothing more, in words, and the gateways that nobody is charged through."""
+    """The order that workers begin nothing more, the gateways that nobody is charged through, what a restore lost."""
     order = halting.halt()
     return {
         "halted": f"{order}. Since {_instant(order.ordered_at)}" if order is not None else "",
         "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
+        "restored": [
+            (str(restore), reverse("admin:billing_restore_change", args=[restore.pk]))
+            for restore in restores.not_dealt_with()
+        ],
     }
 
 
