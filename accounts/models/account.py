@@ -31,6 +31,7 @@ class Account(models.Model):
     language = models.CharField(max_length=10, default="en", validators=[check_language])
     # Where messages go. Empty: no message is sent, and the email step says so.
     email = models.EmailField(blank=True)
+    # Moved by billing/closure/ alone, with the closing that says what was decided.
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())
 
@@ -43,6 +44,7 @@ class Account(models.Model):
             ("refund_payment", "Can pay money back"),
             ("place_hold", "Can place and lift holds by hand"),
             ("pause_charging", "Can pause charging an account, and resume it"),
+            ("close_account", "Can close an account, and open it again"),
         ]
         constraints = [
             models.CheckConstraint(

@@ -21,7 +21,7 @@ from django.utils.safestring import SafeString
 from accounts import clock, zones
 from accounts.models import Account, Hold, Member
 from billing import ledger
-from billing.admin import account_page, acts
+from billing.admin import account_page, acts, closing
 from billing.admin.cells import instant, money, tag
 from billing.ledger import Standing
 from billing.models import Invoice
@@ -57,7 +57,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Account
         fields = (
-            "entity", "external_id", "name", "currency", "email", "language", "time_zone", "state",
+            "entity", "external_id", "name", "currency", "email", "language", "time_zone",
         )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -162,6 +162,8 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="hold")
     def hold(self, account: Account) -> str | SafeString:
+        if account.state == Account.State.CLOSED:
+            return tag("Closed", "")
         return tag("On hold", "bad") if account.is_held else "–"  # type: ignore[attr-defined]
 
     # --- one account
@@ -207,6 +209,9 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 acts.resume_charging,
                 "resume_charging",
             ),
+            self._url("<int:account_id>/close/", closing.close_account, "close"),
+            self._url("<int:account_id>/reopen/", closing.reopen_account, "reopen"),
+            self._url("<int:account_id>/invoice-later/", closing.invoice_later, "invoice_later"),
             *super().get_urls(),
         ]
 
@@ -263,6 +268,7 @@ PERMISSIONS = {
     "charge": "charge_account",
     "hold": "place_hold",
     "pause": "pause_charging",
+    "close": "close_account",
 }
 
 

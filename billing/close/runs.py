@@ -141,12 +141,14 @@ def _planned() -> dict[str, list[str]]:
     }
 
 
-# Every account that is open, or that closed owing us an invoice.
+# Every account that is open; or that a release before this one called closed, and that owes us an invoice. One
+# whose closing stands has its final invoice: what came later is a person's to invoice (billing/closure/).
 TO_CLOSE = """
   FROM accounts_account a
  WHERE a.entity_id = %(entity)s
    AND (a.state = 'ACTIVE'
         OR EXISTS (SELECT 1 FROM billing_usagesummary s WHERE s.account_id = a.id AND s.invoice_id IS NULL))
+   AND NOT EXISTS (SELECT 1 FROM billing_accountclosure c WHERE c.account_id = a.id AND c.reopened_at IS NULL)
 """
 # The card is PaymentMethod.objects.default_of, in SQL.
 PLAN = f"""

@@ -1,3 +1,4 @@
+from billing.models.account_closure import AccountClosure
 from billing.models.billing_period import BillingPeriod
 from billing.models.catalog import Price, Product
 from billing.models.claim_marker import ClaimMarker
@@ -33,6 +34,7 @@ from billing.models.usage import (
 )
 
 __all__ = [
+    "AccountClosure",
     "Allocation",
     "BankStatement",
     "BillingPeriod",

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Least, Now
 
-from billing import reconciliation
+from billing import closure, reconciliation
 from billing.close import pipeline, runs
 from billing.close.engine import claiming, markers, runner
 from billing.close.health import waking
@@ -63,6 +63,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "attempts": lambda: charges.drive_due(as_of=as_of),
         "refunds": lambda: refunds.drive_due(as_of=as_of),
         "retries": lambda: retries.retry_due(as_of=as_of),
+        "closures": lambda: closure.charge_due(as_of=as_of),
     }
     call_before = time.monotonic() + CALL_WITHIN_SECONDS
     healed, errors = {}, {}

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.contrib.auth.models import AnonymousUser
 from django.core.paginator import Paginator
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -19,6 +19,7 @@ from accounts.models import Account, BillingEntity, Hold, User
 from billing import decisions, periods, step_kinds, unbillable
 from billing.close import runs
 from billing.models import (
+    AccountClosure,
     CloseRun,
     Decision,
     Dispute,
@@ -26,6 +27,7 @@ from billing.models import (
     RunProgress,
     Step,
     UntalliedUsage,
+    UsageSummary,
 )
 from billing.payments import guard, restores
 from billing.reports import finance, lines, pace, progress, rejected_rows
@@ -58,6 +60,10 @@ def listed(request: HttpRequest) -> HttpResponse:
             {"account": str(account), "because": because, "url": account.get_absolute_url()}
             for account, because in unbillable.accounts()[:UNBILLABLE_SHOWN]
         ],
+        "closed_with_usage": [
+            {"account": str(account), "url": account.get_absolute_url()}
+            for account in _closed_with_usage()[:UNBILLABLE_SHOWN]
+        ],
         "untallied": UntalliedUsage.objects.values("account").distinct().count(),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "breaks_open": ReconciliationBreak.objects.filter(
@@ -66,6 +72,13 @@ def listed(request: HttpRequest) -> HttpResponse:
         "disputes_open": Dispute.objects.filter(state=Dispute.State.NEEDS_RESPONSE).count(),
     }
     return render(request, "billing/runs.html", context)
+
+
+def _closed_with_usage() -> QuerySet[Account]:
+    """Closed accounts with usage that came after their final invoice: no close takes it."""
+    is_closed = AccountClosure.objects.filter(account=OuterRef("pk"), reopened_at=None)
+    later = UsageSummary.objects.filter(account=OuterRef("pk"), invoice=None)
+    return Account.objects.filter(Exists(is_closed), Exists(later)).order_by("pk")
 
 
 def _coming(entity: BillingEntity) -> dict[str, Any]:

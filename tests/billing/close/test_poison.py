@@ -21,7 +21,14 @@ from billing.workers import heartbeats
 from tests.billing.builders import account_using
 from tests.billing.test_tallying import usage_batch
 from tests.closing import assert_books_hold, finish, retry, start_close, step_of
-from tests.factories import AS_OF, OCTOBER, AccountFactory, EntityFactory, UserFactory
+from tests.factories import (
+    AS_OF,
+    OCTOBER,
+    AccountFactory,
+    EntityFactory,
+    MemberFactory,
+    UserFactory,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -72,6 +79,10 @@ def test_is_listed_and_blocked_while_all_others_are_closed_and_then_billed(
     assert not heartbeats.last_sweep()[0].failed
     said = rehearsal.rehearse(entity=bad.entity, month=OCTOBER, as_of=AS_OF)
     assert [each["account"] for each in said["blocked"]] == [bad.external_id]
+    member = MemberFactory(account=bad)
+    client.force_login(member.user)
+    for page in ("", "invoices/", "cards/"):
+        assert client.get(f"/accounts/{bad.pk}/{page}").status_code == 200, page
     client.force_login(UserFactory(is_staff=True, is_superuser=True))
     assert bad.external_id in client.get("/runs/").content.decode()
     for page in (f"/runs/{started[0].pk}/", f"/admin/accounts/account/{bad.pk}/change/",
