@@ -13,7 +13,7 @@ from billing.close import runs
 from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
 from billing.models import CloseRun, Step, UsageBatch
-from billing.money import to_major
+from billing.money import is_currency, to_major
 from billing.reports import rejected_rows
 from notifications import bisect
 
@@ -48,7 +48,12 @@ def rehearse(
         "accounts": len(accounts),
         "untallied_batches": UsageBatch.objects.filter(tallied_at=None).count(),
         "rejected_rows": rejected_rows.of_month(month),
-        "currencies": [_row(currency, totals[currency]) for currency in sorted(totals)],
+        "currencies": [
+            # Whom a currency is wrong of stands among the blocked.
+            _row(currency, totals[currency])
+            for currency in sorted(totals)
+            if is_currency(currency)
+        ],
         "blocked": blocked,
     }
 

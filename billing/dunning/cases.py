@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from accounts.models import RETRIES_MAX, Account, PaymentMethod
 from billing import charge_protocol, messages
 from billing.ledger import Standing
-from billing.models import DunningCase, PaymentAttempt
+from billing.models import AccountClosure, DunningCase, PaymentAttempt
 
 # With such a card, a customer who was asked to confirm a payment no longer can.
 CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
@@ -18,9 +18,11 @@ def note_failure(
     Open a case for a declined automatic charge of a (locked) account, or note it in the open one.
 
     Returns None where there is nothing to follow up: the customer was on the site, nothing is due any
-    more, the entity retries nothing and the close itself holds, or the fault is ours.
+    more, the account is closed, the entity retries nothing and the close itself holds, or the fault is ours.
     """
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION or standing.due_minor <= 0:
+        return None
+    if AccountClosure.objects.standing([account.pk]).exists():
         return None
     case = open_case(account.pk)
     days = account.entity.retry_days

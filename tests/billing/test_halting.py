@@ -9,6 +9,7 @@ from django_q.models import OrmQ
 
 from accounts.models import BillingEntity
 from billing import reconciliation, tasks
+from billing.close.health import sweeper
 from billing.models import Halt, Payment, PaymentAttempt
 from billing.payments import charges
 from billing.workers import halting, heartbeats
@@ -100,9 +101,9 @@ class TestAHalt:
             halting.order(because="release 1.4", by="ops")
             return 0
 
-        monkeypatch.setattr(charges, "drive_due", order)
+        monkeypatch.setattr(sweeper, "take_rows", order)
 
-        assert list(tasks.sweep())[-3:] == ["gateways_opened", "events", "attempts"]
+        assert list(tasks.sweep())[-3:] == ["events", "given_up", "rows"]
 
     def test_holds_what_the_schedule_starts(self, sandbox):
         collect(owing("12.00"))

@@ -44,6 +44,7 @@ TEST_REFUNDS = "tests/billing/test_refunds.py"
 TEST_DISPUTES = "tests/billing/test_disputes.py"
 TEST_TRANSFERS = "tests/billing/test_transfers.py"
 TEST_IMPORTS = "tests/billing/test_imports.py"
+TEST_CLOSURE = "tests/billing/test_closure.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
 TEST_DISPATCHER = "tests/notifications/test_dispatcher.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
@@ -346,6 +347,24 @@ PATCHES = (
             ),
         ),
         (f"{TEST_GUARD}::test_for_every_kind_of_charge_when_it_is_another_database",),
+    ),
+    Patch(
+        "a closed account is charged by itself",
+        (Change(RESERVING, "if is_asked_for or request.account_id not in closed:", "if True:"),),
+        (f"{TEST_CLOSURE}::test_a_run_that_had_invoiced_it_charges_and_holds_it_no_more",),
+    ),
+    Patch(
+        "one account's time zone stops every close",
+        (
+            Change(
+                "billing/periods.py",
+                "there = zones.known(time_zones)",
+                "there = list(time_zones)",
+            ),
+        ),
+        (
+            "tests/billing/close/test_poison.py::test_is_listed_and_blocked_while_all_others_are_closed",
+        ),
     ),
     Patch(
         "the provider's newest objects are not looked at",

@@ -8,7 +8,7 @@ from accounts.models import PaymentMethod
 from billing import dunning, ledger, step_kinds
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
-from billing.models import DunningCase, Invoice, PaymentAttempt, Step
+from billing.models import AccountClosure, DunningCase, Invoice, PaymentAttempt, Step
 from billing.payments import charges, guard, throttle
 from billing.step_kinds import Through
 from billing.workers import doorbell
@@ -49,9 +49,13 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
     }
     paused = pauses.because_of(chunk.accounts)
+    closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        if charges.is_too_little(standings[pk], gateways_of_cards.get(pk)):
+        if pk in closed:
+            because = "the account was closed meanwhile"
+            yield skipped(step, because, saw=standings[pk].facts, world_changed=True)
+        elif charges.is_too_little(standings[pk], gateways_of_cards.get(pk)):
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
         else:

@@ -33,6 +33,7 @@ from billing.payments.charges.collecting import (
 from billing.payments.charges.debits import on_its_way, waits_for_its_day
 from billing.payments.charges.rechecking import give_up
 from billing.payments.charges.refusals import (
+    AccountClosed,
     AccountPaused,
     AttemptInFlight,
     BalanceChanged,
@@ -47,6 +48,7 @@ from billing.payments.charges.settling import apply_provider_state
 
 __all__ = [
     "CUSTOMERS_OWN",
+    "AccountClosed",
     "AccountPaused",
     "AttemptInFlight",
     "BalanceChanged",

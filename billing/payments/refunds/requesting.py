@@ -3,6 +3,7 @@
 import uuid
 from datetime import datetime
 
+from accounts.models import Account
 from billing.models import Payment, Refund
 from billing.payments.refunds import reserving
 from notifications import dispatcher
@@ -34,22 +35,55 @@ def refund(
     by_hand = reserving.is_by_hand(payment)
     if not by_hand:
         reserving.check_fineness(payment, amount_minor)
-    made = reserving.reserve(
-        Refund(
-            account_id=payment.account_id,
-            payment=payment,
-            gateway=payment.gateway,
-            currency=payment.currency,
-            amount_minor=amount_minor,
-            token=token,
-            reason=reason[:300],
-            requested_by=actor,
-            requested_at=as_of,
-            # The dispatcher takes it on at once, before what nobody waits for.
-            next_action_at=None if by_hand else as_of,
-            priority=dispatcher.URGENT,
-            provider_ref=str(token) if by_hand else None,
-        ),
-        by_hand=by_hand,
-    )
+    wanted = _wanted(payment, amount_minor, token=token, reason=reason, actor=actor, as_of=as_of)
+    if by_hand:
+        wanted.next_action_at, wanted.provider_ref = None, str(token)
+    made = reserving.reserve(wanted, by_hand=by_hand)
     return Refund.objects.get(pk=made.pk)
+
+
+def reserve_for_later(
+    payment: Payment,
+    *,
+    account: Account,
+    amount_minor: int,
+    token: uuid.UUID,
+    reason: str,
+    actor: str,
+    as_of: datetime,
+) -> Refund:
+    """
+    Write a refund through a provider down, in the caller's transaction, which holds the account's lock.
+
+    The dispatcher sends it.
+
+    :raises CannotRefund: as `refund` does.
+    """
+    reserving.check_fineness(payment, amount_minor)
+    wanted = _wanted(payment, amount_minor, token=token, reason=reason, actor=actor, as_of=as_of)
+    return reserving.write_down(wanted, account=account, by_hand=False)
+
+
+def _wanted(
+    payment: Payment,
+    amount_minor: int,
+    *,
+    token: uuid.UUID,
+    reason: str,
+    actor: str,
+    as_of: datetime,
+) -> Refund:
+    return Refund(
+        account_id=payment.account_id,
+        payment=payment,
+        gateway=payment.gateway,
+        currency=payment.currency,
+        amount_minor=amount_minor,
+        token=token,
+        reason=reason[:300],
+        requested_by=actor,
+        requested_at=as_of,
+        # The dispatcher takes it on at once, before what nobody waits for.
+        next_action_at=as_of,
+        priority=dispatcher.URGENT,
+    )

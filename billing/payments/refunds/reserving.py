@@ -74,10 +74,13 @@ def check_fineness(payment: Payment, amount_minor: int) -> None:
 
 @transaction.atomic(durable=True)
 def reserve(wanted: Refund, *, by_hand: bool) -> Refund:
-    """
-    Write a refund down and book it; one that is paid back by hand is at its end with that.
-    """
+    """Write a refund down and book it; one that is paid back by hand is at its end with that."""
     account = locks.account_for_update(wanted.account_id)
+    return write_down(wanted, account=account, by_hand=by_hand)
+
+
+def write_down(wanted: Refund, *, account: Account, by_hand: bool) -> Refund:
+    """As `reserve`, in the caller's transaction, which holds the account's lock."""
     payment, as_of = wanted.payment, wanted.requested_at
     if Refund.objects.filter(token=wanted.token).exists():
         raise AlreadyRequested("this refund was requested already")
