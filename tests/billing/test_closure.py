@@ -23,6 +23,7 @@ from billing.models import (
 from billing.payments import charges, retries
 from billing.usage import tallying
 from notifications.models import Message
+from tests import charging
 from tests.billing.builders import collect, credit, due, grant, owing, pay_by_hand
 from tests.billing.test_tallying import usage_batch
 from tests.closing import (
