@@ -142,6 +142,19 @@ def next_state(state: State | str, status: Status, *, was_declined: bool = False
     return State.FAILED if then is State.RELEASED and was_declined else then
 
 
+def answers(state: State | str, then: State | None) -> bool:
+    """
+    Whether what the provider says answers what was last asked of it, so that nothing is unknown any more.
+
+    That it can be read answers a question. It answers no submit and no cancel: what that was to change still
+    stands as before. Nor does it answer for a person, who has not looked yet.
+    """
+    state = State(state)
+    if state is State.REVIEW:
+        return then not in {None, State.REVIEW, State.CANCELING}
+    return state not in TO_SUBMIT | TO_CANCEL or then not in {None, state}
+
+
 def known_changes() -> frozenset[tuple[State, State]]:
     """Every change of state there is, from and to."""
     ours = {pair for move in MOVES.values() for pair in move.items()}

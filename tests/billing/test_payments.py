@@ -661,6 +661,42 @@ class TestReview:
         )
         assert attempt.next_action_at == NEXT_DAY + timedelta(hours=1)
 
+    @pytest.mark.parametrize("call", ["submit", "cancel"])
+    @pytest.mark.parametrize("how", ["no answer", "nothing has changed"])
+    def test_an_act_that_never_comes_through_is_reviewed_though_every_read_answers(
+        self, provider, sandbox, monkeypatch, hours_pass_in_lanes, call, how
+    ):
+        account = owing(card="sandbox_declined" if call == "cancel" else "sandbox_visa")
+
+        def fail(ref, *, key):
+            provider.calls["acts"] += 1
+            if how == "no answer":
+                raise OutcomeUnknown("500")
+            return sandbox.read(ref)
+
+        monkeypatch.setattr(sandbox, call, fail)
+        attempt = collect(account)
+
+        for hours in range(1, 25):
+            assert attempt.state == (State.SUBMITTED if call == "submit" else State.CANCELING)
+            sweep(as_of=AS_OF + timedelta(hours=hours, minutes=hours))
+            attempt.refresh_from_db()
+
+        assert (attempt.state, attempt.unknown_since) == (State.REVIEW, AS_OF)
+        assert provider.calls["acts"] < 30
+
+    def test_one_whose_cancel_never_comes_through_stays_with_a_person(
+        self, provider, sandbox, monkeypatch, hours_pass_in_lanes
+    ):
+        monkeypatch.setattr(sandbox, "cancel", lambda ref, key: sandbox.read(ref))
+        attempt = collect(owing(card="sandbox_declined"))
+
+        for days in range(1, 30):
+            sweep(as_of=AS_OF + timedelta(days=days))
+
+            attempt.refresh_from_db()
+            assert (attempt.state, attempt.unknown_since) == (State.REVIEW, AS_OF)
+
     def test_a_wrong_set_up_is_reviewed_at_once_and_heals_when_it_is_put_right(self, provider):
         account = owing()
         attempt = stuck(account, provider, "submit", Misconfigured("API key revoked"))

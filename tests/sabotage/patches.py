@@ -650,6 +650,19 @@ PATCHES = (
         (f"{IN_EVERY_ORDER}::test_a_reversal_and_the_same_again",),
     ),
     Patch(
+        "a read that answers begins the age of an unanswered act anew",
+        (
+            Change(
+                PROTOCOL,
+                "    return state not in TO_SUBMIT | TO_CANCEL or then not in {None, state}\n",
+                "    return True\n",
+            ),
+        ),
+        (
+            f"{TEST_PAYMENTS}::test_an_act_that_never_comes_through_is_reviewed_though_every_read_answers",
+        ),
+    ),
+    Patch(
         "equal transfers of a statement are one",
         (Change(STATEMENTS, "rows.append((row, seen[row.entry]))", "rows.append((row, 1))"),),
         (

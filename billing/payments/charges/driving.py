@@ -39,6 +39,13 @@ class Call(Enum):
     PREPARE = "prepare"
 
 
+# A call that was answered, and yet has changed nothing: as good as no answer.
+UNANSWERED_IN = {
+    Call.SUBMIT: charge_protocol.TO_SUBMIT,
+    Call.CANCEL: charge_protocol.TO_CANCEL,
+}
+
+
 class Phases:
     """
     Attempts on their way through the phases. `turn` takes them a little further.
@@ -222,6 +229,10 @@ class Phases:
             logger.error("what the provider says cannot be written down", exc_info=error)
             self._note_unknown(attempt, error)
         for attempt in (each for each in said if each not in failed):
+            if attempt.state in UNANSWERED_IN.get(self._out[attempt], ()):
+                nothing = f"after {self._out[attempt].value} it is {said[attempt].status.value} as before"
+                self._note_unknown(attempt, gateways.OutcomeUnknown(nothing))
+                continue
             call = self._out.pop(attempt)
             if call is Call.ASK and attempt.state in charge_protocol.RECHECKED:
                 self._to_recheck.append(attempt)

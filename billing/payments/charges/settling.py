@@ -68,8 +68,9 @@ def _apply(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: da
     """What succeeded is booked together; everything else is rare, and each by itself."""
     succeeded = []
     for attempt, seen in heard:
-        attempt.unknown_since = None
         then = _next_state(attempt, seen)
+        if charge_protocol.answers(attempt.state, then):
+            attempt.unknown_since = None
         if then is State.SUCCEEDED:
             succeeded.append((attempt, seen))
         elif then is not None:
