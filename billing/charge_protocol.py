@@ -79,6 +79,7 @@ class Move(StrEnum):
     STILL_DUE = "rechecked: it may be sent"
     NO_LONGER_DUE = "rechecked: the world has changed"
     UNANSWERED = "no usable answer for too long, or the set-up is wrong"
+    CARD_GONE = "the provider has the card no more: nothing could be prepared, or confirmed"
     WRONG_CURRENCY = "the provider took another currency"
     RESOLVED = "a person has looked at the provider's: nothing was taken, or it was given back"
 
@@ -95,6 +96,8 @@ MOVES: Mapping[Move, Mapping[State, State]] = {
     # Nothing was prepared: no money can have moved. Else a person looks, and nothing new starts.
     Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)
     | {State.RESERVED: State.RELEASED},
+    # Nothing was prepared: it is over. Else there is an object, which is cancelled first.
+    Move.CARD_GONE: {State.RESERVED: State.FAILED, State.REQUIRES_ACTION: State.CANCELING},
     Move.RESOLVED: {State.REVIEW: State.RELEASED},
     Move.WRONG_CURRENCY: dict.fromkeys(State, State.REVIEW),
 }

@@ -10,7 +10,7 @@ from billing import reconciliation
 from billing.close import runs
 from billing.close.engine import runner
 from billing.close.health import sweeper
-from billing.payments import inbound
+from billing.payments import charges, inbound
 from billing.reports import progress
 from billing.workers import doorbell, halting, log_context
 from notifications import dispatcher
@@ -36,6 +36,9 @@ def _drain(queue: str) -> int:
     while queue == doorbell.CHARGE and not is_over():
         if not inbound.process_due(as_of=clock.now()):
             break
+    if queue == doorbell.CHARGE and not is_over():
+        # What was paid otherwise meanwhile is cancelled at once, and does not wait for the sweep.
+        charges.drive_due(as_of=clock.now())
     worked = _take_turns(queue, is_over)
     if queue == doorbell.DEFAULT and reconciliation.work_all(as_of=clock.now(), until=is_over):
         doorbell.ring(queue)

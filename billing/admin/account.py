@@ -57,7 +57,8 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Account
         fields = (
-            "entity", "external_id", "name", "currency", "email", "language", "time_zone", "state",
+            "entity", "external_id", "name", "currency", "email", "language", "time_zone",
+            "charges_other_cards", "state",
         )  # fmt: skip
 
     def clean_currency(self) -> str:

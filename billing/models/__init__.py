@@ -24,6 +24,7 @@ from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
 from billing.models.run_progress import RunProgress
 from billing.models.usage import RejectedRow, UsageBatch, UsageEvent, UsageSummary
+from billing.models.waiting import WaitingLimit, WaitingOwner
 
 __all__ = [
     "Allocation",
@@ -65,4 +66,6 @@ __all__ = [
     "UsageBatch",
     "UsageEvent",
     "UsageSummary",
+    "WaitingLimit",
+    "WaitingOwner",
 ]

@@ -67,6 +67,8 @@ class Sweep(models.Model):
     ended_at = models.DateTimeField()
     # The parts that failed, comma separated; empty: none did.
     failed = models.CharField(max_length=300, blank=True)
+    # The part before which its time was over: the next one goes on there. Empty: it came to its end.
+    stopped_at = models.CharField(max_length=30, blank=True, default="", db_default="")
 
     def __str__(self) -> str:
         return f"{self.ended_at:%Y-%m-%d %H:%M:%S} on {self.host}"

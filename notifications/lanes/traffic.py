@@ -72,6 +72,7 @@ def grant(
     wanted: int,
     in_flight: Callable[[], int] | None = None,
     is_read: bool = False,
+    at_least: int = 0,
 ) -> Grant:
     """
     Say how many of `wanted` pieces of waiting work may be begun now, and take their tokens.
@@ -79,14 +80,16 @@ def grant(
     Call it in the transaction that claims them, and claim no more: the lane's row stays locked until then,
     so that what `in_flight` counts (the leases of this lane that are alive) is true. Without a limit and
     with nothing amiss no row is locked. `is_read`: the work asks and moves nothing, as after a webhook; it
-    takes tokens only while the lane is slowed, since providers count what is written.
+    takes tokens only while the lane is slowed, since providers count what is written. `at_least`: so many
+    however small the burst is, where somebody asks but once a minute; what that is more is owed, and the rate
+    over a minute stays what it is.
     """
     lane = _lane(provider)
     if _is_free(lane):
         return Grant(provider=provider, count=wanted, is_free=True)
     with transaction.atomic():
         lane, at = _locked(lane)
-        granted = _granted(lane, wanted, in_flight, at, is_read=is_read)
+        granted = _granted(lane, wanted, in_flight, at, is_read=is_read, at_least=at_least)
         lane.save()
     return granted
 
@@ -110,6 +113,7 @@ def _granted(
     at: datetime,
     *,
     is_read: bool,
+    at_least: int,
 ) -> Grant:
     if because := _paused(lane):
         return Grant(provider=lane.provider, count=0, because=because)
@@ -127,6 +131,7 @@ def _granted(
     if room <= 0:
         return Grant(provider=lane.provider, count=0, because=BUSY)
     count = bucket.most_now(lane, wanted=room, at=at)
+    count = max(count, bucket.most_owing(lane, wanted=min(room, at_least), at=at))
     if not count:
         return _wait(lane, RATE, bucket.next_at(lane, at), at)
     _spend(lane, count, at)

@@ -25,6 +25,7 @@ from billing.payments.charges.collecting import (
     begin_authentication,
     collect,
     collect_all,
+    collect_each,
     drive,
     drive_due,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "chargeable_minor",
     "collect",
     "collect_all",
+    "collect_each",
     "drive",
     "drive_due",
     "give_up",

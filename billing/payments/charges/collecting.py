@@ -4,13 +4,15 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
+from django.db.models import BooleanField, ExpressionWrapper, Q
+
 from billing import gateways
 from billing.charge_protocol import State
-from billing.models import PaymentAttempt
+from billing.models import CloseRun, PaymentAttempt
 from billing.payments import guard, throttle
-from billing.payments.charges import calls, drivers, reserving
+from billing.payments.charges import calls, drivers, rechecking, reserving, settling
 from billing.payments.charges.driving import Phases
-from billing.payments.charges.refusals import GatewayClosed
+from billing.payments.charges.refusals import BalanceChanged, GatewayClosed
 from billing.payments.charges.reserving import Collected, Request
 from billing.workers import log_context
 from notifications import bisect
@@ -35,11 +37,32 @@ def collect(*, account_id: int, kind: str, as_of: datetime) -> PaymentAttempt:
 
 
 def collect_all(requests: Sequence[Request], *, as_of: datetime) -> Collected:
-    """Collect what several accounts owe now. One account's trouble does not touch another's."""
+    """
+    Collect what several accounts owe now. One account's trouble does not touch another's.
+
+    :raises Exception: what could not be done with one of them, after all others are through.
+    """
+    collected = collect_each(requests, as_of=as_of)
+    if collected.failed:
+        raise next(iter(collected.failed.values()))
+    return collected
+
+
+def collect_each(requests: Sequence[Request], *, as_of: datetime) -> Collected:
+    """Collect the same, and raise nothing that is about one of them: `failed` says what could not be done."""
+    collected = Collected()
     with Collector(clock=lambda: as_of) as collector:
-        collected = collector.reserve(requests)
+
+        def reserve(some: Sequence[Request]) -> None:
+            reserved = collector.reserve(some)
+            collected.attempts.update(reserved.attempts)
+            collected.refused.update(reserved.refused)
+
+        for request, error in bisect.failures(reserve, requests, what="requests"):
+            collected.failed[request.account_id] = error
         collector.enter(collected.attempts.values(), fresh=True)
-        _all_the_way(collector, collected.attempts)
+        _as_far_as_they_go(collector, collected.attempts)
+        collected.failed |= {a.account_id: error for a, error in collector.errors.items()}
     return collected
 
 
@@ -71,10 +94,14 @@ def _all_the_way(flow: Phases, attempts: dict[int, PaymentAttempt]) -> None:
 
     :raises Exception: what could not be done with one of them, after all others are through.
     """
-    while flow:
-        flow.turn()
+    _as_far_as_they_go(flow, attempts)
     if flow.errors:
         raise next(iter(flow.errors.values()))
+
+
+def _as_far_as_they_go(flow: Phases, attempts: dict[int, PaymentAttempt]) -> None:
+    while flow:
+        flow.turn()
     now = PaymentAttempt.objects.in_bulk([attempt.pk for attempt in attempts.values()])
     attempts.update({attempt.account_id: attempt for attempt in now.values()})
 
@@ -116,6 +143,9 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
     try:
         gateway = gateways.get(attempt.gateway)
         return gateway.begin_authentication(calls.ref(asked[0]), return_url=return_url)
+    except gateways.MethodGone:
+        settling.card_is_gone([attempt.pk], as_of=as_of)
+        return return_url
     except Exception as error:  # noqa: BLE001 - whatever the call raises: their page says how it stands
         logger.warning(
             "attempt %s: nobody could be sent to the bank: %r",
@@ -139,7 +169,12 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
         .exclude(gateway__in=waiting)
         .order_by("next_action_at", "pk")
     )
-    in_flight = due.filter(state__in=PaymentAttempt.IN_FLIGHT)
+    in_flight = due.filter(state__in=PaymentAttempt.IN_FLIGHT).order_by(
+        # Many may wait for their customer, who may take days: they keep nobody else from their turn.
+        ExpressionWrapper(Q(state=State.REQUIRES_ACTION), output_field=BooleanField()),
+        "next_action_at",
+        "pk",
+    )
     driven = drive(throttle.let_begin(in_flight, limit=limit), as_of=as_of)
     given_up = due.filter(state=State.RELEASED)
     _collect_the_rest(throttle.let_begin(given_up, limit=limit), as_of=as_of)
@@ -152,23 +187,35 @@ def _collect_the_rest(given_up: Sequence[PaymentAttempt], *, as_of: datetime) ->
 
     :raises Exception: what could not be done with one of them, after all others are through.
     """
-    if not given_up:
+    claimed = drivers.claim(given_up, as_of=as_of) if given_up else []
+    if not claimed:
         return
+    collected = collect_each([_for_the_rest(attempt) for attempt in claimed], as_of=as_of)
+    left = {
+        attempt.pk: refused
+        for attempt in claimed
+        if isinstance(refused := collected.refused.get(attempt.account_id), BalanceChanged)
+    }
+    rechecking.leave_the_rest(left, as_of=as_of)
+    asked_for = [
+        attempt.pk
+        for attempt in claimed
+        if not isinstance(collected.refused.get(attempt.account_id), GatewayClosed)
+        and attempt.account_id not in collected.failed
+    ]
+    PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
+        next_action_at=None
+    )
+    if collected.failed:
+        raise next(iter(collected.failed.values()))
 
-    def collect_the_rest(attempts: Sequence[PaymentAttempt]) -> None:
-        collected = collect_all(
-            [Request(a.account_id, a.kind, a.run_id) for a in attempts], as_of=as_of
-        )
-        asked_for = [
-            attempt.pk
-            for attempt in attempts
-            if not isinstance(collected.refused.get(attempt.account_id), GatewayClosed)
-        ]
-        PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
-            next_action_at=None
-        )
 
-    claimed = drivers.claim(given_up, as_of=as_of)
-    failed = list(bisect.failures(collect_the_rest, claimed, what="attempts"))
-    if failed:
-        raise failed[0][1]
+def _for_the_rest(attempt: PaymentAttempt) -> Request:
+    """As its close would ask for it: where that leaves a changed balance, this does."""
+    only_if_due_minor = None
+    if (
+        attempt.run is not None
+        and attempt.run.when_balance_changed != CloseRun.ChangedBalance.CHARGE_DUE_NOW
+    ):
+        only_if_due_minor = attempt.amount_minor
+    return Request(attempt.account_id, attempt.kind, attempt.run_id, only_if_due_minor)

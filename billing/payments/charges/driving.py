@@ -186,12 +186,14 @@ class Phases:
 
     def _write_down(self, answers: Mapping[PaymentAttempt, Answer]) -> None:
         throttle.note((attempt.gateway, answer) for attempt, answer in answers.items())
-        prepared, settled = {}, {}
+        prepared, settled, gone = {}, {}, []
         for attempt, answer in answers.items():
             if isinstance(answer, TooLate):
                 # As it is, for whoever drives it now.
                 del self._out[attempt]
                 self._rest(attempt)
+            elif isinstance(answer, gateways.MethodGone) and self._out[attempt] is Call.PREPARE:
+                gone.append(attempt)
             elif isinstance(answer, Exception):
                 self._note_unknown(attempt, answer)
             elif self._out[attempt] is Call.PREPARE:
@@ -200,6 +202,7 @@ class Phases:
                 settled[attempt] = answer
         self._store(prepared)
         self._settle(settled)
+        self._end_without_card(gone)
 
     def _store(self, prepared: Mapping[PaymentAttempt, Observation]) -> None:
         def store(attempts: Sequence[PaymentAttempt]) -> None:
@@ -230,7 +233,9 @@ class Phases:
             self._note_unknown(attempt, error)
         for attempt in (each for each in said if each not in failed):
             if attempt.state in UNANSWERED_IN.get(self._out[attempt], ()):
-                nothing = f"after {self._out[attempt].value} it is {said[attempt].status.value} as before"
+                nothing = (
+                    f"after {self._out[attempt].value} it is {said[attempt].status.value} as before"
+                )
                 self._note_unknown(attempt, gateways.OutcomeUnknown(nothing))
                 continue
             call = self._out.pop(attempt)
@@ -240,6 +245,18 @@ class Phases:
                 self._rest(attempt)
             else:
                 self._cancel_or_rest(attempt)
+
+    def _end_without_card(self, gone: Sequence[PaymentAttempt]) -> None:
+        def end(attempts: Sequence[PaymentAttempt]) -> None:
+            now = settling.card_is_gone([a.pk for a in attempts], as_of=self.clock())
+            for attempt in attempts:
+                _refresh_from(attempt, now[attempt.pk])
+
+        failed = dict(bisect.failures(end, gone, what="attempts"))
+        self._fail(failed)
+        for attempt in (each for each in gone if each not in failed):
+            del self._out[attempt]
+            self._rest(attempt)
 
     def _note_unknown(self, attempt: PaymentAttempt, error: Exception) -> None:
         self._out.pop(attempt)
