@@ -79,6 +79,7 @@ class Move(StrEnum):
     STILL_DUE = "rechecked: it may be sent"
     NO_LONGER_DUE = "rechecked: the world has changed"
     UNANSWERED = "no usable answer for too long, or the set-up is wrong"
+    CARD_GONE = "the provider has the card no more: nothing could be prepared, or confirmed"
     WRONG_CURRENCY = "the provider took another currency"
     RESOLVED = "a person has looked at the provider's: nothing was taken, or it was given back"
 
@@ -95,6 +96,8 @@ MOVES: Mapping[Move, Mapping[State, State]] = {
     # Nothing was prepared: no money can have moved. Else a person looks, and nothing new starts.
     Move.UNANSWERED: dict.fromkeys(AT_THE_PROVIDER, State.REVIEW)
     | {State.RESERVED: State.RELEASED},
+    # Nothing was prepared: it is over. Else there is an object, which is cancelled first.
+    Move.CARD_GONE: {State.RESERVED: State.FAILED, State.REQUIRES_ACTION: State.CANCELING},
     Move.RESOLVED: {State.REVIEW: State.RELEASED},
     Move.WRONG_CURRENCY: dict.fromkeys(State, State.REVIEW),
 }
@@ -140,6 +143,19 @@ def next_state(state: State | str, status: Status, *, was_declined: bool = False
     """Where an attempt goes when the provider says this of it; None if that is nothing new."""
     then = HEARD[status].get(State(state))
     return State.FAILED if then is State.RELEASED and was_declined else then
+
+
+def answers(state: State | str, then: State | None) -> bool:
+    """
+    Whether what the provider says answers what was last asked of it, so that nothing is unknown any more.
+
+    That it can be read answers a question. It answers no submit and no cancel: what that was to change still
+    stands as before. Nor does it answer for a person, who has not looked yet.
+    """
+    state = State(state)
+    if state is State.REVIEW:
+        return then not in {None, State.REVIEW, State.CANCELING}
+    return state not in TO_SUBMIT | TO_CANCEL or then not in {None, state}
 
 
 def known_changes() -> frozenset[tuple[State, State]]:

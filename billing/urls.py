@@ -29,6 +29,7 @@ urlpatterns = [
     ),
     path("accounts/<int:account_id>/cards/", cards.listed, name="cards"),
     path("accounts/<int:account_id>/cards/entered/", cards.entered, name="card-entered"),
+    path("accounts/<int:account_id>/cards/others/", cards.others, name="cards-others"),
     path("accounts/<int:account_id>/cards/add/", cards.add, name="card-add"),
     path("accounts/<int:account_id>/cards/add-mandate/", mandates.add, name="mandate-add"),
     path(

@@ -68,6 +68,11 @@ class StripeProvider:
             )
         )
 
+    def delete(self, path: str) -> None:
+        self._answer(
+            requests.delete(f"{self.url}/v1/{path}", auth=(self.key, ""), timeout=PATIENCE_SECONDS)
+        )
+
     def customer(self) -> str:
         return self.post("customers", name="Acme")["id"]
 

@@ -31,6 +31,13 @@ class Account(models.Model):
     language = models.CharField(max_length=10, default="en", validators=[check_language])
     # Where messages go. Empty: no message is sent, and the email step says so.
     email = models.EmailField(blank=True)
+    # What its customer has chosen: may another of their cards be charged once the default one is gone at its
+    # provider?
+    charges_other_cards = models.BooleanField(
+        "charge another card once the default one is gone at its provider",
+        default=False,
+        db_default=False,
+    )
     # Moved by billing/closure/ alone, with the closing that says what was decided.
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())

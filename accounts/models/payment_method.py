@@ -64,6 +64,8 @@ class PaymentMethod(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())
     removed_at = models.DateTimeField(null=True, blank=True)
+    # When it was removed because its provider had it no more. None: its holder removed it.
+    gone_at = models.DateTimeField(null=True, blank=True)
     # When its bank said never to charge it again, and in what words. Written once. It stays when the card is
     # removed, so that the same token is not charged on any account.
     blocked_at = models.DateTimeField(null=True, blank=True)

@@ -15,6 +15,7 @@ from billing.admin import (
     reconciliation,
     transfers,
     usage,
+    waiting,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "reconciliation",
     "transfers",
     "usage",
+    "waiting",
 ]

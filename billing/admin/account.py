@@ -58,6 +58,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Account
         fields = (
             "entity", "external_id", "name", "currency", "email", "language", "time_zone",
+            "charges_other_cards",
         )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -12,11 +12,11 @@ MAY = {
     "Support": (
         "change_account", "grant_credit", "charge_account", "refund_payment", "place_hold", "pause_charging",
         "add_member", "change_member", "delete_member",
-        "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane",
+        "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane", "change_waitingowner",
     ),
     "Finance": (
         "grant_credit", "record_payment", "charge_account", "refund_payment", "place_hold", "pause_charging",
-        "assign_incomingtransfer", "add_closerun", "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane",
+        "assign_incomingtransfer", "add_waitinglimit", "change_waitinglimit", "delete_waitinglimit", "add_closerun", "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane", "change_waitingowner",
         "run_reconciliation", "settle_break", "set_aside_rejects", "close_account",
         "add_product", "change_product", "add_price", "change_price", "delete_price",
     ),

@@ -1,5 +1,5 @@
 """
-What the books promise: one file each.
+What the books promise: one file each, and one for each state that waits (billing/waiting/states.py).
 
 The first line of a file is the promise, the comment below it what to do when it is broken, and the
 rest is the query that lists what breaks it. A bare "--" ends what is shown to people; what stands
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+
+from billing import waiting
+from billing.waiting import Wait
 
 FOLDER = Path(__file__).parent / "sql"
 
@@ -43,7 +46,17 @@ def promises(only: Sequence[str] = ()) -> list[Promise]:
 
 @cache
 def _read() -> list[Promise]:
-    return [_parse(path) for path in sorted(FOLDER.glob("*.sql"))]
+    said = [_parse(path) for path in FOLDER.glob("*.sql")]
+    return sorted((*said, *map(_of_wait, waiting.WAITS)), key=lambda promise: promise.name)
+
+
+def _of_wait(wait: Wait) -> Promise:
+    return Promise(
+        name=f"book_wait_{wait.kind}",
+        sentence=f"No row waits for longer than its state may: {wait.title.lower()}.",
+        advice=wait.advice,
+        query=waiting.overdue_sql(wait, as_of="(SELECT as_of FROM books_clock)"),
+    )
 
 
 def _parse(path: Path) -> Promise:

@@ -13,6 +13,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
+from billing import waiting
 from billing.books.promises import FOLDER, promises
 from billing.money import EXPONENTS
 
@@ -60,6 +61,7 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
 def _create(connection: BaseDatabaseWrapper) -> None:
     shared = {path.stem: path.read_text(encoding="utf-8") for path in _shared()}
     shared["books_minor_units"] = _minor_units()
+    shared["books_limits"] = _limits()
     with connection.cursor() as cursor:
         for name, query in shared.items():
             cursor.execute(f"CREATE VIEW {name} AS {query}")
@@ -70,6 +72,14 @@ def _create(connection: BaseDatabaseWrapper) -> None:
 
 def _shared() -> list[Path]:
     return sorted((FOLDER / "shared").glob("*.sql"))
+
+
+def _limits() -> str:
+    """How long each state may last: as the table says, or as somebody has written down instead."""
+    rows = ", ".join(f"('{kind}', {seconds})" for kind, seconds in waiting.LIMITS.items())
+    return f"""
+        SELECT kind, coalesce(own.seconds, limits.seconds) * interval '1 second' AS lasts
+          FROM (VALUES {rows}) AS limits (kind, seconds) LEFT JOIN billing_waitinglimit own USING (kind)"""
 
 
 def _minor_units() -> str:

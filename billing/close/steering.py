@@ -248,7 +248,7 @@ WITH chosen AS (
 )
 UPDATE billing_step s
    SET state = CASE WHEN c.state_before = ANY(%(open)s) THEN 'WAITING' ELSE 'READY' END,
-       attempts = 0, deaths = 0, run_at = %(as_of)s, because = %(because)s, finished_at = NULL,
+       attempts = 0, deaths = 0, unknown_since = NULL, run_at = %(as_of)s, because = %(because)s, finished_at = NULL,
        expected = s.expected || coalesce(c.last_seen, '{}')
   FROM chosen c WHERE s.id = c.id
 RETURNING s.id

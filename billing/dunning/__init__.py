@@ -12,11 +12,13 @@ from billing.dunning.cases import (
     open_case,
     try_again_soon,
     try_later,
+    wait_for_a_card,
 )
 from billing.dunning.holding import (
     NotHeld,
     lift_hold_by_hand,
     lift_settled_holds,
+    look_at_waiting_payments,
     place_hold,
     place_hold_by_hand,
 )
@@ -27,10 +29,12 @@ __all__ = [
     "is_news",
     "lift_hold_by_hand",
     "lift_settled_holds",
+    "look_at_waiting_payments",
     "note_failure",
     "open_case",
     "place_hold",
     "place_hold_by_hand",
     "try_again_soon",
     "try_later",
+    "wait_for_a_card",
 ]

@@ -4,11 +4,12 @@ from datetime import datetime, timedelta
 
 from accounts.models import RETRIES_MAX, Account, PaymentMethod
 from billing import charge_protocol, messages
+from billing.gateways import declines
 from billing.ledger import Standing
 from billing.models import AccountClosure, DunningCase, PaymentAttempt
 
 # With such a card, a customer who was asked to confirm a payment no longer can.
-CARD_IS_GONE = ("payment_method_missing", "payment_method_unusable", "expired_card")
+CARD_IS_GONE = ("payment_method_missing", declines.GONE_AT_THE_PROVIDER, "expired_card")
 
 
 def note_failure(
@@ -29,11 +30,10 @@ def note_failure(
     if case is not None:
         case.retries_made = min(case.retries_made + 1, RETRIES_MAX)
     elif (
-        days or attempt.charge_date
+        days or attempt.charge_date or attempt.decline_code == declines.GONE_AT_THE_PROVIDER
     ) and attempt.decline_class not in charge_protocol.FAULT_OF_OURS:
-        # A debit is declined after the close, which would hold. Without a schedule it is held a day later.
-        ends_at = standing.as_of + timedelta(days=days[-1] if days else 1)
-        case = DunningCase(account=account, opened_at=standing.as_of, ends_at=ends_at)
+        # A debit is declined after the close, which would hold; who has lost a card has just been told.
+        case = _opened(account, as_of=standing.as_of)
     else:
         return None
     case.decline_class = attempt.decline_class
@@ -41,6 +41,26 @@ def note_failure(
     case.next_try_at = _next_try(case, attempt, days, as_of=standing.as_of)
     case.save()
     return case
+
+
+def wait_for_a_card(account: Account, *, as_of: datetime) -> DunningCase:
+    """
+    Open a case for a (locked) account whose card is gone at its provider: it is told, and waited for.
+
+    At the end of the schedule it is held, if it is overdue then; another card is charged at once.
+    """
+    case = _opened(account, as_of=as_of)
+    case.decline_code = declines.GONE_AT_THE_PROVIDER
+    case.decline_class = declines.decline_class(case.decline_code)
+    case.save()
+    return case
+
+
+def _opened(account: Account, *, as_of: datetime) -> DunningCase:
+    """Not saved yet. Without a schedule its end comes a day later."""
+    days = account.entity.retry_days
+    ends_at = as_of + timedelta(days=days[-1] if days else 1)
+    return DunningCase(account=account, opened_at=as_of, ends_at=ends_at)
 
 
 def open_case(account_id: int) -> DunningCase | None:

@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts import holds
 from accounts.models import Account, Hold
 from billing import decisions, ledger, locks, messages
+from billing.charge_protocol import State
 from billing.dunning.cases import close_case
 from billing.ledger import Standing
-from billing.models import Decision, DunningCase
+from billing.models import Decision, DunningCase, PaymentAttempt
+from billing.workers import doorbell
 
 
 def place_hold(account: Account, standing: Standing) -> Hold:
@@ -29,9 +32,10 @@ def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datet
     Lift the overdue holds of (locked) accounts with nothing overdue, and close cases of those that owe nothing.
 
     Called in every transaction that lowers what is owed, so that no account that has paid stays on hold or
-    is charged again.
+    is charged again. What waits for its customer to confirm it is looked at now, for the same reason.
     """
     ids = list(account_ids)
+    look_at_waiting_payments(ids, as_of=as_of)
     open_holds = list(
         Hold.objects.filter(account__in=ids, reason=Hold.Reason.OVERDUE, lifted_at=None)
         .select_related("account__entity")
@@ -47,6 +51,20 @@ def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datet
     for hold in settled:
         _lift(hold, standing=standings[hold.account_id], because=because)
     return settled
+
+
+def look_at_waiting_payments(account_ids: Iterable[int], *, as_of: datetime) -> None:
+    """
+    Have payments looked at now that wait for their customer, or for their day: they may not be needed any more.
+
+    What is due, or the card, has changed in the caller's transaction. Whoever drives them asks the provider,
+    looks again, and cancels what is not wanted.
+    """
+    waiting = PaymentAttempt.objects.filter(account__in=list(account_ids)).filter(
+        Q(state=State.REQUIRES_ACTION) | Q(state=State.PREPARED, charge_date__isnull=False)
+    )
+    if waiting.update(next_action_at=as_of):
+        doorbell.ring(doorbell.CHARGE)
 
 
 def _lift(hold: Hold, *, standing: Standing, because: str) -> None:

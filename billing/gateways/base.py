@@ -6,6 +6,7 @@ move money once, `cancel` makes sure it never will. That single-use object is th
 repeat, a lost reply or a paused process cannot jump (docs/payments.md).
 """
 
+import math
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -253,13 +254,26 @@ class NotSent(Exception):
 class RateLimited(Exception):
     """The provider asks us to come back later; neither an attempt nor a failure."""
 
+    # Whoever says "at once", to everybody and each time, would be asked in a loop. And however late it says:
+    # what is unknown is asked about each hour, and a header shuts the lane no longer.
+    SOONEST_SECONDS, LATEST_SECONDS = 5.0, 3600.0
+
     def __init__(self, retry_after_seconds: float) -> None:
-        super().__init__(f"retry after {retry_after_seconds} s")
-        self.retry_after_seconds = retry_after_seconds
+        said = retry_after_seconds if math.isfinite(retry_after_seconds) else 0
+        self.retry_after_seconds = min(max(said, self.SOONEST_SECONDS), self.LATEST_SECONDS)
+        super().__init__(f"retry after {self.retry_after_seconds:g} s")
 
 
 class Misconfigured(Exception):
     """Our key, account or request is wrong: repeating it cannot help, an operator must act."""
+
+
+class MethodGone(Misconfigured):
+    """
+    The provider has the card no more, or will never charge it again: repeating it cannot help, its holder must act.
+
+    Only where that is sure of this one card. A wrong key, with which no card is known, is a wrong set-up.
+    """
 
 
 class NotAuthentic(Exception):
@@ -277,7 +291,11 @@ class Gateway(Protocol):
         ...
 
     def prepare(self, spec: AttemptSpec, *, key: str) -> Observation:
-        """Make the provider's object; no money can move by it yet."""
+        """
+        Make the provider's object; no money can move by it yet.
+
+        :raises MethodGone: if the provider has this card no more.
+        """
         ...
 
     def submit(self, ref: str, *, key: str) -> Observation:
@@ -301,6 +319,8 @@ class Gateway(Protocol):
         Where the card's holder confirms the same object with their bank, and is sent back from.
 
         It is `return_url` itself where there is nothing to confirm, or no longer.
+
+        :raises MethodGone: if the provider has the card no more.
         """
         ...
 

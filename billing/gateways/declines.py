@@ -6,9 +6,14 @@ The codes are Stripe's, which other providers' gateways translate into.
 
 from billing.charge_protocol import DeclineClass
 
+# The provider has the card no more, at whatever phase that was found out.
+GONE_AT_THE_PROVIDER = "payment_method_unusable"
+# Somebody has cancelled the charge on the provider's own pages, while it waited.
+CANCELED_THERE = "canceled_at_the_provider"
+
 CLASSES = {
     DeclineClass.SOFT: (
-        "approve_with_id", "call_issuer", "card_declined", "card_velocity_exceeded", "do_not_honor",
+        "approve_with_id", "call_issuer", "canceled_at_the_provider", "card_declined", "card_velocity_exceeded", "do_not_honor",
         "duplicate_transaction", "generic_decline", "insufficient_funds", "issuer_not_available",
         "no_action_taken", "processing_error", "reenter_transaction", "service_not_allowed",
         "transaction_not_allowed", "try_again_later", "withdrawal_count_limit_exceeded",

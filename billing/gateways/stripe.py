@@ -36,6 +36,7 @@ from billing.gateways.base import (
     FinishedSetup,
     Foreign,
     Method,
+    MethodGone,
     Misconfigured,
     NotAuthentic,
     NotSent,
@@ -67,8 +68,6 @@ CLOCKS_DIFFER_BY = timedelta(hours=1)
 LOOK_BACK = 10 * PAGE
 # When it does not say when to come back.
 RETRY_AFTER_SECONDS = 5.0
-# However late it says: whatever is unknown is asked about each hour, and a header shuts the lane no longer.
-LONGEST_RETRY_AFTER_SECONDS = 3600.0
 # How old a delivery may be; Stripe's own default.
 TOLERANCE_SECONDS = 300
 
@@ -107,7 +106,9 @@ ASKS_CUSTOMER = "authentication_required"
 # The intent has no card and was never refused: nothing can come of it.
 NO_CARD = "payment_method_missing"
 # Detached, used up, or somebody else's.
-CARD_UNUSABLE = "payment_method_unusable"
+CARD_UNUSABLE = declines.GONE_AT_THE_PROVIDER
+# Of this id there is nothing.
+MISSING = "resource_missing"
 # The intent is no longer where this request would have met it.
 MOVED_ON = "payment_intent_unexpected_state"
 
@@ -180,7 +181,8 @@ class StripeGateway:
         """
         Make an intent that is not confirmed.
 
-        :raises Misconfigured: if Stripe cannot take this amount or this card.
+        :raises MethodGone: if the card was detached, or its customer deleted.
+        :raises Misconfigured: if Stripe cannot take this amount, or this card is somebody else's.
         """
         try:
             amount = to_provider(spec.amount_minor, spec.currency)
@@ -189,21 +191,45 @@ class StripeGateway:
         if not spec.customer_ref:
             raise Misconfigured(f"the card {spec.token} was stored without its customer at Stripe")
         with _in_our_words():
-            intent = self._client.v1.payment_intents.create(
-                {
-                    "amount": amount,
-                    "currency": spec.currency.lower(),
-                    "customer": spec.customer_ref,
-                    "payment_method": spec.token,
-                    "allowed_payment_method_types": ["card"],
-                    "metadata": {
-                        "attempt_id": spec.own_reference,
-                        **_whose(spec.account_ref),
+            try:
+                intent = self._client.v1.payment_intents.create(
+                    {
+                        "amount": amount,
+                        "currency": spec.currency.lower(),
+                        "customer": spec.customer_ref,
+                        "payment_method": spec.token,
+                        "allowed_payment_method_types": ["card"],
+                        "metadata": {
+                            "attempt_id": spec.own_reference,
+                            **_whose(spec.account_ref),
+                        },
                     },
-                },
-                {"idempotency_key": key},
-            )
+                    {"idempotency_key": key},
+                )
+            except stripe.InvalidRequestError as refused:
+                if self._is_gone(spec.token, spec.customer_ref):
+                    raise MethodGone(_said(refused)) from refused
+                raise
         return self._observe(intent.to_dict())
+
+    def _is_gone(self, token: str, customer_ref: str) -> bool:
+        """
+        Whether Stripe knows the customer, and has this card of theirs no more.
+
+        A key of another Stripe account knows no customer of ours: then no card is gone, and our set-up is wrong.
+        What refused a request does not always say that it was the card.
+        """
+        customer = self._client.v1.customers.retrieve(customer_ref).to_dict()
+        if customer.get("deleted"):
+            return True
+        try:
+            return not _method(
+                self._client.v1.payment_methods.retrieve(token).to_dict()
+            ).customer_ref
+        except stripe.InvalidRequestError as missing:
+            if missing.code != MISSING:
+                raise
+            return True
 
     def submit(self, ref: str, *, key: str) -> Observation:
         """Confirm the intent. Refused, it is what the intent then says of itself that counts."""
@@ -225,7 +251,7 @@ class StripeGateway:
         seen = self.read(ref)
         if refused.code == MOVED_ON or seen.status is not Status.UNSUBMITTED:
             return seen
-        if refused.param == "payment_method":
+        if refused.param == "payment_method" or self._is_gone(seen.token, seen.customer_ref):
             # Detached since it was prepared: as final as a bank's no, and the customer's to mend.
             return Observation(
                 **{**vars(seen), "status": Status.DECLINED, "decline_code": CARD_UNUSABLE}
@@ -252,6 +278,8 @@ class StripeGateway:
                 except stripe.InvalidRequestError as refused:
                     if refused.code == MOVED_ON:
                         return return_url
+                    if self._is_gone(_refused_card(intent), intent["customer"]):
+                        raise MethodGone(_said(refused)) from refused
                     raise
         to_bank = (intent.get("next_action") or {}).get("redirect_to_url") or {}
         return str(to_bank.get("url") or return_url)
@@ -692,9 +720,7 @@ def _retry_after_seconds(error: stripe.StripeError) -> float:
         said = float((error.headers or {})["Retry-After"])
     except (KeyError, ValueError):
         return RETRY_AFTER_SECONDS
-    if not math.isfinite(said):
-        return RETRY_AFTER_SECONDS
-    return min(max(said, 0), LONGEST_RETRY_AFTER_SECONDS)
+    return said if math.isfinite(said) else RETRY_AFTER_SECONDS
 
 
 # --- objects

@@ -12,6 +12,7 @@ An account without an email address stops no money: the message that could not b
 the account's timeline. Only `invoices_issued` raises, because its step does nothing else.
 """
 
+from billing.messages.card_gone import CARD_GONE, card_gone, recheck_card_gone
 from billing.messages.charge_announced import (
     CHARGE_ANNOUNCED,
     charge_announced,
@@ -47,6 +48,7 @@ __all__ = [
     "INVOICE",
     "Bill",
     "Receipt",
+    "card_gone",
     "charge_announced",
     "confirmation_needed",
     "decline_in_words",
@@ -69,6 +71,7 @@ def register() -> None:
     catalog.register(RECEIPT)
     catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
     catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
+    catalog.register(CARD_GONE, recheck=recheck_card_gone)
     catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
     catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
     catalog.register(REFUND_SENT)

@@ -22,6 +22,7 @@ DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
     "withdrawal_count_limit_exceeded": (_("The card is over its limit."), _CHECK_FUNDS),
     "expired_card": (_("The card has expired."), _OTHER_CARD),
     "payment_method_missing": (_("The card was removed."), _OTHER_CARD),
+    "payment_method_unusable": (_("The card can no longer be charged."), _OTHER_CARD),
     "invalid_account": (_("The card's account no longer exists."), _OTHER_CARD),
     "card_not_supported": (_("The card cannot be used for this kind of payment."), _OTHER_CARD),
     "currency_not_supported": (_("The card cannot pay in this currency."), _OTHER_CARD),
@@ -32,6 +33,10 @@ DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
     "payment_intent_authentication_failure": (
         _("The payment was not confirmed with your bank."),
         _TRY_AGAIN,
+    ),
+    "canceled_at_the_provider": (
+        _("The payment was cancelled before it was made."),
+        _("Please sign in and pay, or wait until we try again."),
     ),
     "processing_error": (_("The bank could not process the payment."), _LATER),
     "issuer_not_available": (_("The bank could not be reached."), _LATER),

@@ -32,6 +32,7 @@ from billing.models.usage import (
     UsageEvent,
     UsageSummary,
 )
+from billing.models.waiting import WaitingLimit, WaitingOwner
 
 __all__ = [
     "AccountClosure",
@@ -76,4 +77,6 @@ __all__ = [
     "UsageBatch",
     "UsageEvent",
     "UsageSummary",
+    "WaitingLimit",
+    "WaitingOwner",
 ]

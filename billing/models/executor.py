@@ -71,6 +71,8 @@ class Sweep(models.Model):
     database_identity = models.CharField(max_length=100, blank=True, default="", db_default="")
     silent_from = models.DateTimeField(null=True, blank=True)
     silent_until = models.DateTimeField(null=True, blank=True)
+    # The part before which its time was over: the next one goes on there. Empty: it came to its end.
+    stopped_at = models.CharField(max_length=30, blank=True, default="", db_default="")
 
     def __str__(self) -> str:
         return f"{self.ended_at:%Y-%m-%d %H:%M:%S} on {self.host}"

@@ -147,6 +147,12 @@ class PaymentAttempt(Dispatched):
                 condition=Q(parked_at__isnull=False),
                 name="attempts_parked",
             ),
+            # What is left of them is left to a person.
+            models.Index(
+                fields=["unknown_since"],
+                condition=Q(state="RELEASED", unknown_since__isnull=False),
+                name="attempts_left_to_a_person",
+            ),
             models.Index(fields=["account", "-created_at"], name="attempts_of_an_account"),
         ]
 

@@ -10,9 +10,8 @@ from django.db import transaction
 from accounts import timeline
 from accounts.models import Account, TimelineEvent
 from billing import dunning, ledger, locks, messages
-from billing.charge_protocol import State
 from billing.ledger import settlement
-from billing.models import Allocation, CreditGrant, Invoice, Payment, PaymentAttempt
+from billing.models import Allocation, CreditGrant, Invoice, Payment
 from billing.money import money
 
 
@@ -115,10 +114,6 @@ def book_all(
     ids = [payment.account_id for payment in payments]
     assert len(set(ids)) == len(ids), "two payments of one account, booked at once"
     Payment.objects.bulk_create(payments)
-    # A debit that waits for its day may not be needed any more: look at it now.
-    PaymentAttempt.objects.filter(
-        account__in=ids, state=State.PREPARED, charge_date__isnull=False
-    ).update(next_action_at=as_of)
     sources = [settlement.Source(p.account_id, p.amount_minor, payment=p) for p in payments]
     allocations = settlement.allocate(
         sources=sources, invoices=locks.open_invoices_for_update(ids), as_of=as_of

@@ -263,9 +263,7 @@ def _update_cards(event: ProviderEvent, method: Method, *, as_of: datetime) -> O
                     as_of=as_of,
                 )
             else:
-                methods.remove_card(
-                    account_id=card.account_id, method_id=card.pk, actor=ACTOR, as_of=as_of
-                )
+                methods.note_gone(account_id=card.account_id, method_id=card.pk, as_of=as_of)
             outcome = Outcome.APPLIED
     return outcome
 

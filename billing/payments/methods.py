@@ -4,6 +4,8 @@ Cards and mandates of an account, both called cards here: add, make the default,
 Only the default card is ever charged. The first card becomes the default; after that the customer
 chooses. When the default is removed, no other card replaces it by itself: nobody is charged on a card
 they did not choose for it. The pages say so, and the close skips with "there is no card".
+A customer may have chosen that another is charged where the default is gone at its provider
+(`Account.charges_other_cards`). Else they are told, and dunning waits for a card.
 
 A card whose bank says never to charge it again is blocked for ever, and so is its token on any account.
 """
@@ -13,10 +15,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import Max
 
 from accounts import timeline
-from accounts.models import PaymentMethod
-from billing import dunning, gateways, locks
+from accounts.models import Account, PaymentMethod
+from billing import dunning, gateways, ledger, locks, messages
+from billing.models import DunningCase
 
 logger = logging.getLogger(__name__)
 State = PaymentMethod.State
@@ -130,7 +134,95 @@ def remove_card(*, account_id: int, method_id: int, actor: str, as_of: datetime)
     method.is_default = False
     method.save(update_fields=["state", "removed_at", "is_default"])
     _record(method, "card.removed", f"Card removed: {method}", actor=actor)
+    dunning.look_at_waiting_payments([account_id], as_of=as_of)
     return method
+
+
+@transaction.atomic(durable=True)
+def note_gone(*, account_id: int, method_id: int, as_of: datetime) -> PaymentMethod:
+    """
+    Remove a card that its provider has no more, and tell the customer, if it was the one to be charged.
+
+    :raises NoSuchCard: if the account has no such card, or it was removed or blocked.
+    """
+    account = locks.account_for_update(account_id)
+    method = _card_of(account_id, method_id, State.ACTIVE)
+    was_default = method.is_default
+    other = lose_card(method, as_of=as_of)
+    if was_default:
+        due_minor = ledger.standing(account_id, as_of=as_of).due_minor
+        messages.card_gone(method, other, account=account, due_minor=due_minor, as_of=as_of)
+    return method
+
+
+def lose_card(method: PaymentMethod, *, as_of: datetime) -> PaymentMethod | None:
+    """
+    Remove a card that its provider has no more. In the caller's transaction, with the account locked; twice is once.
+
+    Returns the card that is charged instead, where the account allows that and has one. The caller tells the
+    customer.
+    """
+    current = PaymentMethod.objects.select_related("account").get(pk=method.pk)
+    if current.state != State.ACTIVE:
+        return None
+    was_default = current.is_default
+    current.state = State.REMOVED
+    current.removed_at = current.gone_at = as_of
+    current.is_default = False
+    current.save(update_fields=["state", "removed_at", "gone_at", "is_default"])
+    _record(current, "card.removed", f"Card gone at its provider: {current}", actor="provider")
+    dunning.look_at_waiting_payments([current.account_id], as_of=as_of)
+    other = _other_card(current.account, as_of=as_of) if was_default else None
+    if other is not None:
+        _make_default(other, actor="system", as_of=as_of)
+    return other
+
+
+def lost_untold(account_ids: Iterable[int]) -> dict[int, PaymentMethod]:
+    """
+    By account, the card that is gone at its provider, where none is charged now and no case has followed that yet.
+
+    Its holder did nothing, and nothing was charged in vain.
+    """
+    ids = set(account_ids)
+    ids -= set(PaymentMethod.objects.default_of(ids).values_list("account", flat=True))
+    gone = PaymentMethod.objects.filter(account__in=ids, gone_at__isnull=False)
+    latest = {method.account_id: method for method in gone.order_by("gone_at", "pk")}
+    followed = DunningCase.objects.filter(account__in=latest).values("account")
+    since = dict(followed.annotate(at=Max("opened_at")).values_list("account", "at"))
+    return {
+        pk: method
+        for pk, method in latest.items()
+        if method.gone_at and (pk not in since or since[pk] < method.gone_at)
+    }
+
+
+def _other_card(account: Account, *, as_of: datetime) -> PaymentMethod | None:
+    """The newest that can be charged, if its holder wants that."""
+    if not account.charges_other_cards:
+        return None
+    cards = list(PaymentMethod.objects.filter(account=account, state=State.ACTIVE).order_by("-pk"))
+    blocked = blocked_tokens(cards)
+    good = (c for c in cards if (c.gateway, c.token) not in blocked and not c.has_expired(as_of))
+    return next(good, None)
+
+
+@transaction.atomic(durable=True)
+def charge_other_cards(*, account_id: int, allowed: bool, actor: str) -> None:
+    """Write down whether another card may be charged, once the default one is gone at its provider."""
+    account = locks.account_for_update(account_id)
+    if account.charges_other_cards == allowed:
+        return
+    account.charges_other_cards = allowed
+    account.save(update_fields=["charges_other_cards"])
+    timeline.record(
+        timeline.event(
+            account_id=account_id,
+            kind="card.others",
+            summary=f"Another card may {'be' if allowed else 'not be'} charged once the default one is gone",
+            actor=actor,
+        )
+    )
 
 
 def detach(method: PaymentMethod) -> None:

@@ -6,7 +6,7 @@ takes it on; the transaction that ends the attempt notes the outcome in the case
 the case is due again, and finds what became of the charge.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from billing import charge_protocol, decisions, dunning, ledger, locks
 from billing.ledger import Standing
 from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from billing.payments import charges, guard, throttle
+from notifications import bisect
 
 # Longer than a charge takes: after that, the process that claimed the case is dead.
 TRY_WINDOW = timedelta(minutes=10)
@@ -31,15 +32,35 @@ def retry_due(*, as_of: datetime, limit: int = 50) -> int:
     Charge again the accounts whose day has come, and hold those whose schedule has ended.
 
     Returns how many cases it worked on.
+
+    :raises Exception: what could not be done with one of them, after all others are through. A case that is not
+        charged comes up again, and so does one that cannot be ended, an hour later.
     """
-    retried, ended = 0, 0
+    retried, ended, failed = 0, 0, []
     if ids := _accounts(_may_begin(as_of).order_by("next_try_at", "pk"), limit):
         claimed = _claim(ids, as_of=as_of)
         requests = [charges.Request(pk, PaymentAttempt.Kind.RETRY) for pk in claimed]
-        _note(charges.begin(requests, as_of=as_of), as_of=as_of)
+        begun = charges.begin_each(requests, as_of=as_of)
+        failed += begun.failed.values()
+
+        def note(some: Sequence[int]) -> None:
+            _note(some, begun, as_of=as_of)
+
+        failed += [error for _, error in bisect.failures(note, claimed, what="cases")]
         retried = len(claimed)
     if ids := _accounts(_to_end(as_of).order_by("ends_at", "pk"), limit):
-        ended = _end_all(ids, as_of=as_of)
+
+        def end(some: Sequence[int]) -> None:
+            _end_all(list(some), as_of=as_of)
+
+        broken = dict(bisect.failures(end, ids, what="cases"))
+        DunningCase.objects.filter(account__in=broken, closed_at=None).update(
+            ends_at=as_of + LOOK_AGAIN_AFTER
+        )
+        ended = len(ids) - len(broken)
+        failed += broken.values()
+    if failed:
+        raise failed[0]
     return retried + ended
 
 
@@ -76,17 +97,18 @@ def _claim(account_ids: list[int], *, as_of: datetime) -> list[int]:
 
 
 @transaction.atomic(durable=True)
-def _note(collected: charges.Collected, *, as_of: datetime) -> None:
+def _note(account_ids: Sequence[int], collected: charges.Collected, *, as_of: datetime) -> None:
     """Write down what was charged, and what happens to the cases that were not."""
-    ids = {*collected.attempts, *collected.refused}
+    ids = {*collected.attempts, *collected.refused}.intersection(account_ids)
     locks.accounts_for_update(ids)
     standings = ledger.standings(ids, as_of=as_of)
     claimed = _still_claimed(ids, as_of=as_of)
-    for pk, attempt in collected.attempts.items():
+    for pk in ids & collected.attempts.keys():
+        attempt = collected.attempts[pk]
         decisions.record(_tried(attempt, standings[pk]))
-    for pk, refused in collected.refused.items():
+    for pk in ids & collected.refused.keys():
         if pk in claimed:
-            _refused(claimed[pk], refused, standings[pk])
+            _refused(claimed[pk], collected.refused[pk], standings[pk])
 
 
 def _still_claimed(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, DunningCase]:

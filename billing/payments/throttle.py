@@ -21,6 +21,8 @@ from notifications.dispatcher import Heard
 
 Row = TypeVar("Row", bound=Model)
 
+# A sweep comes once a minute: by a burst of one alone it would take up one row in each.
+AT_LEAST = 10
 # A refusal is an answer as well.
 REFUSALS = (gateways.RefundRefused, gateways.Misconfigured)
 # It said nothing, as far as anybody knows.
@@ -42,7 +44,7 @@ def let_begin(due: "QuerySet[Row]", *, limit: int, is_read: bool = False) -> lis
 
 
 def _first(due: "QuerySet[Row]", gateway: str, limit: int, *, is_read: bool) -> list[Row]:
-    granted = lanes.grant(gateway, wanted=limit, is_read=is_read)
+    granted = lanes.grant(gateway, wanted=limit, is_read=is_read, at_least=AT_LEAST)
     rows = list(due[: granted.count])
     lanes.give_back(granted, unused=granted.count - len(rows))
     return rows

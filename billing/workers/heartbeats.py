@@ -42,10 +42,11 @@ ON CONFLICT (run_id, kind, host, pid) DO UPDATE
 
 # One row for good.
 SWEPT = """
-INSERT INTO billing_sweep AS s (id, host, ended_at, failed)
-VALUES (1, %s, clock_timestamp(), %s)
+INSERT INTO billing_sweep AS s (id, host, ended_at, failed, stopped_at)
+VALUES (1, %s, clock_timestamp(), %s, %s)
 ON CONFLICT (id) DO UPDATE
-   SET host = excluded.host, ended_at = excluded.ended_at, failed = excluded.failed
+   SET host = excluded.host, ended_at = excluded.ended_at, failed = excluded.failed,
+       stopped_at = excluded.stopped_at
 """
 
 
@@ -117,10 +118,15 @@ def contribute(*, run_id: int, kind: str, steps: int) -> None:
         )
 
 
-def note_sweep(*, failed: Collection[str]) -> None:
-    """Note that a sweep ended just now, and which of its parts failed."""
+def note_sweep(*, failed: Collection[str], left: str = "") -> None:
+    """Note that a sweep ended just now, which of its parts failed, and which was the first it had no time for."""
     with connection.cursor() as cursor:
-        cursor.execute(SWEPT, [settings.HOST_NAME, ",".join(failed)[:300]])
+        cursor.execute(SWEPT, [settings.HOST_NAME, ",".join(failed)[:300], left])
+
+
+def swept_until() -> str:
+    """Return the part that the last sweep had no time for; empty where it came to its end, or there was none."""
+    return Sweep.objects.values_list("stopped_at", flat=True).first() or ""
 
 
 def last_sweep() -> tuple[Sweep, float] | None:

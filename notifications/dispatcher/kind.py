@@ -46,7 +46,7 @@ class Kind(Protocol):
     name: str
     model: type[Dispatched]
     # In which order rows of one priority are taken.
-    order: Sequence[str]
+    order: Sequence[Any]
     # How many are rechecked, and written down, together.
     batch: int
     # How long a claim lasts, unless extended: longer than `begin_within` and the longest call together.

@@ -8,6 +8,8 @@ from notifications.models import Lane
 # A grant is half a second's work: short enough to share, long enough not to be asked for each piece.
 GRANT_SECONDS = 0.5
 GRANT_MAX = 50
+# Who asks once a minute may owe what comes in half of one: the rest is for the others.
+OWED_SECONDS = 30
 
 # After an outage, work begins again at so many a second.
 RETURN_RATE = 5.0
@@ -65,6 +67,15 @@ def most_now(lane: Lane, *, wanted: int, at: datetime) -> int:
         return wanted
     share = min(max(math.ceil(rate * GRANT_SECONDS), 1), GRANT_MAX)
     return max(min(wanted, share, math.floor(lane.tokens)), 0)
+
+
+def most_owing(lane: Lane, *, wanted: int, at: datetime) -> int:
+    """How many of `wanted` may be begun and be owed: no more is, than comes in half a minute."""
+    rate = rate_at(lane, at)
+    if rate is None:
+        return wanted
+    may_owe = rate * OWED_SECONDS + min(lane.tokens, 0)
+    return max(min(wanted, math.floor(may_owe)), 0)
 
 
 def next_at(lane: Lane, at: datetime) -> datetime:

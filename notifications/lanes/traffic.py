@@ -73,6 +73,7 @@ def grant(
     in_flight: Callable[[], int] | None = None,
     is_read: bool = False,
     is_urgent: bool = False,
+    at_least: int = 0,
 ) -> Grant:
     """
     Say how many of `wanted` pieces of waiting work may be begun now, and take their tokens.
@@ -82,14 +83,24 @@ def grant(
     with nothing amiss no row is locked. `is_read`: the work asks and moves nothing, as after a webhook; it
     takes tokens only while the lane is slowed, since providers count what is written. `is_urgent`: a person
     waits for it, so that it is kept waiting neither for the rate nor for the cap: its tokens are owed, and the
-    waiting work waits for that.
+    waiting work waits for that. `at_least`: so many
+    however small the burst is, where somebody asks but once a minute; what that is more is owed, and the rate
+    over a minute stays what it is.
     """
     lane = _lane(provider)
     if _is_free(lane):
         return Grant(provider=provider, count=wanted, is_free=True)
     with transaction.atomic():
         lane, at = _locked(lane)
-        granted = _granted(lane, wanted, in_flight, at, is_read=is_read, is_urgent=is_urgent)
+        granted = _granted(
+            lane,
+            wanted,
+            in_flight,
+            at,
+            is_read=is_read,
+            is_urgent=is_urgent,
+            at_least=at_least,
+        )
         lane.save()
     return granted
 
@@ -114,6 +125,7 @@ def _granted(
     *,
     is_read: bool,
     is_urgent: bool,
+    at_least: int,
 ) -> Grant:
     if because := _paused(lane):
         return Grant(provider=lane.provider, count=0, because=because)
@@ -134,6 +146,7 @@ def _granted(
     if room <= 0:
         return Grant(provider=lane.provider, count=0, because=BUSY)
     count = bucket.most_now(lane, wanted=room, at=at)
+    count = max(count, bucket.most_owing(lane, wanted=min(room, at_least), at=at))
     if not count:
         return _wait(lane, RATE, bucket.next_at(lane, at), at)
     _spend(lane, count, at)

@@ -30,7 +30,7 @@ from billing.payments.charges import (
 from notifications.models import Message
 from tests import charging, mailing
 from tests.billing.builders import bill, collect, credit, due, grant, pay_by_hand
-from tests.closing import assert_books_hold
+from tests.closing import assert_books_hold, start_close, work
 from tests.factories import AS_OF, CardFactory, MandateFactory, account_using
 from tests.provider import Killed
 from tests.workers import at_once
@@ -186,6 +186,32 @@ class TestTheWorldChangesBeforeTheDay:
         released, again = PaymentAttempt.objects.order_by("created_at")
         assert (released.state, released.because) == (State.RELEASED, "less is due meanwhile")
         assert (again.state, again.amount_minor) == (State.PREPARED, 234)
+
+    @pytest.mark.parametrize(
+        ("policy", "did", "because"),
+        [
+            ("HOLD_FOR_PERSON", "BLOCKED", "the balance has changed: a person decides"),
+            ("SKIP", "SKIPPED", "less is due meanwhile"),
+        ],
+    )
+    def test_paid_in_part_is_left_as_its_close_leaves_a_changed_balance(
+        self, debit, policy, did, because
+    ):
+        account = account_using("12.34", card=None)
+        MandateFactory(account=account)
+        start_close(when_balance_changed=policy)
+        work("INVOICE", "CHARGE", "HOLD")
+        attempt = PaymentAttempt.objects.get()
+        pay_by_hand(account, 1000)
+
+        for minutes in range(3):
+            sweep(as_of=AS_OF + timedelta(minutes=minutes))
+
+        attempt.refresh_from_db()
+        assert in_two_parts(account) == [("RELEASED", 1234)]
+        assert (attempt.because, attempt.next_action_at) == (because, None)
+        decision = Decision.objects.get(act="CHARGE", world_changed=True)
+        assert (decision.did, decision.saw["due_minor"]) == (did, 234)
 
     def test_paid_in_part_and_asked_about_by_a_person_is_announced_anew_too(self, debit):
         account = owing()

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 from django.db import IntegrityError, connection, connections, transaction
+from django_q.models import OrmQ
 
-from accounts.models import Hold, PaymentMethod, TimelineEvent
+from accounts.models import BillingEntity, Hold, PaymentMethod, TimelineEvent
 from billing import gateways, messages
 from billing.gateways import (
     Misconfigured,
@@ -32,6 +33,7 @@ from billing.payments.charges import (
     Request,
     calls,
 )
+from notifications import lanes
 from notifications.lanes import breaker
 from notifications.models import Message
 from tests import charging
@@ -523,6 +525,18 @@ class TestLostReplies:
         assert attempt.next_action_at == AS_OF + timedelta(seconds=17)
         assert (attempt.unknown_since, attempt.key_generation) == (AS_OF, 0)
 
+    @pytest.mark.parametrize(
+        ("said", "waits"),
+        [(0, 5), (-3, 5), (0.01, 5), (17, 17), (1e12, 3600), (float("nan"), 5), (float("inf"), 5)],
+    )
+    def test_a_throttled_call_is_repeated_neither_in_a_loop_nor_after_a_year(
+        self, provider, said, waits
+    ):
+        attempt = stuck(owing(), provider, "submit", RateLimited(said))
+
+        assert attempt.next_action_at == AS_OF + timedelta(seconds=waits)
+        assert lanes.grant("sandbox", wanted=1).wait_seconds > 4
+
     def test_that_comes_after_an_hour_of_throttled_calls_is_asked_for_as_soon_as_any(
         self, provider, hours_pass_in_lanes
     ):
@@ -662,6 +676,42 @@ class TestReview:
         )
         assert attempt.next_action_at == NEXT_DAY + timedelta(hours=1)
 
+    @pytest.mark.parametrize("call", ["submit", "cancel"])
+    @pytest.mark.parametrize("how", ["no answer", "nothing has changed"])
+    def test_an_act_that_never_comes_through_is_reviewed_though_every_read_answers(
+        self, provider, sandbox, monkeypatch, hours_pass_in_lanes, call, how
+    ):
+        account = owing(card="sandbox_declined" if call == "cancel" else "sandbox_visa")
+
+        def fail(ref, *, key):
+            provider.calls["acts"] += 1
+            if how == "no answer":
+                raise OutcomeUnknown("500")
+            return sandbox.read(ref)
+
+        monkeypatch.setattr(sandbox, call, fail)
+        attempt = collect(account)
+
+        for hours in range(1, 25):
+            assert attempt.state == (State.SUBMITTED if call == "submit" else State.CANCELING)
+            sweep(as_of=AS_OF + timedelta(hours=hours, minutes=hours))
+            attempt.refresh_from_db()
+
+        assert (attempt.state, attempt.unknown_since) == (State.REVIEW, AS_OF)
+        assert provider.calls["acts"] < 30
+
+    def test_one_whose_cancel_never_comes_through_stays_with_a_person(
+        self, provider, sandbox, monkeypatch, hours_pass_in_lanes
+    ):
+        monkeypatch.setattr(sandbox, "cancel", lambda ref, key: sandbox.read(ref))
+        attempt = collect(owing(card="sandbox_declined"))
+
+        for days in range(1, 30):
+            sweep(as_of=AS_OF + timedelta(days=days))
+
+            attempt.refresh_from_db()
+            assert (attempt.state, attempt.unknown_since) == (State.REVIEW, AS_OF)
+
     def test_a_wrong_set_up_is_reviewed_at_once_and_heals_when_it_is_put_right(self, provider):
         account = owing()
         attempt = stuck(account, provider, "submit", Misconfigured("API key revoked"))
@@ -709,10 +759,10 @@ class TestTheCustomerIsAsked:
         assert attempt.state == State.REQUIRES_ACTION
         return attempt
 
-    def test_waits_an_hour_between_looks(self, asked):
-        assert asked.next_action_at == AS_OF + timedelta(hours=1)
+    def test_is_looked_at_every_ten_minutes(self, asked):
+        assert asked.next_action_at == AS_OF + timedelta(minutes=10)
 
-        sweep(as_of=AS_OF + timedelta(hours=1))
+        sweep(as_of=AS_OF + timedelta(minutes=10))
 
         asked.refresh_from_db()
         assert asked.state == State.REQUIRES_ACTION
@@ -724,6 +774,63 @@ class TestTheCustomerIsAsked:
 
         asked.refresh_from_db()
         assert (asked.state, asked.because) == (State.RELEASED, "settled meanwhile")
+
+    @pytest.mark.parametrize(
+        "pays",
+        [
+            lambda account: pay_by_hand(account, 1234),
+            lambda account: pay_by_hand(account, 100),
+            lambda account: grant(account, 1234),
+        ],
+        ids=["by hand", "in part", "by credit"],
+    )
+    def test_is_cancelled_at_once_when_it_was_paid_another_way(self, asked, sandbox, pays):
+        pays(asked.account)
+
+        assert OrmQ.objects.filter(key="charge").exists()
+        sweep(as_of=AS_OF)
+
+        assert next(sandbox.book()).status == "CANCELED"
+
+    @pytest.mark.parametrize("kind", ["AUTO", "RETRY"])
+    def test_cancelled_at_the_provider_is_followed_up_as_a_decline(
+        self, provider, sandbox, monkeypatch, kind
+    ):
+        account = owing("12.34")
+        BillingEntity.objects.update(retry_days=[3, 5])
+        monkeypatch.setattr(sandbox, "submit", lambda ref, key: sandbox.read(ref))
+        provider.says("submit", status="NEEDS_CUSTOMER")
+        attempt = collect(account, kind=kind)
+        sandbox.cancel(attempt.provider_ref, key="by hand")
+
+        sweep(as_of=AS_OF + timedelta(minutes=10))
+
+        attempt.refresh_from_db()
+        assert (attempt.state, attempt.decline_code) == (State.FAILED, "canceled_at_the_provider")
+        assert attempt.case.next_try_at == AS_OF + timedelta(days=3, minutes=10)
+
+    def test_cancelled_at_the_provider_frees_the_account_of_a_customer_who_is_there(
+        self, asked, provider, sandbox
+    ):
+        provider.heals()
+        sandbox.cancel(asked.provider_ref, key="by hand")
+
+        sweep(as_of=AS_OF + timedelta(minutes=10))
+
+        asked.refresh_from_db()
+        assert (asked.state, asked.decline_code) == (State.RELEASED, "")
+
+    def test_keeps_nobody_else_from_their_turn(self, asked, provider):
+        later = AS_OF + timedelta(hours=1)
+        provider.before("submit", OutcomeUnknown("the line went dead"))
+        unknown = collect(owing())
+        PaymentAttempt.objects.filter(pk=unknown.pk).update(next_action_at=later)
+
+        charging.drive_due(as_of=later, limit=1)
+
+        asked.refresh_from_db()
+        unknown.refresh_from_db()
+        assert asked.next_action_at < later < unknown.next_action_at
 
     def test_is_given_up_after_three_days(self, asked):
         sweep(as_of=AS_OF + timedelta(hours=72))

@@ -1,15 +1,17 @@
 """Dunning: a declined charge is tried again on its days, told once, and held at the end; or paid."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 from django.urls import reverse
 
 from accounts.models import Account, BillingEntity, Hold, PaymentMethod
+from billing import dunning
 from billing.gateways import Method, Misconfigured, NotSent, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
-from billing.payments import charges, methods
-from billing.payments.charges import amounts
+from billing.payments import charges, methods, retries
+from billing.payments.charges import amounts, reserving
 from notifications.models import Message
 from tests import charging
 from tests.billing.builders import bill, collect, due, grant, owing, pay_by_hand
@@ -397,6 +399,68 @@ class TestRetries:
 
         assert "is less than can be charged" in case_of(account).closed_because
         assert not is_held(account)
+
+
+class TestOneAccountThatRaises:
+    """It stops no other; it is said, and comes up again."""
+
+    @pytest.fixture
+    def poisoned(self, monkeypatch):
+        """Make what does this raise, for one account among others."""
+
+        def poison(module, name: str, bad: Account):
+            real = getattr(module, name)
+
+            def raise_for_it(*args, **facts):
+                named = [arg.account_id for arg in args if hasattr(arg, "account_id")]
+                named += [arg.pk for arg in args if isinstance(arg, Account)]
+                if bad.pk in named:
+                    raise LookupError("poison")
+                return real(*args, **facts)
+
+            monkeypatch.setattr(module, name, raise_for_it)
+
+        return poison
+
+    @pytest.mark.parametrize(
+        ("module", "name"),
+        [(reserving, "_refusal"), (retries, "_tried")],
+        ids=["when it is reserved", "when it is noted"],
+    )
+    def test_when_it_is_charged(self, poisoned, module, name):
+        bad, *good = accounts = [declined() for _ in range(3)]
+        for account in accounts:
+            becomes(account, "sandbox_visa")
+        poisoned(module, name, bad)
+
+        with pytest.raises(LookupError):
+            retries.retry_due(as_of=day(3))
+
+        assert [due(account) for account in good] == [0, 0]
+        assert all(len(tried(account)) == 2 for account in good)
+        with pytest.raises(LookupError) if name == "_refusal" else nullcontext():
+            retries.retry_due(as_of=day(3) + retries.TRY_WINDOW)
+        assert len(tried(bad)) == (1 if name == "_refusal" else 2)
+
+    def test_when_its_schedule_has_ended(self, poisoned):
+        bad, good = declined("sandbox_expired"), declined("sandbox_expired")
+        poisoned(dunning, "place_hold", bad)
+
+        with pytest.raises(LookupError):
+            retries.retry_due(as_of=day(14))
+
+        assert is_held(good)
+        assert not is_held(bad)
+        assert case_of(bad).ends_at == day(14) + retries.LOOK_AGAIN_AFTER
+
+    def test_is_not_charged_twice_for_it(self, poisoned):
+        bad, good = declined(), declined()
+        poisoned(reserving, "_refusal", bad)
+
+        with pytest.raises(LookupError):
+            retries.retry_due(as_of=day(3))
+
+        assert tried(good) == ["AUTO FAILED", "RETRY FAILED"]
 
 
 def _die(*_args, **_facts):

@@ -58,6 +58,23 @@ class TestLetBegin:
 
         assert [attempt.gateway for attempt in begun] == ["sandbox"]
 
+    @pytest.mark.parametrize(
+        ("rate", "begun"),
+        [(25, 10), (1, 10), (0.1, 3), (0.011, 1)],
+    )
+    def test_takes_more_than_a_burst_of_one_and_owes_what_the_rate_soon_pays(self, rate, begun):
+        unfinished(*["sandbox"] * 12)
+        lane("sandbox", rate=rate, burst=1, tokens=1)
+
+        assert len(throttle.let_begin(self.due(), limit=50)) == begun
+        assert Lane.objects.get(provider="sandbox").tokens <= 1 - begun + rate
+
+    def test_owes_no_more_than_that_however_often_it_is_asked(self):
+        unfinished(*["sandbox"] * 4)
+        lane("sandbox", rate=0.1, burst=1, tokens=-3)
+
+        assert throttle.let_begin(self.due(), limit=50) == []
+
     def test_takes_no_more_than_the_limit_of_any(self):
         unfinished("sandbox", "sandbox", "other", "other")
 

@@ -151,6 +151,9 @@ class Model:
                 yield from self._look(world, attempt.ref, "ask")
             if (unanswered := self.moved(state, Move.UNANSWERED)) not in {None, state}:
                 yield "a day without an answer", False, self._to(world, number, unanswered)
+            if then := self.moved(state, Move.CARD_GONE):
+                gone = attempt._replace(state=then, declined=True)
+                yield "the card is gone", False, _with(world, number, gone)
         in_flight = any(attempt.state in self.in_flight for attempt in world.attempts)
         if world.owed and not in_flight and len(world.attempts) < self.bounds.attempts:
             new = (*world.attempts, Attempt("RESERVED"))

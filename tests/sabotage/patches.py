@@ -5,6 +5,13 @@ from pathlib import Path
 
 BISECT = "notifications/bisect.py"
 BOOKING = "billing/payments/booking.py"
+COLLECTING = "billing/payments/charges/collecting.py"
+HOLDING = "billing/dunning/holding.py"
+RETRIES = "billing/payments/retries.py"
+CHARGE_STEP = "billing/close/steps/charge.py"
+SWEEPER = "billing/close/health/sweeper.py"
+GATEWAYS_BASE = "billing/gateways/base.py"
+WAITING_STATES = "billing/waiting/states.py"
 CALLS = "billing/payments/charges/calls.py"
 DRIVING = "billing/payments/charges/driving.py"
 RECHECKING = "billing/payments/charges/rechecking.py"
@@ -38,6 +45,12 @@ HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attemp
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
 TEST_PAYMENTS = "tests/billing/test_payments.py"
+TEST_LOST_CARDS = "tests/billing/test_lost_cards.py"
+TEST_DEBITS = "tests/billing/test_debits.py"
+TEST_RETRIES = "tests/billing/test_retries.py"
+TEST_WAITING = "tests/billing/test_waiting.py"
+TEST_CHARGE_STEP = "tests/billing/close/test_steps_charge.py"
+TEST_SWEEPER = "tests/billing/close/test_sweeper.py"
 TEST_GUARD = "tests/billing/test_guard.py"
 TEST_INBOUND = "tests/billing/test_inbound.py"
 TEST_REFUNDS = "tests/billing/test_refunds.py"
@@ -698,6 +711,113 @@ PATCHES = (
             ),
         ),
         (f"{IN_EVERY_ORDER}::test_a_reversal_and_the_same_again",),
+    ),
+    Patch(
+        "a read that answers begins the age of an unanswered act anew",
+        (
+            Change(
+                PROTOCOL,
+                "    return state not in TO_SUBMIT | TO_CANCEL or then not in {None, state}\n",
+                "    return True\n",
+            ),
+        ),
+        (
+            f"{TEST_PAYMENTS}::test_an_act_that_never_comes_through_is_reviewed_though_every_read_answers",
+        ),
+    ),
+    Patch(
+        "a card that is gone is a fault of our set-up",
+        (
+            Change(
+                DRIVING,
+                "            elif isinstance(answer, gateways.MethodGone) and self._out[attempt] is Call.PREPARE:\n",
+                "            elif isinstance(answer, ZeroDivisionError):\n",
+            ),
+        ),
+        (f"{TEST_LOST_CARDS}::test_when_it_is_prepared_is_a_decline",),
+    ),
+    Patch(
+        "a refused request takes the card away, with the wrong key as well",
+        (
+            Change(
+                STRIPE,
+                "                if self._is_gone(spec.token, spec.customer_ref):\n",
+                "                if spec.token:\n",
+            ),
+        ),
+        (
+            f"{TEST_LOST_CARDS}::test_is_not_every_refusal",
+            f"{TEST_LOST_CARDS}::test_a_card_that_is_there_is_not_gone_whatever_is_refused",
+        ),
+    ),
+    Patch(
+        "a fault of ours is for ever",
+        (
+            Change(
+                CHARGE_STEP,
+                "ended.filter(Q(state=State.SUCCEEDED) | ~Exists(blocked))",
+                "ended.filter(Q(state=State.SUCCEEDED) | ~Exists(blocked) | Exists(blocked))",
+            ),
+        ),
+        (
+            f"{TEST_CHARGE_STEP}::test_a_fault_of_ours_that_is_mended_is_charged_when_the_step_is_retried",
+        ),
+    ),
+    Patch(
+        "what waits to be confirmed is not looked at when it is paid otherwise",
+        (
+            Change(
+                HOLDING,
+                "    look_at_waiting_payments(ids, as_of=as_of)\n    open_holds",
+                "    open_holds",
+            ),
+        ),
+        (f"{TEST_PAYMENTS}::test_is_cancelled_at_once_when_it_was_paid_another_way",),
+    ),
+    Patch(
+        "the rest of a debit passes by what its close does with a changed balance",
+        (
+            Change(
+                COLLECTING,
+                "        only_if_due_minor = attempt.amount_minor\n",
+                "        only_if_due_minor = None\n",
+            ),
+        ),
+        (f"{TEST_DEBITS}::test_paid_in_part_is_left_as_its_close_leaves_a_changed_balance",),
+    ),
+    Patch(
+        "one case that raises stops the others",
+        (
+            Change(
+                RETRIES,
+                'failed += [error for _, error in bisect.failures(note, claimed, what="cases")]',
+                "note(claimed)",
+            ),
+        ),
+        (f"{TEST_RETRIES}::test_when_it_is_charged",),
+    ),
+    Patch(
+        "a provider that says at once is asked at once",
+        (Change(GATEWAYS_BASE, "LATEST_SECONDS = 5.0, 3600.0", "LATEST_SECONDS = 0.0, 3600.0"),),
+        (f"{TEST_PAYMENTS}::test_a_throttled_call_is_repeated_neither_in_a_loop_nor_after_a_year",),
+    ),
+    Patch(
+        "each sweep begins anew",
+        (Change(SWEEPER, "_beginning_with(heartbeats.swept_until(), calling)", "dict(calling)"),),
+        (
+            f"{TEST_SWEEPER}::test_that_ran_out_of_time_goes_on_where_it_stopped_so_that_each_part_has_its_turn",
+        ),
+    ),
+    Patch(
+        "no check asks how long a state lasts",
+        (
+            Change(
+                WAITING_STATES,
+                " WHERE w.since < {as_of} - l.lasts",
+                " WHERE w.since > {as_of} + l.lasts",
+            ),
+        ),
+        (f"{TEST_WAITING}::test_older_is_told_in_the_queue_by_the_metric_and_by_check_books",),
     ),
     Patch(
         "equal transfers of a statement are one",

@@ -23,6 +23,7 @@ from django.db import (
     transaction,
 )
 from django.db.models import F
+from django.db.models.functions import Coalesce
 
 from accounts.models import Account
 from billing import decisions, gateways, locks, step_kinds
@@ -295,7 +296,7 @@ def write_down(module: StepModule, outcomes: Sequence[Outcome], *, as_of: dateti
     """End or postpone steps, record the decisions and ready what follows, in the caller's transaction."""
     ended = [outcome for outcome in outcomes if outcome.is_end]
     _end(ended, as_of=as_of)
-    _postpone(module, [outcome for outcome in outcomes if not outcome.is_end])
+    _postpone(module, [outcome for outcome in outcomes if not outcome.is_end], as_of=as_of)
     decisions.record(*(_decision(o) for o in outcomes if o.is_decision and o.step.account_id))
     _ready_followers(module, [o for o in ended if o.state in {State.DONE, State.SKIPPED}])
     _block_followers(
@@ -327,7 +328,7 @@ UPDATE billing_step s
 """
 
 
-def _postpone(module: StepModule, outcomes: Sequence[Outcome]) -> None:
+def _postpone(module: StepModule, outcomes: Sequence[Outcome], *, as_of: datetime) -> None:
     for outcome in outcomes:
         assert outcome.run_at is not None, f"{outcome.step} is postponed, but not until when"
         doorbell.ring_at(module.queue, outcome.run_at)
@@ -335,6 +336,9 @@ def _postpone(module: StepModule, outcomes: Sequence[Outcome]) -> None:
             state=outcome.state,
             run_at=outcome.run_at,
             because=outcome.because[:300],
+            unknown_since=Coalesce(F("unknown_since"), as_of)
+            if outcome.state == State.UNKNOWN
+            else None,
             lease_token=None,
             lease_until=None,
             # Waiting is not failing: the lease had counted it.

@@ -15,6 +15,7 @@ from django.db.models import Q, QuerySet
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
+from billing import waiting
 from billing.close.health import readiness
 from billing.models import CloseRun, PaymentAttempt
 from billing.payments import guard
@@ -47,6 +48,7 @@ class _Collector:
         yield from _of_steps([each for each in sights if not each[0].is_finished], self.as_of)
         yield from _of_money(sights)
         yield from _of_lanes()
+        yield from _of_waiting(self.as_of)
         yield from _of_health()
         yield from _counted()
 
@@ -128,6 +130,21 @@ def _of_lanes() -> Iterator[GaugeMetricFamily]:
         shut.add_metric([*provider, "breaker"], int(sight.lane.opened_at is not None))
         shut.add_metric([*provider, "throttled"], int(sight.slowed_because != ""))
     yield from (done, rate, saturation, shut)
+
+
+def _of_waiting(as_of: datetime) -> Iterator[GaugeMetricFamily]:
+    """Every state, also those of which nothing waits: an alert on one that is absent says nothing."""
+    many = _gauge(
+        "needs_a_person", "What waits for longer than its state may", "what", "is_looked_after"
+    )
+    oldest = _gauge("needs_a_person_seconds", "How long the oldest of it waits", "what")
+    since: dict[str, datetime] = {}
+    for kind, is_owned, count, began_at in waiting.counted(as_of=as_of):
+        many.add_metric([kind, "yes" if is_owned else "no"], count)
+        since[kind] = min(since.get(kind, as_of), began_at or as_of)
+    for kind, began_at in since.items():
+        oldest.add_metric([kind], (as_of - began_at).total_seconds())
+    yield from (many, oldest)
 
 
 def _of_health() -> Iterator[GaugeMetricFamily]:

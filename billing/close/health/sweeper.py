@@ -7,13 +7,13 @@ fails is logged and does not stop the next. Under a halt none begins.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Value
-from django.db.models.functions import Least, Now
+from django.db.models.functions import Coalesce, Least, Now
 
 from billing import closure, reconciliation
 from billing.close import pipeline, runs
@@ -36,14 +36,16 @@ REOPENING_SECONDS = 30
 CALL_WITHIN_SECONDS = 45
 # How long a sweep claims attempts and refunds.
 ROWS_SECONDS = 15
+# But one: else a provider that hangs, or much to do in our own database, would keep the others waiting for ever.
+BEGIN_ONE_WITHIN_SECONDS = 55
 
 
 def sweep(*, as_of: datetime) -> dict[str, int]:
     """
     Heal, and say how much of each part it healed: of those that a halt holds, nothing.
 
-    Providers are called last, and only while there is time: what that is too short for is the next sweep's.
-    Raises the first error after all parts ran.
+    Providers are called last, and only while there is time: where that was too short, the next sweep begins to call
+    with the part that was left. Raises the first error after all parts ran.
     """
     ours: dict[str, Callable[[], int]] = {
         "restores": restores.look,
@@ -67,23 +69,37 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "retries": lambda: retries.retry_due(as_of=as_of),
         "closures": lambda: closure.charge_due(as_of=as_of),
     }
-    call_before = time.monotonic() + CALL_WITHIN_SECONDS
+    calling = _beginning_with(heartbeats.swept_until(), calling)
+    began_at, called, left = time.monotonic(), False, ""
     healed, errors = {}, {}
     for name, part in {**ours, **calling}.items():
         if halting.halt():
             break
-        if name in calling and time.monotonic() > call_before:
-            logger.warning("%s and what follows are left to the next sweep: no time", name)
-            break
+        if name in calling:
+            within = CALL_WITHIN_SECONDS if called else BEGIN_ONE_WITHIN_SECONDS
+            if time.monotonic() > began_at + within:
+                logger.warning("%s and what follows are left to the next sweep: no time", name)
+                left = name
+                break
+            called = True
         try:
             healed[name] = part()
         except Exception as error:
             logger.exception("sweeping %s failed", name)
             errors[name] = error
-    heartbeats.note_sweep(failed=errors)
+    heartbeats.note_sweep(failed=errors, left=left)
     if errors:
         raise next(iter(errors.values()))
     return healed
+
+
+def _beginning_with(
+    first: str, parts: Mapping[str, Callable[[], int]]
+) -> dict[str, Callable[[], int]]:
+    """Return the same parts in the same order, from another one on and around; as they are where that is none."""
+    names = list(parts)
+    at = names.index(first) if first in parts else 0
+    return {name: parts[name] for name in names[at:] + names[:at]}
 
 
 @transaction.atomic(durable=True)
@@ -103,6 +119,7 @@ def free_expired_leases(*, as_of: datetime) -> int:
         lease_token=None,
         lease_until=None,
         run_at=Now(),
+        unknown_since=Coalesce(F("unknown_since"), as_of),
         deaths=Least(F("deaths") + 1, Value(claiming.DEATHS_MAX)),
         attempts=F("attempts") - 1,
     )
@@ -156,15 +173,22 @@ def take_rows(*, as_of: datetime) -> int:
     The workers of their queue do it all the time: here they are taken on although no cluster runs.
     """
     stop_at = time.monotonic() + ROWS_SECONDS
-    try:
-        return dispatcher.run(
-            doorbell.CHARGE,
-            clock=lambda: as_of,
-            until=lambda: time.monotonic() > stop_at,
-            stopping=halting.is_asked,
-        )
-    except dispatcher.Throttled:
-        return 0
+    taken = 0
+    while time.monotonic() < stop_at:
+        try:
+            taken += dispatcher.run(
+                doorbell.CHARGE,
+                clock=lambda: as_of,
+                until=lambda: time.monotonic() > stop_at,
+                stopping=halting.is_asked,
+            )
+            break
+        except dispatcher.Throttled as throttled:
+            # A lane of a small burst lets a few begin each second, and nobody else may come for a minute.
+            if time.monotonic() + throttled.wait_seconds > stop_at:
+                break
+            time.sleep(throttled.wait_seconds)
+    return taken
 
 
 def ring_for_reconciliations() -> int:

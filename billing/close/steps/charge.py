@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from django.db.models import Exists, OuterRef, Q
+
 from accounts.models import PaymentMethod
 from billing import charge_protocol, ledger, step_kinds
 from billing.close.step import (
@@ -18,7 +20,7 @@ from billing.close.step import (
     wait_for,
 )
 from billing.ledger import Standing
-from billing.models import CloseRun, PaymentAttempt, Step
+from billing.models import CloseRun, Decision, PaymentAttempt, Step
 from billing.payments import charges, guard
 from billing.payments.charges import CannotCollect
 from billing.step_kinds import Through
@@ -141,13 +143,18 @@ def _at_rest(run: CloseRun, step: Step, attempt: PaymentAttempt, standing: Stand
 
 
 def _answered_before(chunk: Chunk) -> dict[int, PaymentAttempt]:
-    """This run's attempts that came to their end while nobody, or the sweeper, looked after them."""
-    return {
-        attempt.account_id: attempt
-        for attempt in PaymentAttempt.objects.filter(
-            run=chunk.run, account__in=chunk.accounts, state__in=[State.SUCCEEDED, State.FAILED]
-        ).order_by("created_at")
-    }
+    """
+    This run's attempts that came to their end while nobody, or the sweeper, looked after them.
+
+    One that has blocked the step was its answer once. The step is here again since a person has mended what
+    was wrong, and has it retried: so it is asked for anew.
+    """
+    ended = PaymentAttempt.objects.filter(
+        run=chunk.run, account__in=chunk.accounts, state__in=[State.SUCCEEDED, State.FAILED]
+    )
+    blocked = Decision.objects.filter(attempt=OuterRef("pk"), act=kind, did=Decision.Did.BLOCKED)
+    unheard = ended.filter(Q(state=State.SUCCEEDED) | ~Exists(blocked))
+    return {attempt.account_id: attempt for attempt in unheard.order_by("created_at")}
 
 
 def _request(run: CloseRun, step: Step) -> charges.Request:

@@ -9,7 +9,7 @@ from billing import dunning, ledger, step_kinds
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.models import AccountClosure, DunningCase, Invoice, PaymentAttempt, Step
-from billing.payments import charges, guard, throttle
+from billing.payments import charges, guard, methods, throttle
 from billing.step_kinds import Through
 from billing.workers import doorbell
 
@@ -50,6 +50,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     }
     paused = pauses.because_of(chunk.accounts)
     closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
+    lost = methods.lost_untold(chunk.accounts)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
         if pk in closed:
@@ -58,6 +59,10 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         elif charges.is_too_little(standings[pk], gateways_of_cards.get(pk)):
             # Who has paid all that a card can be charged is not held for the rest.
             yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
+        elif pk in lost and pk not in cases and pk not in paused and standings[pk].due_minor > 0:
+            # Their card is gone without their doing: they are waited for before they are held.
+            case = dunning.wait_for_a_card(chunk.account_of(step), as_of=chunk.as_of)
+            yield skipped(step, f"{lost[pk]} is gone: {case}", saw=standings[pk].facts)
         else:
             yield _decide(
                 chunk,

@@ -160,6 +160,20 @@ class Call(Enum):
     PREPARE = "prepare"
 
 
+# A call that was answered, and yet has changed nothing: as good as no answer.
+UNANSWERED_IN = {
+    Call.SUBMIT: charge_protocol.TO_SUBMIT,
+    Call.CANCEL: charge_protocol.TO_CANCEL,
+}
+
+
+def nothing_changed(call: Call, attempt: PaymentAttempt, seen: Observation) -> Exception | None:
+    """Why an answer is as good as none; None where it is not. The attempt is as it is after it."""
+    if attempt.state not in UNANSWERED_IN.get(call, ()):
+        return None
+    return gateways.OutcomeUnknown(f"after {call.value} it is {seen.status.value} as before")
+
+
 def make(call: Call, attempt: PaymentAttempt, *, is_fresh: bool) -> Observation:
     """
     Call the provider. `is_fresh`: nobody has prepared the attempt before, so there is nothing to look for.

@@ -10,12 +10,12 @@ from django.db.models.functions import Greatest
 
 from billing import gateways
 from billing.charge_protocol import State
-from billing.models import PaymentAttempt
+from billing.models import CloseRun, PaymentAttempt
 from billing.payments import guard, throttle
-from billing.payments.charges import calls, drivers, reserving
+from billing.payments.charges import calls, drivers, rechecking, reserving, settling
 from billing.payments.charges.driving import Phases
 from billing.payments.charges.kind import ATTEMPTS
-from billing.payments.charges.refusals import GatewayClosed
+from billing.payments.charges.refusals import BalanceChanged, GatewayClosed
 from billing.payments.charges.reserving import Collected, Request
 from billing.workers import doorbell, log_context
 from notifications import bisect, dispatcher
@@ -28,10 +28,28 @@ def begin(requests: Sequence[Request], *, as_of: datetime) -> Collected:
     Reserve what is due of each account, for the dispatcher to take on at once; or say why not.
 
     Nobody is called here: whoever asked looks at the attempt to see what becomes of it.
+
+    :raises Exception: what could not be done with one of them, after all others are reserved.
     """
-    persons = [request for request in requests if request.is_a_persons]
-    shut = throttle.shut(reserving.gateways_of(persons))
-    return reserving.reserve(requests, shut, as_of=as_of, is_dispatched=True)
+    begun = begin_each(requests, as_of=as_of)
+    if begun.failed:
+        raise next(iter(begun.failed.values()))
+    return begun
+
+
+def begin_each(requests: Sequence[Request], *, as_of: datetime) -> Collected:
+    """The same, and raise nothing that is about one of them: `failed` says what could not be done."""
+    shut = throttle.shut(reserving.gateways_of([r for r in requests if r.is_a_persons]))
+    begun = Collected()
+
+    def reserve(some: Sequence[Request]) -> None:
+        reserved = reserving.reserve(some, shut, as_of=as_of, is_dispatched=True)
+        begun.attempts.update(reserved.attempts)
+        begun.refused.update(reserved.refused)
+
+    for request, error in bisect.failures(reserve, requests, what="requests"):
+        begun.failed[request.account_id] = error
+    return begun
 
 
 @transaction.atomic(durable=True)
@@ -115,6 +133,9 @@ def begin_authentication(attempt: PaymentAttempt, *, return_url: str, as_of: dat
     try:
         gateway = gateways.get(attempt.gateway)
         return gateway.begin_authentication(calls.ref(asked[0]), return_url=return_url)
+    except gateways.MethodGone:
+        settling.card_is_gone([attempt.pk], as_of=as_of)
+        return return_url
     except Exception as error:  # noqa: BLE001 - whatever the call raises: their page says how it stands
         logger.warning(
             "attempt %s: nobody could be sent to the bank: %r",
@@ -136,21 +157,36 @@ def collect_the_rest(*, as_of: datetime, limit: int = 50) -> int:
     given_up = list(
         PaymentAttempt.objects.filter(state=State.RELEASED, next_action_at__lte=as_of)
         .exclude(gateway__in=[paused.gateway for paused in guard.paused()])
+        .select_related("run")
         .order_by("next_action_at", "pk")[:limit]
     )
-
-    def begin_the_rest(attempts: Sequence[PaymentAttempt]) -> None:
-        begun = begin([Request(a.account_id, a.kind, a.run_id) for a in attempts], as_of=as_of)
-        asked_for = [
-            attempt.pk
-            for attempt in attempts
-            if not isinstance(begun.refused.get(attempt.account_id), GatewayClosed)
-        ]
-        PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
-            next_action_at=None
-        )
-
-    failed = list(bisect.failures(begin_the_rest, given_up, what="attempts"))
-    if failed:
-        raise failed[0][1]
+    begun = begin_each([_for_the_rest(attempt) for attempt in given_up], as_of=as_of)
+    left = {
+        attempt.pk: refused
+        for attempt in given_up
+        if isinstance(refused := begun.refused.get(attempt.account_id), BalanceChanged)
+    }
+    rechecking.leave_the_rest(left, as_of=as_of)
+    asked_for = [
+        attempt.pk
+        for attempt in given_up
+        if not isinstance(begun.refused.get(attempt.account_id), GatewayClosed)
+        and attempt.account_id not in begun.failed
+    ]
+    PaymentAttempt.objects.filter(pk__in=asked_for, state=State.RELEASED).update(
+        next_action_at=None
+    )
+    if begun.failed:
+        raise next(iter(begun.failed.values()))
     return len(given_up)
+
+
+def _for_the_rest(attempt: PaymentAttempt) -> Request:
+    """As its close would ask for it: where that leaves a changed balance, this does."""
+    only_if_due_minor = None
+    if (
+        attempt.run is not None
+        and attempt.run.when_balance_changed != CloseRun.ChangedBalance.CHARGE_DUE_NOW
+    ):
+        only_if_due_minor = attempt.amount_minor
+    return Request(attempt.account_id, attempt.kind, attempt.run_id, only_if_due_minor)

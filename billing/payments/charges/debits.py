@@ -21,7 +21,7 @@ def charge_date(account: Account, gateway: str, *, as_of: datetime) -> date | No
 
 
 def _capabilities(gateway: str) -> gateways.Capabilities | None:
-    """How a gateway behaves; None if it is not set up, which `driving._prepare` will say."""
+    """How a gateway behaves; None if it is not set up, which `calls._prepare` will say."""
     with suppress(gateways.Misconfigured):
         return gateways.get(gateway).capabilities
     return None

@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from billing import charge_protocol
+from billing import charge_protocol, gateways
 from billing.charge_protocol import State
 from billing.gateways import Observation
 from billing.models import PaymentAttempt
@@ -168,12 +168,14 @@ class Phases:
 
     def _write_down(self, answers: Mapping[PaymentAttempt, Answer]) -> None:
         throttle.note((attempt.gateway, answer) for attempt, answer in answers.items())
-        prepared, settled = {}, {}
+        prepared, settled, gone = {}, {}, []
         for attempt, answer in answers.items():
             if isinstance(answer, TooLate):
                 # As it is, for whoever drives it now.
                 del self._out[attempt]
                 self._rest(attempt)
+            elif isinstance(answer, gateways.MethodGone) and self._out[attempt] is Call.PREPARE:
+                gone.append(attempt)
             elif isinstance(answer, Exception):
                 self._note_unknown(attempt, answer)
             elif self._out[attempt] is Call.PREPARE:
@@ -182,6 +184,7 @@ class Phases:
                 settled[attempt] = answer
         self._store(prepared)
         self._settle(settled)
+        self._end_without_card(gone)
 
     def _store(self, prepared: Mapping[PaymentAttempt, Observation]) -> None:
         def store(attempts: Sequence[PaymentAttempt]) -> None:
@@ -211,6 +214,9 @@ class Phases:
             logger.error("what the provider says cannot be written down", exc_info=error)
             self._note_unknown(attempt, error)
         for attempt in (each for each in said if each not in failed):
+            if nothing := calls.nothing_changed(self._out[attempt], attempt, said[attempt]):
+                self._note_unknown(attempt, nothing)
+                continue
             call = self._out.pop(attempt)
             if call is Call.ASK and attempt.state in charge_protocol.RECHECKED:
                 self._to_recheck.append(attempt)
@@ -218,6 +224,18 @@ class Phases:
                 self._rest(attempt)
             else:
                 self._cancel_or_rest(attempt)
+
+    def _end_without_card(self, gone: Sequence[PaymentAttempt]) -> None:
+        def end(attempts: Sequence[PaymentAttempt]) -> None:
+            now = settling.card_is_gone([a.pk for a in attempts], as_of=self.clock())
+            for attempt in attempts:
+                writing.refresh(attempt, now[attempt.pk])
+
+        failed = dict(bisect.failures(end, gone, what="attempts"))
+        self._fail(failed)
+        for attempt in (each for each in gone if each not in failed):
+            del self._out[attempt]
+            self._rest(attempt)
 
     def _note_unknown(self, attempt: PaymentAttempt, error: Exception) -> None:
         self._out.pop(attempt)

@@ -12,10 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from django.conf import settings
-from django.db.models import F, QuerySet, prefetch_related_objects
+from django.db.models import (
+    BooleanField,
+    ExpressionWrapper,
+    F,
+    Q,
+    QuerySet,
+    prefetch_related_objects,
+)
 from django.db.models.functions import Now
 
-from billing import charge_protocol, locks
+from billing import charge_protocol, gateways, locks
 from billing.charge_protocol import State
 from billing.gateways import Observation
 from billing.models import PaymentAttempt, Step
@@ -35,7 +42,12 @@ ATTEMPTS = cast("Kind", sys.modules[__name__])
 
 name = "attempt"
 model = PaymentAttempt
-order = ("next_action_at", "pk")
+order = (
+    # Many may wait for their customer, who may take days: they keep nobody else from their turn.
+    ExpressionWrapper(Q(state=State.REQUIRES_ACTION), output_field=BooleanField()),
+    "next_action_at",
+    "pk",
+)
 batch = 50
 begin_within = timedelta(seconds=10)
 # It outlasts `begin_within` and the longest call: to look for an object, and to make one, half a minute each.
@@ -170,16 +182,28 @@ def write_down(
     """Store, settle, or note that nobody knows; those with a next call go on."""
     locks.accounts_for_update(attempt.account_id for attempt, _ in answers)
     said = {attempt: answer for attempt, answer in answers if isinstance(answer, Said)}
+    gone = []
     for attempt, answer in answers:
-        # Where a gateway is closed it waits as it is.
-        if isinstance(answer, Exception) and not isinstance(answer, Closed):
-            fail(attempt, answer, as_of=as_of)
+        match answer:
+            case Said() | Closed():
+                # Where a gateway is closed it waits as it is.
+                continue
+            case gateways.MethodGone() if attempt.state in charge_protocol.TO_PREPARE:
+                gone.append(attempt)
+            case error:
+                fail(attempt, error, as_of=as_of)
+    if gone:
+        ended = settling.end_without_card([attempt.pk for attempt in gone], as_of=as_of)
+        _refresh(gone, list(ended.values()))
     made = {a: each.seen for a, each in said.items() if each.call is Call.PREPARE}
     told = {a: each.seen for a, each in said.items() if each.call is not Call.PREPARE}
     storing.store_in(made)
     if told:
         now = settling.settle({a.pk: seen for a, seen in told.items()}, as_of=as_of)
         _refresh(list(told), list(now.values()))
+    for attempt, each in said.items():
+        if nothing := calls.nothing_changed(each.call, attempt, each.seen):
+            fail(attempt, nothing, as_of=as_of)
     for attempt, each in said.items():
         attempt.was_asked = attempt.was_asked or each.call is Call.ASK
     return [attempt for attempt, each in said.items() if _goes_on(attempt, after=each.call)]

@@ -1,23 +1,26 @@
 """T3, recheck: between reserving and now the world may have changed. Nothing is sent without it."""
 
-from collections.abc import Container, Sequence
+import uuid
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 
 from django.db import transaction
 
 from accounts import pauses
 from accounts.models import PaymentMethod
-from billing import charge_protocol, decisions, ledger, locks
+from billing import charge_protocol, decisions, ledger, locks, step_kinds
 from billing.charge_protocol import DeclineClass, Move, State
 from billing.ledger import Standing
-from billing.models import Decision, PaymentAttempt
+from billing.models import CloseRun, Decision, PaymentAttempt
 from billing.payments import guard, methods
 from billing.payments.charges import debits, reserving, time_limits, writing
+from billing.payments.charges.refusals import BalanceChanged
 
 NOT_CONFIRMED = "the customer did not confirm it in time"
 SETTLED = "settled meanwhile"
 LESS_DUE = "less is due meanwhile"
 LESS_THAN_ASKED = "less is due than the customer was asked to confirm"
+LEFT_TO_A_PERSON = "the balance has changed: a person decides"
 
 
 @transaction.atomic(durable=True)
@@ -165,3 +168,43 @@ def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decis
         run_id=attempt.run_id,
         attempt=attempt,
     )
+
+
+@transaction.atomic(durable=True)
+def leave_the_rest(left: Mapping[uuid.UUID, BalanceChanged], *, as_of: datetime) -> None:
+    """
+    Charge no rest of these, because their close leaves a changed balance alone, or to a person.
+
+    It has gone on without them, so that no step of it says so: the attempt does.
+    """
+    if not left:
+        return
+    about = PaymentAttempt.objects.filter(pk__in=left).values_list("account", flat=True)
+    locks.accounts_for_update(set(about))
+    attempts = locks.attempts_for_update(left)
+    runs = CloseRun.objects.in_bulk({a.run_id for a in attempts if a.run_id is not None})
+    made = []
+    for attempt in attempts:
+        assert attempt.run_id is not None, f"{attempt}: no close says what becomes of its rest"
+        run = runs[attempt.run_id]
+        is_left = run.when_balance_changed == CloseRun.ChangedBalance.HOLD_FOR_PERSON
+        because = LEFT_TO_A_PERSON if is_left else "the balance has changed"
+        if is_left:
+            attempt.because = because
+            # Since when somebody is waited for.
+            attempt.unknown_since = as_of
+        made.append(
+            decisions.decision(
+                act=step_kinds.CHARGE,
+                did=Decision.Did.BLOCKED if is_left else Decision.Did.SKIPPED,
+                because=because,
+                account_id=attempt.account_id,
+                expected={"due_minor": attempt.amount_minor, "currency": attempt.currency},
+                saw=left[attempt.pk].standing.facts,
+                world_changed=True,
+                run_id=attempt.run_id,
+                attempt=attempt,
+            )
+        )
+    decisions.record(*made)
+    writing.save_all(attempts)

@@ -61,6 +61,8 @@ class Collected:
 
     attempts: dict[int, PaymentAttempt] = field(default_factory=dict)
     refused: dict[int, CannotCollect] = field(default_factory=dict)
+    # What could not be done for a fault of ours. There may be an attempt all the same, which goes on later.
+    failed: dict[int, Exception] = field(default_factory=dict)
 
 
 def gateways_of(requests: Sequence[Request]) -> list[str]:

@@ -23,6 +23,9 @@ from billing.workers import log_context
 
 logger = logging.getLogger(__name__)
 
+# The bank takes days, or their customer does: no step of a close waits for it.
+LEFT_THE_CLOSE = frozenset({State.PROCESSING, State.REQUIRES_ACTION})
+
 
 @transaction.atomic(durable=True)
 def apply_provider_state(
@@ -53,6 +56,40 @@ def settle(
     return {attempt.pk: attempt for attempt in attempts}
 
 
+@transaction.atomic(durable=True)
+def card_is_gone(
+    attempt_ids: Sequence[uuid.UUID], *, as_of: datetime
+) -> dict[uuid.UUID, PaymentAttempt]:
+    """
+    Decline attempts whose card the provider has no more, as after a bank's no. What is further is left as it is.
+
+    At the provider there is no object of them, or one that waits for its customer, and is cancelled next.
+    Returns the attempts as they are after it.
+    """
+    return end_without_card(attempt_ids, as_of=as_of)
+
+
+def end_without_card(
+    attempt_ids: Sequence[uuid.UUID], *, as_of: datetime
+) -> dict[uuid.UUID, PaymentAttempt]:
+    """The same in the caller's transaction."""
+    about = PaymentAttempt.objects.filter(pk__in=attempt_ids).values_list("account", flat=True)
+    accounts = locks.accounts_for_update(set(about))
+    attempts = locks.attempts_for_update(attempt_ids)
+    for attempt in attempts:
+        then = charge_protocol.MOVES[Move.CARD_GONE].get(State(attempt.state))
+        if then is None:
+            continue
+        attempt.unknown_since = None
+        _note_decline(attempt, declines.GONE_AT_THE_PROVIDER, as_of=as_of)
+        if then is State.FAILED:
+            _end_unpaid(attempt, then, account=accounts[attempt.account_id], as_of=as_of)
+        else:
+            attempt.state, attempt.next_action_at = then, as_of
+    writing.save_all(attempts)
+    return {attempt.pk: attempt for attempt in attempts}
+
+
 # An attempt, locked, and what its provider says of it.
 Heard = tuple[PaymentAttempt, Observation]
 
@@ -75,8 +112,9 @@ def _apply(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: da
     """What succeeded is booked together; everything else is rare, and each by itself."""
     succeeded = []
     for attempt, seen in heard:
-        attempt.unknown_since = None
         then = _next_state(attempt, seen)
+        if charge_protocol.answers(attempt.state, then):
+            attempt.unknown_since = None
         if then is State.SUCCEEDED:
             succeeded.append((attempt, seen))
         elif then is not None:
@@ -90,6 +128,15 @@ def _next_state(attempt: PaymentAttempt, seen: Observation) -> State | None:
         # Not by us: a debit that waits for its day is cancelled with its mandate.
         attempt.decline_code = "mandate_cancelled"
         attempt.decline_class = DeclineClass.NEEDS_CUSTOMER
+    elif (
+        seen.status is Status.CANCELED
+        and attempt.state in LEFT_THE_CLOSE
+        and attempt.kind != PaymentAttempt.Kind.ON_SESSION
+    ):
+        # By somebody on the provider's pages, or by the provider. The close has gone on without it, so dunning
+        # follows it up; not at once, for whoever cancelled it had a reason.
+        attempt.decline_code = declines.CANCELED_THERE
+        attempt.decline_class = declines.decline_class(attempt.decline_code)
     was_declined = bool(attempt.decline_code)
     return charge_protocol.next_state(attempt.state, seen.status, was_declined=was_declined)
 
@@ -107,7 +154,7 @@ def _move(
             if waiting is State.REQUIRES_ACTION and attempt.state != waiting:
                 _ask_customer(attempt, account=account, as_of=as_of)
             attempt.state = waiting
-            attempt.next_action_at = as_of + time_limits.ASK_AGAIN_LATER
+            attempt.next_action_at = as_of + time_limits.LOOK_AGAIN_AFTER[waiting]
 
 
 def _succeed(heard: Sequence[Heard], accounts: Mapping[int, Account], *, as_of: datetime) -> None:
@@ -135,6 +182,7 @@ def _taken(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> Pa
             # Cannot be booked against this account's debts: a person must see it.
             attempt.state = charge_protocol.moved(attempt.state, Move.WRONG_CURRENCY)
             attempt.because = f"the provider took {seen.currency}, not {attempt.currency}"
+            attempt.unknown_since = attempt.unknown_since or as_of
             attempt.next_action_at = None
         # Else a person has seen it, and that it was given back.
         return None
@@ -207,15 +255,22 @@ def _give_up(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> 
     attempt.state = State.CANCELING
     attempt.next_action_at = as_of + time_limits.DRIVE_WINDOW
     if seen.status is Status.DECLINED:
-        _decline(attempt, seen, as_of=as_of)
+        code, advice_code = seen.decline_code or "declined", seen.advice_code
+        _note_decline(attempt, code, advice_code=advice_code, as_of=as_of)
     else:
         attempt.because = "not submitted in time"
 
 
-def _decline(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> None:
-    """Keep what the bank said, and what it means; after "never again" the card is blocked at once."""
-    attempt.decline_code = seen.decline_code or "declined"
-    attempt.advice_code = seen.advice_code
+def _note_decline(
+    attempt: PaymentAttempt, code: str, *, advice_code: str = "", as_of: datetime
+) -> None:
+    """
+    Keep what the bank said, and what it means.
+
+    After "never again" the card is blocked at once; one that is gone at the provider is gone here.
+    """
+    attempt.decline_code = code
+    attempt.advice_code = advice_code
     attempt.decline_class = declines.decline_class(
         attempt.decline_code, advice_code=attempt.advice_code
     )
@@ -224,6 +279,8 @@ def _decline(attempt: PaymentAttempt, seen: Observation, *, as_of: datetime) -> 
         if attempt.advice_code:
             because += f", and advised {attempt.advice_code}"
         methods.block_card(attempt.payment_method, because=because, as_of=as_of)
+    elif code == declines.GONE_AT_THE_PROVIDER:
+        methods.lose_card(attempt.payment_method, as_of=as_of)
 
 
 def _end_unpaid(attempt: PaymentAttempt, end: State, *, account: Account, as_of: datetime) -> None:

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from billing.charge_protocol import State
+
 # The longest a driver may be at work on an attempt before the sweeper takes it for dead:
 # two provider calls of at most 30 s each.
 DRIVE_WINDOW = timedelta(seconds=60)
@@ -15,6 +17,12 @@ GATHER_SECONDS = 0.05
 # When to ask the provider again after an answer that did not come, and then hourly.
 ASK_AGAIN_AFTER = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600))
 ASK_AGAIN_LATER = timedelta(hours=1)
+# What waits for its customer may be cancelled at the provider, or paid otherwise, and nobody tell us: noticed
+# within minutes. What is at the bank takes days.
+LOOK_AGAIN_AFTER = {
+    State.REQUIRES_ACTION: timedelta(minutes=10),
+    State.PROCESSING: ASK_AGAIN_LATER,
+}
 # An unknown this old goes to a person. It keeps blocking new attempts: late is better than twice.
 REVIEW_AFTER = timedelta(hours=24)
 # A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.

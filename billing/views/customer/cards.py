@@ -39,6 +39,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
         "cards": [_row(card, as_of=as_of) for card in cards],
         "has_default": any(card.is_default for card in cards),
         "has_chargeable": any(card.state == PaymentMethod.State.ACTIVE for card in cards),
+        "charges_others": seat.account.charges_other_cards,
         "takes_cards": bool(gateways.for_cards()),
         "takes_mandates": bool(gateways.for_mandates()),
         "owed": standing.due_minor > 0,
@@ -183,6 +184,20 @@ def make_default(request: HttpRequest, seat: Seat, method_id: int) -> HttpRespon
         messages.error(request, _("This card cannot be charged any more. Choose another one."))
         return redirect("cards", seat.account.pk)
     messages.success(request, _("%(card)s will be charged from now on.") % {"card": card})
+    return redirect("cards", seat.account.pk)
+
+
+@require_POST
+@payers_only
+def others(request: HttpRequest, seat: Seat) -> HttpResponse:
+    """Say whether another of the cards may be charged, once the one that is charged has gone at its provider."""
+    allowed = request.POST.get("allowed") == "yes"
+    methods.charge_other_cards(account_id=seat.account.pk, allowed=allowed, actor=seat.email)
+    if allowed:
+        said = _("If the card that we charge can no longer be charged, we charge another one here.")
+    else:
+        said = _("We charge no card but the one that you have chosen.")
+    messages.success(request, said)
     return redirect("cards", seat.account.pk)
 
 

@@ -9,9 +9,10 @@ from billing.close.step import Chunk
 from billing.close.steps import charge
 from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
 from billing.models import GatewayGuard, Payment, PaymentAttempt
+from billing.payments.charges import Request
 from tests import charging
 from tests.billing.builders import collect
-from tests.closing import cancel, decision_on, start_close, step_of, work, work_once
+from tests.closing import cancel, decision_on, retry, start_close, step_of, work, work_once
 from tests.factories import AS_OF, account_using
 from tests.provider import Killed
 
@@ -62,6 +63,36 @@ class TestCharge:
             "our set-up or request is wrong: testmode_decline"
         )
         assert [step_of(account, kind).state for kind in ("CHARGE", "HOLD")] == ["BLOCKED"] * 2
+
+    def test_a_fault_of_ours_that_is_mended_is_charged_when_the_step_is_retried(self, provider):
+        account = invoiced(card="sandbox_declined")
+        provider.says("submit", decline_code="testmode_decline")
+        work_once("CHARGE")
+        retry(step_of(account, "CHARGE"))
+        work_once("CHARGE")
+        assert step_of(account, "CHARGE").state == "BLOCKED"
+        assert PaymentAttempt.objects.count() == 2
+        provider.heals()
+        account.payment_methods.update(token="sandbox_visa")
+
+        retry(step_of(account, "CHARGE"))
+        work_once("CHARGE")
+
+        assert step_of(account, "CHARGE").because == "charged"
+        assert Payment.objects.get().amount_minor == 1200
+
+    def test_a_fault_of_ours_that_nobody_has_heard_of_yet_is_not_tried_again(
+        self, provider, monkeypatch
+    ):
+        account = invoiced(card="sandbox_declined")
+        provider.says("submit", decline_code="testmode_decline")
+        step = step_of(account, "CHARGE")
+        charging.collect_all([Request(account.pk, run_id=step.run_id)], as_of=AS_OF)
+
+        work_once("CHARGE")
+
+        assert step_of(account, "CHARGE").state == "BLOCKED"
+        assert PaymentAttempt.objects.count() == 1
 
     def test_takes_no_more_at_a_time_than_it_has_calls_for(self, settings):
         settings.CALLS_AT_ONCE = 2

@@ -13,7 +13,7 @@ from billing.close.health import sweeper
 from billing.gateways import OutcomeUnknown
 from billing.invoices import credits
 from billing.models import CreditGrant, PaymentAttempt, Step
-from billing.payments import inbound
+from billing.payments import inbound, retries
 from billing.workers import heartbeats
 from tests.billing.builders import collect, grant, owing
 from tests.closing import start_close, states, step_of, work
@@ -100,6 +100,43 @@ class TestSweep:
         assert "rows" not in healed
         assert "given_up and what follows are left" in caplog.text
         assert heartbeats.last_sweep() is not None
+
+    def test_that_ran_out_of_time_goes_on_where_it_stopped_so_that_each_part_has_its_turn(
+        self, monkeypatch
+    ):
+        turns: list[str] = []
+        now = [0.0]
+        monkeypatch.setattr(sweeper, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+        def hangs(name):
+            def part(**_facts):
+                turns.append(name)
+                # As where a provider hangs: a minute for each part that calls it.
+                now[0] += 60
+                return 0
+
+            return part
+
+        monkeypatch.setattr(inbound, "process_due", hangs("events"))
+        monkeypatch.setattr(sweeper, "take_rows", hangs("rows"))
+        monkeypatch.setattr(retries, "retry_due", hangs("retries"))
+
+        for _ in range(5):
+            sweeper.sweep(as_of=AS_OF)
+
+        assert turns == ["events", "rows", "retries", "events", "rows"]
+
+    def test_whose_own_parts_take_all_the_time_calls_one_provider_all_the_same(self, monkeypatch):
+        turns: list[str] = []
+        monkeypatch.setattr(sweeper, "CALL_WITHIN_SECONDS", -1)
+        for module, name in ((inbound, "process_due"), (sweeper, "take_rows")):
+            part = lambda name=name, **_facts: turns.append(name) or 0  # noqa: E731
+            monkeypatch.setattr(module, name, part)
+
+        for _ in range(4):
+            sweeper.sweep(as_of=AS_OF)
+
+        assert turns == ["process_due", "take_rows"]
 
 
 class TestFreeExpiredLeases:
