@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0011_timeline_has_one_index")]
+    dependencies = [("accounts", "0021_sign_in_tries_and_closing")]
 
     operations = [
         migrations.AddField(
