@@ -33,8 +33,8 @@ class EntityFactory(factory.django.DjangoModelFactory):
     """
     The entity of the first migration, which tests with real commits flush away.
 
-    Without a retry schedule unless told: who does not pay is held by the close itself, at once, so that
-    tests about something else need not wait for the end of dunning.
+    Due at once, without a retry schedule and a warning, unless told: who does not pay is held by the close itself, at
+    once, so that tests about something else need not wait for the due date, and for the end of dunning.
     """
 
     class Meta:
@@ -44,11 +44,13 @@ class EntityFactory(factory.django.DjangoModelFactory):
     slug = "default"
     name = "Month Close"
     invoice_prefix = "MC"
+    payment_terms_days: int | None = None
     retry_days: list[int] = []
+    grace_days: int | None = None
 
     @classmethod
     def _create(cls, model_class, *args, **kwargs):
-        # Also where the migration's row stands already.
+        # Also where the migration's row stands already; its other rules tests/conftest.py has changed.
         entity = super()._create(model_class, *args, **kwargs)
         if entity.retry_days != kwargs["retry_days"]:
             entity.retry_days = kwargs["retry_days"]

@@ -14,6 +14,7 @@ from billing.admin import (
     payments,
     reconciliation,
     transfers,
+    unpaid,
     usage,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "payments",
     "reconciliation",
     "transfers",
+    "unpaid",
     "usage",
 ]

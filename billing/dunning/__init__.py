@@ -1,13 +1,15 @@
 """
 What happens to accounts that do not pay: cases of declined cards, and holds.
 
-A declined automatic charge opens a case; `retries` works on it, and holds the account at its end. The
-close holds accounts that have no card to try again. Both end as soon as what is owed is paid.
+A declined automatic charge opens a case; `retries` works on it, and holds the account at its end. Accounts that
+have no card to try again are held by the close, or by the sweep (billing/payments/unpaid.py). What comes before
+any hold says billing/messages/outlook.py. All of it ends as soon as what is owed is paid.
 """
 
 from billing.dunning.cases import close_case, is_news, note_failure, open_case, try_again_soon
 from billing.dunning.holding import (
     NotHeld,
+    is_forgiven,
     lift_hold_by_hand,
     lift_settled_holds,
     place_hold,
@@ -17,6 +19,7 @@ from billing.dunning.holding import (
 __all__ = [
     "NotHeld",
     "close_case",
+    "is_forgiven",
     "is_news",
     "lift_hold_by_hand",
     "lift_settled_holds",

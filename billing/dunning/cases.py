@@ -50,7 +50,7 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
     """
     Whether to tell the customer of a decline: no earlier one of its case said the same.
 
-    The last decline of a case is not told: the hold that follows has a message of its own.
+    The last decline of a case is not told where the hold follows at once: that has a message of its own.
     """
     case = attempt.case
     if case is None:
@@ -58,7 +58,8 @@ def is_news(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
     if attempt.decline_code not in CARD_IS_GONE and messages.was_asked_to_confirm(attempt):
         return False
     told = case.attempts.filter(decline_code=attempt.decline_code).exclude(pk=attempt.pk)
-    is_last = case.next_try_at is None and case.ends_at <= as_of
+    holds_at_once = case.account.entity.grace_days is None
+    is_last = case.next_try_at is None and case.ends_at <= as_of and holds_at_once
     return not is_last and not told.exists()
 
 

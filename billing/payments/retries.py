@@ -14,9 +14,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from accounts import holds, pauses
-from accounts.models import PaymentMethod
-from billing import charge_protocol, decisions, dunning, ledger, locks
+from billing import charge_protocol, decisions, dunning, ledger, locks, messages
 from billing.ledger import Standing
+from billing.messages import Outlook
 from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from billing.payments import charges, guard, throttle
 
@@ -137,17 +137,17 @@ def _try_again_at(case: DunningCase, at: datetime | None) -> None:
 
 @transaction.atomic(durable=True)
 def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
-    locks.accounts_for_update(account_ids)
+    accounts = locks.accounts_for_update(account_ids)
     cases = list(_to_end(as_of).filter(account__in=account_ids).select_related("account__entity"))
     standings = ledger.standings(account_ids, as_of=as_of)
+    outlooks = messages.outlooks(accounts, as_of=as_of)
     for case in cases:
-        _end(case, standings[case.account_id])
+        _end(case, standings[case.account_id], outlooks[case.account_id])
     return len(cases)
 
 
-def _end(case: DunningCase, standing: Standing) -> None:
-    """End a case: hold the account if it is overdue, has nothing on its way, and could have been charged."""
-    gateways_of_cards = PaymentMethod.objects.default_of([case.account_id]).gateway_by_account()
+def _end(case: DunningCase, standing: Standing, outlook: Outlook) -> None:
+    """End a case: hold the account if it is overdue and warned, has nothing on its way, and could have been charged."""
     if (
         standing.in_flight_minor
         or guard.any_is_closed()
@@ -160,12 +160,15 @@ def _end(case: DunningCase, standing: Standing) -> None:
     elif case.decline_class in charge_protocol.FAULT_OF_OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"
         _close(case, standing, Decision.Did.BLOCKED, because)
-    elif charges.is_too_little(standing, gateways_of_cards.get(case.account_id)):
-        _close(case, standing, Decision.Did.SKIPPED, "less is due than can be charged")
+    elif standing.is_too_little:
+        _close(case, standing, Decision.Did.SKIPPED, "less is due than is asked for")
     elif not standing.overdue_minor:
-        _put_off(case, _first_due_at(case))
+        _put_off(case, _first_due_at(case, as_of=standing.as_of))
+    elif not outlook.may_be_held(standing.as_of):
+        # Warned, or to be, by the sweep: unpaid.py.
+        _put_off(case, outlook.held_from or standing.as_of + LOOK_AGAIN_AFTER)
     else:
-        _hold(case, standing)
+        _hold(case, standing, outlook)
 
 
 def _put_off(case: DunningCase, until: datetime) -> None:
@@ -178,10 +181,10 @@ def _close(case: DunningCase, standing: Standing, did: str, because: str) -> Non
     decisions.record(_decision("HOLD", did, because, standing))
 
 
-def _hold(case: DunningCase, standing: Standing) -> None:
+def _hold(case: DunningCase, standing: Standing, outlook: Outlook) -> None:
     because = "overdue and not paid at the end of the schedule"
     try:
-        hold = dunning.place_hold(case.account, standing)
+        hold = dunning.place_hold(case.account, standing, outlook)
     except holds.AlreadyHeld:
         _close(case, standing, Decision.Did.SKIPPED, "already held")
         return
@@ -189,7 +192,8 @@ def _hold(case: DunningCase, standing: Standing) -> None:
     decisions.record(_decision("HOLD", Decision.Did.DONE, because, standing, hold=hold))
 
 
-def _first_due_at(case: DunningCase) -> datetime:
+def _first_due_at(case: DunningCase, *, as_of: datetime) -> datetime:
+    """When something is due next; later where what is past due already is too little, or still to be charged."""
     due_at = (
         Invoice.objects.filter(account=case.account_id, state="ISSUED", settled_at=None)
         .order_by("due_at")
@@ -197,7 +201,7 @@ def _first_due_at(case: DunningCase) -> datetime:
         .first()
     )
     assert due_at is not None, f"{case}: something is due, but no invoice is open"
-    return due_at
+    return max(due_at, as_of + LOOK_AGAIN_AFTER)
 
 
 def _decision(act: str, did: str, because: str, standing: Standing, **links: Any) -> Decision:

@@ -1,6 +1,6 @@
 """Dunning: a declined charge is tried again on its days, told once, and held at the end; or paid."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.urls import reverse
@@ -9,7 +9,7 @@ from accounts.models import Account, BillingEntity, Hold, PaymentMethod
 from billing.close.health import sweeper
 from billing.gateways import Method, Misconfigured, NotSent, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
-from billing.payments import charges, methods, retries
+from billing.payments import charges, methods, retries, unpaid
 from billing.payments.charges import amounts
 from notifications.models import Message
 from tests.billing.builders import bill, collect, due, grant, owing, pay_by_hand
@@ -21,6 +21,7 @@ from tests.closing import (
     work,
 )
 from tests.factories import AS_OF, CardFactory, account_using
+from tests.mailing import deliver
 from tests.provider import Killed
 from tests.workers import at_once
 
@@ -534,9 +535,28 @@ class TestTheEndOfTheSchedule:
         bill(account)
         collect(account, kind=Kind.AUTO)
 
+        past_due = datetime(2018, 12, 3, tzinfo=UTC)
         retries.retry_due(as_of=day(14))
-        assert (is_held(account), case_of(account).ends_at) == (False, day(30))
-        retries.retry_due(as_of=day(30))
+        assert (is_held(account), case_of(account).ends_at) == (False, past_due)
+        retries.retry_due(as_of=past_due)
+
+        assert is_held(account)
+
+    def test_waits_for_the_grace_that_a_delivered_warning_leaves(self):
+        account = declined("sandbox_expired")
+        BillingEntity.objects.update(grace_days=7)
+
+        retries.retry_due(as_of=day(14))
+        assert not is_held(account)
+        unpaid.follow_up(as_of=day(14))
+        deliver(as_of=day(14))
+        Message.objects.filter(kind="HOLD_WARNING").update(sent_at=day(14))
+        retries.retry_due(as_of=day(14) + timedelta(hours=1))
+        assert (is_held(account), case_of(account).ends_at) == (
+            False,
+            datetime(2018, 11, 24, tzinfo=UTC),
+        )
+        retries.retry_due(as_of=datetime(2018, 11, 24, tzinfo=UTC))
 
         assert is_held(account)
 
@@ -569,9 +589,9 @@ class TestTheEndOfTheSchedule:
         assert case_of(account).closed_because == "already held"
         assert Hold.objects.filter(reason="OVERDUE").get() == held
 
-    def test_does_not_hold_for_less_than_can_be_charged(self, monkeypatch):
+    def test_does_not_hold_for_less_than_is_asked_for(self):
         account = declined("sandbox_expired")
-        monkeypatch.setattr(amounts, "chargeable_minor", lambda *_: 0)
+        pay_by_hand(account, 1185)
 
         retries.retry_due(as_of=day(14))
 

@@ -17,7 +17,7 @@ The protocol, its crash matrix and its proof: docs/payments.md. A phase is a mod
     driving.py     the phases in order   settling.py    T4 and T5                  drivers.py     one driver at a time
 """
 
-from billing.payments.charges.amounts import chargeable_minor, is_too_little
+from billing.payments.charges.amounts import chargeable_minor
 from billing.payments.charges.calls import spec
 from billing.payments.charges.collecting import (
     Collector,
@@ -64,7 +64,6 @@ __all__ = [
     "drive",
     "drive_due",
     "give_up",
-    "is_too_little",
     "on_its_way",
     "resolve_review",
     "spec",

@@ -58,7 +58,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "in_flight": _in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
         # While charging is paused nothing is tried again, and nobody is held for it.
-        "dunning": None if is_paused else _dunning(seat),
+        "dunning": None if is_paused else _dunning(seat, as_of=as_of),
         "is_paused": is_paused,
         "card": _card(seat, as_of=as_of),
         "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
@@ -101,15 +101,16 @@ def _hold(seat: Seat) -> dict[str, Any] | None:
     }
 
 
-def _dunning(seat: Seat) -> dict[str, str] | None:
+def _dunning(seat: Seat, *, as_of: datetime) -> dict[str, str] | None:
     """What happens next to a payment that did not go through."""
     case = dunning.open_case(seat.account.pk)
     if case is None:
         return None
+    last_day = messages.last_days_to_pay({seat.account.pk: seat.account}, as_of=as_of)
     declined = case.attempts.select_related("payment_method").latest("created_at")
     return {
         "next_try": seat.reader.date(case.next_try_at) if case.next_try_at else "",
-        "held_on": seat.reader.date(case.ends_at),
+        "held_on": seat.reader.day(last_day[seat.account.pk]),
         "reason": str(messages.decline_in_words(declined)[0]),
     }
 
