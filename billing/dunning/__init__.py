@@ -6,7 +6,16 @@ have no card to try again are held by the close, or by the sweep (billing/paymen
 any hold says billing/messages/outlook.py. All of it ends as soon as what is owed is paid.
 """
 
-from billing.dunning.cases import close_case, is_news, note_failure, open_case, try_again_soon
+from billing.dunning.cases import (
+    REFUSED_AT_THE_BANK,
+    close_case,
+    is_news,
+    is_tried_at_once,
+    note_failure,
+    open_case,
+    try_again_soon,
+    try_another_card,
+)
 from billing.dunning.holding import (
     NotHeld,
     is_forgiven,
@@ -17,10 +26,12 @@ from billing.dunning.holding import (
 )
 
 __all__ = [
+    "REFUSED_AT_THE_BANK",
     "NotHeld",
     "close_case",
     "is_forgiven",
     "is_news",
+    "is_tried_at_once",
     "lift_hold_by_hand",
     "lift_settled_holds",
     "note_failure",
@@ -28,4 +39,5 @@ __all__ = [
     "place_hold",
     "place_hold_by_hand",
     "try_again_soon",
+    "try_another_card",
 ]

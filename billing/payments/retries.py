@@ -24,6 +24,8 @@ from billing.payments import charges, guard, throttle
 TRY_WINDOW = timedelta(minutes=10)
 # When to look again at an account that can neither be charged nor held now.
 LOOK_AGAIN_AFTER = timedelta(hours=1)
+# When to look again where a payment is being cancelled.
+AFTER_A_CANCEL = timedelta(minutes=1)
 # When to look again if the provider could not even be asked: an operator has to mend that first.
 AFTER_A_FAULT_OF_OURS = timedelta(days=1)
 
@@ -120,6 +122,12 @@ def _refused(case: DunningCase, refused: charges.CannotCollect, standing: Standi
             _try_again_at(case, None)
         case charges.NothingDue():
             dunning.close_case(case, because=refused.because[:300], as_of=standing.as_of)
+        case charges.AttemptInFlight(attempt=attempt) if (
+            attempt.state == PaymentAttempt.State.CANCELING
+        ):
+            # As after another card was chosen: it is free in a moment.
+            _try_again_at(case, standing.as_of + AFTER_A_CANCEL)
+            return
         case _:
             # A payment is on its way, or charging is paused: nothing to decide yet.
             _try_again_at(case, standing.as_of + LOOK_AGAIN_AFTER)

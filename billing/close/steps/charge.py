@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from accounts.models import PaymentMethod
-from billing import charge_protocol, ledger, step_kinds
+from billing import charge_protocol, dunning, ledger, step_kinds
 from billing.close.step import (
     Chunk,
     Outcome,
@@ -35,6 +35,8 @@ counts_for_time_left = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
+# How long a customer's no at the bank is the answer to the close as well; a step that is retried later asks again.
+REFUSED_FOR = timedelta(days=1)
 
 State = PaymentAttempt.State
 
@@ -141,13 +143,22 @@ def _at_rest(run: CloseRun, step: Step, attempt: PaymentAttempt, standing: Stand
 
 
 def _answered_before(chunk: Chunk) -> dict[int, PaymentAttempt]:
-    """This run's attempts that came to their end while nobody, or the sweeper, looked after them."""
-    return {
-        attempt.account_id: attempt
-        for attempt in PaymentAttempt.objects.filter(
-            run=chunk.run, account__in=chunk.accounts, state__in=[State.SUCCEEDED, State.FAILED]
-        ).order_by("created_at")
-    }
+    """
+    This run's attempts that came to their end while nobody, or the sweeper, looked after them.
+
+    And what the customer has refused at the bank since the run began: they are not asked again in seconds.
+    """
+    ended = PaymentAttempt.objects.filter(
+        run=chunk.run, account__in=chunk.accounts, state__in=[State.SUCCEEDED, State.FAILED]
+    )
+    refused = PaymentAttempt.objects.filter(
+        account__in=chunk.accounts,
+        kind=PaymentAttempt.Kind.ON_SESSION,
+        state=State.FAILED,
+        decline_code=dunning.REFUSED_AT_THE_BANK,
+        created_at__gte=max(chunk.run.started_at, chunk.as_of - REFUSED_FOR),
+    )
+    return {each.account_id: each for each in (*refused, *ended.order_by("created_at"))}
 
 
 def _request(run: CloseRun, step: Step) -> charges.Request:

@@ -49,7 +49,8 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
     invoice = _find(seat, invoice_id)
     as_of = clock.now()
     due_minor = settlement.dues([invoice])[invoice.pk]
-    overdue = ledger.overdue_invoices(ledger.standing(seat.account.pk, as_of=as_of))
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
+    overdue = ledger.overdue_invoices(standing)
     context = {
         "tab": "invoices",
         "as_of": seat.reader.instant(as_of),
@@ -58,6 +59,7 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
         "invoice": invoice_row(
             seat, invoice, due_minor=due_minor, is_overdue=invoice.pk in overdue
         ),
+        "is_too_little": standing.is_too_little,
         "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
         "allocations": _paid_by(seat, invoice),
         "transfer": by_transfer(invoice.entity, seat.account),

@@ -61,7 +61,11 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "dunning": None if is_paused else _dunning(seat, as_of=as_of),
         "is_paused": is_paused,
         "card": _card(seat, as_of=as_of),
-        "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
+        "may_pay_now": owed
+        and not standing.is_too_little
+        and not standing.in_flight_minor
+        and seat.member.may_pay,
+        "is_too_little": standing.is_too_little,
         "owed": owed,
         "open_invoices": invoice_rows(seat, open_only=True, as_of=as_of, limit=NEWEST),
         "invoices": invoice_rows(seat, as_of=as_of, limit=NEWEST),
@@ -107,7 +111,10 @@ def _dunning(seat: Seat, *, as_of: datetime) -> dict[str, str] | None:
     if case is None:
         return None
     last_day = messages.last_days_to_pay({seat.account.pk: seat.account}, as_of=as_of)
-    declined = case.attempts.select_related("payment_method").latest("created_at")
+    declined = case.attempts.select_related("payment_method").order_by("-created_at").first()
+    if declined is None:
+        # Another card is about to be charged.
+        return None
     return {
         "next_try": seat.reader.date(case.next_try_at) if case.next_try_at else "",
         "held_on": seat.reader.day(last_day[seat.account.pk]),

@@ -10,7 +10,7 @@ from billing.close.engine import runner
 from billing.models import PaymentAttempt
 from tests.billing.close.test_steps_charge import collect_and_review
 from tests.closing import decision_on, finish, start_close, work, work_once
-from tests.factories import AS_OF, EntityFactory, PeriodFactory, SummaryFactory, account_using
+from tests.factories import AS_OF, PeriodFactory, SummaryFactory, account_using
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,9 +55,8 @@ class TestHold:
         assert Hold.objects.count() == 1
 
     def test_does_not_wait_for_the_due_date_and_the_run_ends(self):
-        EntityFactory()
-        BillingEntity.objects.update(payment_terms_days=14)
         account = account_using("12.00", card="sandbox_declined")
+        BillingEntity.objects.update(payment_terms_days=14)
 
         run = finish(start_close())
 
@@ -66,9 +65,8 @@ class TestHold:
         assert (decision.did, decision.because) == ("SKIPPED", "not due until 2018-11-16")
 
     def test_does_not_wait_for_a_warning_either(self):
-        EntityFactory()
-        BillingEntity.objects.update(grace_days=7)
         account = declined()
+        BillingEntity.objects.update(grace_days=7)
 
         work_once("HOLD")
 
