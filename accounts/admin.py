@@ -77,7 +77,9 @@ class ReadOnlyRows(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(BillingEntity)
 class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "slug", "invoice_prefix", "payment_terms_days", "retry_days")
+    list_display = (
+        "name", "slug", "invoice_prefix", "payment_terms_days", "retry_days", "grace_days",
+    )  # fmt: skip
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: BillingEntity | None = None
@@ -137,7 +139,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
 
 @admin.register(Hold)
 class HoldAdmin(ReadOnlyAdmin):
-    list_display = ("account", "reason", "placed_at", "lifted_at")
+    list_display = ("account", "reason", "warned_at", "placed_at", "lifted_at")
     list_filter = ("reason", ("lifted_at", admin.EmptyFieldListFilter))
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id")

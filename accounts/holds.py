@@ -10,15 +10,29 @@ class AlreadyHeld(Exception):
     """The account has an open hold for this reason."""
 
 
-def place_hold(*, account_id: int, reason: str, as_of: datetime, actor: str = "system") -> Hold:
+def place_hold(
+    *,
+    account_id: int,
+    reason: str,
+    as_of: datetime,
+    actor: str = "system",
+    grace_days: int | None = None,
+    warned_at: datetime | None = None,
+) -> Hold:
     """
-    Place a hold on an account.
+    Place a hold on an account; `warned_at` is when it was told so, and `grace_days` what that had to leave it.
 
     :raises AlreadyHeld: if one for this reason is open.
     """
     if Hold.objects.filter(account_id=account_id, reason=reason, lifted_at=None).exists():
         raise AlreadyHeld(reason)
-    hold = Hold.objects.create(account_id=account_id, reason=reason, placed_at=as_of)
+    hold = Hold.objects.create(
+        account_id=account_id,
+        reason=reason,
+        placed_at=as_of,
+        grace_days=grace_days,
+        warned_at=warned_at,
+    )
     timeline.record(
         timeline.event(
             account_id=account_id,

@@ -1,7 +1,7 @@
 """Months and the instants they begin and end at. Pure; bounds are stored once cut (BillingPeriod)."""
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from accounts import zones
@@ -25,6 +25,12 @@ def starts_at(month: date, time_zone: str) -> datetime:
 def ends_at(month: date, time_zone: str) -> datetime:
     """The instant a month ends in a zone, in UTC; the next one begins at it."""
     return starts_at(next_month(month), time_zone)
+
+
+def first_instant_after(day: date, time_zone: str) -> datetime:
+    """The first instant after a day in a zone, in UTC: also where the clocks leave midnight out, or repeat it."""
+    after = day + timedelta(days=1)
+    return datetime.combine(after, time.min, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
 
 
 def closes_at(month: date, time_zones: Iterable[str]) -> datetime:

@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import TransactionTestCase
 
+from accounts.models import BillingEntity
 from billing import gateways
 from billing.gateways.standins.fakedebit import DirectDebit
 from billing.gateways.standins.sandbox import SandboxGateway
@@ -33,6 +34,13 @@ def _quick_flush():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_or_flush)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """The first migration's entity has the rules of the factory's: due at once, no warning."""
+    with django_db_blocker.unblock():
+        BillingEntity.objects.update(payment_terms_days=None, grace_days=None)
 
 
 @pytest.fixture(autouse=True)

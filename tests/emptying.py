@@ -9,6 +9,7 @@ KEPT = (
     "auth_permission",
     "auth_group",
     "auth_group_permissions",
+    "billing_leastamount",
 )
 
 TABLES = """

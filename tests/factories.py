@@ -33,8 +33,8 @@ class EntityFactory(factory.django.DjangoModelFactory):
     """
     The entity of the first migration, which tests with real commits flush away.
 
-    Without a retry schedule unless told: who does not pay is held by the close itself, at once, so that
-    tests about something else need not wait for the end of dunning.
+    Due at once, without a retry schedule and a warning, unless told: who does not pay is held by the close itself, at
+    once, so that tests about something else need not wait for the due date, and for the end of dunning.
     """
 
     class Meta:
@@ -44,15 +44,21 @@ class EntityFactory(factory.django.DjangoModelFactory):
     slug = "default"
     name = "Month Close"
     invoice_prefix = "MC"
+    payment_terms_days: int | None = None
     retry_days: list[int] = []
+    grace_days: int | None = None
 
     @classmethod
     def _create(cls, model_class, *args, **kwargs):
-        # Also where the migration's row stands already.
+        # Also where the migration's row stands already, as it was made there.
         entity = super()._create(model_class, *args, **kwargs)
-        if entity.retry_days != kwargs["retry_days"]:
-            entity.retry_days = kwargs["retry_days"]
-            entity.save(update_fields=["retry_days"])
+        is_the_migrations = (entity.payment_terms_days, entity.grace_days) == (14, 7)
+        terms = ("payment_terms_days", "grace_days") if is_the_migrations else ()
+        rules = {name: kwargs[name] for name in ("retry_days", *terms)}
+        if rules != {name: getattr(entity, name) for name in rules}:
+            for name, value in rules.items():
+                setattr(entity, name, value)
+            entity.save(update_fields=list(rules))
         return entity
 
 

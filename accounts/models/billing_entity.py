@@ -33,8 +33,45 @@ class BillingEntity(models.Model):
     name = models.CharField(max_length=200)
     # Stands before every invoice number of this entity: "MC-000017".
     invoice_prefix = models.CharField(max_length=12, unique=True)
-    # Days from issue to due date. Zero: a card on file is charged on the day of issue.
-    payment_terms_days = models.PositiveSmallIntegerField(default=0)
+    # Written into each invoice at issue: a change holds for invoices to come.
+    payment_terms_days = models.PositiveSmallIntegerField(
+        default=14,
+        null=True,
+        blank=True,
+        help_text=(
+            "Days from the day of issue to the last day to pay. Empty: due at once. A card on file is charged"
+            " when the month is closed, whatever the terms."
+        ),
+    )
+    # What happens around the due date is read when it happens. The release before knows none of the three.
+    remind_days_before = models.PositiveSmallIntegerField(
+        default=3,
+        db_default=3,
+        null=True,
+        blank=True,
+        help_text="Days before the due date on which who has not paid is reminded. Empty: nobody is.",
+    )
+    warn_days_after = models.PositiveSmallIntegerField(
+        default=1,
+        db_default=1,
+        null=True,
+        blank=True,
+        help_text=(
+            "Days after the due date on which who has not paid is told of the hold to come. Empty: as soon as it"
+            " is over."
+        ),
+    )
+    grace_days = models.PositiveSmallIntegerField(
+        default=7,
+        db_default=7,
+        null=True,
+        blank=True,
+        help_text=(
+            "Days between that warning and the hold, counted from its delivery: who could not be warned is not"
+            " held. Empty: nobody is warned, and the hold comes as soon as something is overdue and not tried"
+            " again."
+        ),
+    )
     # Read at each retry: a change holds for retries to come, but does not move the end of open cases.
     retry_days = ArrayField(
         models.PositiveSmallIntegerField(),

@@ -16,6 +16,10 @@ class Hold(models.Model):
     reason = models.CharField(max_length=20, choices=Reason)
     placed_at = models.DateTimeField()
     lifted_at = models.DateTimeField(null=True, blank=True)
+    # Of one for overdue invoices, where its entity warns first: how many days that gave, and when the warning
+    # it rests on was delivered. Written once.
+    grace_days = models.PositiveSmallIntegerField(null=True, blank=True)
+    warned_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [

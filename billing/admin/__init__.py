@@ -14,6 +14,7 @@ from billing.admin import (
     payments,
     reconciliation,
     transfers,
+    unpaid,
     usage,
     waiting,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "payments",
     "reconciliation",
     "transfers",
+    "unpaid",
     "usage",
     "waiting",
 ]

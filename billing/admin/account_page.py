@@ -11,7 +11,7 @@ from django.urls import reverse
 from accounts.models import RETRIES_MAX, Account, ChargingPause, Hold, PaymentMethod
 from billing import decisions, dunning, ledger
 from billing.admin.cells import Cell, Table, instant, money, row, to
-from billing.ledger import settlement
+from billing.ledger import Standing, settlement
 from billing.models import AccountClosure, Decision, Invoice, PaymentAttempt, UsageSummary
 from billing.references import reference_of
 from notifications.models import Message
@@ -43,7 +43,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
         "closure": _closure(account),
         "later": _later_usage(account),
         "tables": [
-            _invoices(account, as_of=as_of),
+            _invoices(account, standing),
             _decisions(account),
             _timeline(account),
             _attempts(account),
@@ -159,9 +159,10 @@ def _all(model: str, account: Account, field: str = "account") -> str:
     return f"{reverse(f'admin:{model}_changelist')}?{field}__id__exact={account.pk}"
 
 
-def _invoices(account: Account, *, as_of: datetime) -> Table:
+def _invoices(account: Account, standing: Standing) -> Table:
     invoices = list(_newest(account.invoices.select_related("period")))
     dues = settlement.dues(invoices)
+    overdue = ledger.overdue_invoices(standing)
     return Table(
         "Invoices",
         ("Number", "Period", "Total", "Still due", "Due on", "State"),
@@ -171,8 +172,8 @@ def _invoices(account: Account, *, as_of: datetime) -> Table:
                 str(invoice.period),
                 money(invoice.total_minor, invoice.currency),
                 money(max(dues[invoice.pk], 0), invoice.currency),
-                instant(invoice.due_at),
-                _invoice_state(invoice, as_of=as_of),
+                str(invoice.due_date or instant(invoice.due_at)),
+                _invoice_state(invoice, is_overdue=invoice.pk in overdue),
             )
             for invoice in invoices
         ],
@@ -181,12 +182,12 @@ def _invoices(account: Account, *, as_of: datetime) -> Table:
     )
 
 
-def _invoice_state(invoice: Invoice, *, as_of: datetime) -> Cell:
+def _invoice_state(invoice: Invoice, *, is_overdue: bool) -> Cell:
     if invoice.is_draft:
         return Cell("Draft")
     if invoice.settled_at is not None:
         return Cell("Settled", tone="good")
-    return Cell("Overdue", tone="bad") if invoice.is_overdue(as_of) else Cell("Due", tone="warn")
+    return Cell("Overdue", tone="bad") if is_overdue else Cell("Due", tone="warn")
 
 
 def _decisions(account: Account) -> Table:

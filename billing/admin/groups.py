@@ -19,6 +19,7 @@ MAY = {
         "assign_incomingtransfer", "add_waitinglimit", "change_waitinglimit", "delete_waitinglimit", "add_closerun", "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane", "change_waitingowner",
         "run_reconciliation", "settle_break", "set_aside_rejects", "close_account",
         "add_product", "change_product", "add_price", "change_price", "delete_price",
+        "add_leastamount", "change_leastamount",
     ),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Holds on accounts that do not pay: placed and lifted, by the close or by hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -12,17 +12,25 @@ from billing import decisions, ledger, locks, messages
 from billing.charge_protocol import State
 from billing.dunning.cases import close_case
 from billing.ledger import Standing
-from billing.models import Decision, DunningCase, PaymentAttempt
+from billing.messages import Outlook
+from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from billing.workers import doorbell
 
 
-def place_hold(account: Account, standing: Standing) -> Hold:
+def place_hold(account: Account, standing: Standing, outlook: Outlook) -> Hold:
     """
     Place a hold for overdue invoices and queue its message. The caller decides and writes why.
 
     :raises holds.AlreadyHeld: if the account has one.
     """
-    hold = holds.place_hold(account_id=account.pk, reason=Hold.Reason.OVERDUE, as_of=standing.as_of)
+    assert outlook.may_be_held(standing.as_of), f"{account} is held too early: {outlook.waits_for}"
+    hold = holds.place_hold(
+        account_id=account.pk,
+        reason=Hold.Reason.OVERDUE,
+        as_of=standing.as_of,
+        grace_days=outlook.grace_days,
+        warned_at=outlook.warned_at if outlook.grace_days is not None else None,
+    )
     messages.hold_placed(hold, account=account, due_minor=standing.due_minor, as_of=standing.as_of)
     return hold
 
@@ -47,7 +55,7 @@ def lift_settled_holds(account_ids: Iterable[int], *, because: str, as_of: datet
     for case in cases:
         if standings[case.account_id].due_minor <= 0:
             close_case(case, because=because, as_of=as_of)
-    settled = [hold for hold in open_holds if not standings[hold.account_id].overdue_minor]
+    settled = [hold for hold in open_holds if not standings[hold.account_id].past_due_minor]
     for hold in settled:
         _lift(hold, standing=standings[hold.account_id], because=because)
     return settled
@@ -110,7 +118,8 @@ def lift_hold_by_hand(*, hold_id: int, reason: str, actor: str, as_of: datetime)
     """
     Lift a hold, for whatever reason it was placed.
 
-    The next close that finds overdue invoices unpaid places a hold again.
+    The next close that finds overdue invoices unpaid places a hold again; before that nothing does, unless
+    something else becomes overdue.
 
     :raises NotHeld: if it is lifted already.
     """
@@ -137,3 +146,18 @@ def _decide_by_hand(act: str, hold: Hold, standing: Standing, *, because: str, a
             actor=actor,
         )
     )
+
+
+def is_forgiven(account_id: int, past_due: Sequence[Invoice]) -> bool:
+    """
+    Whether a person has lifted a hold for all that is past due.
+
+    Then it is left alone until the next close, or until something else is past due.
+    """
+    lifted = Decision.objects.filter(
+        account=account_id,
+        act="LIFT_HOLD",
+        hold__reason=Hold.Reason.OVERDUE,
+        hold__lifted_at__gt=max(invoice.due_at for invoice in past_due if invoice.due_at),
+    )
+    return lifted.exclude(actor="system").exists()

@@ -6,12 +6,13 @@ Many accounts at once; the caller holds their locks. One account is a list of on
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from django.db import connection
 
 from accounts import timeline
 from accounts.models import Account, BillingEntity, TimelineEvent
-from billing import ledger, locks
+from billing import ledger, locks, periods
 from billing.invoices import credits
 from billing.models import CreditGrant, Invoice
 from billing.money import money
@@ -28,6 +29,8 @@ def issue_invoices(
     entities = BillingEntity.objects.in_bulk({invoice.entity_id for invoice in invoices})
     for entity in entities.values():
         _number([i for i in invoices if i.entity_id == entity.pk], entity=entity, as_of=as_of)
+    for invoice in invoices:
+        _set_due_date(invoice, accounts[invoice.account_id], entities[invoice.entity_id])
     _save_issued(invoices)
     ledger.post([ledger.invoice_issued(invoice) for invoice in invoices if invoice.total_minor])
     CreditGrant.objects.bulk_create(_credit(i) for i in invoices if i.total_minor < 0)
@@ -45,11 +48,21 @@ def _number(invoices: Sequence[Invoice], *, entity: BillingEntity, as_of: dateti
         invoice.sequence = sequence
         invoice.number = f"{entity.invoice_prefix}-{sequence:06d}"
         invoice.issued_at = issued_at
-        invoice.due_at = issued_at + timedelta(days=entity.payment_terms_days)
         invoice.settled_at = issued_at if invoice.total_minor <= 0 else None
     series.next_number += len(invoices)
     series.last_issued_at = issued_at
     series.save(update_fields=["next_number", "last_issued_at"])
+
+
+def _set_due_date(invoice: Invoice, account: Account, entity: BillingEntity) -> None:
+    assert invoice.issued_at is not None, f"{invoice} has no number yet"
+    issued_on = invoice.issued_at.astimezone(ZoneInfo(account.time_zone)).date()
+    if entity.payment_terms_days is None:
+        invoice.due_date, invoice.due_at = issued_on, invoice.issued_at
+        return
+    invoice.time_zone = account.time_zone
+    invoice.due_date = issued_on + timedelta(days=entity.payment_terms_days)
+    invoice.due_at = periods.first_instant_after(invoice.due_date, account.time_zone)
 
 
 def _save_issued(invoices: Sequence[Invoice]) -> None:
@@ -62,6 +75,8 @@ def _save_issued(invoices: Sequence[Invoice]) -> None:
                 "numbers": [invoice.number for invoice in invoices],
                 "issued": [invoice.issued_at for invoice in invoices],
                 "due": [invoice.due_at for invoice in invoices],
+                "due_on": [invoice.due_date for invoice in invoices],
+                "zones": [invoice.time_zone for invoice in invoices],
                 "settled": [invoice.settled_at for invoice in invoices],
             },
         )
@@ -70,10 +85,11 @@ def _save_issued(invoices: Sequence[Invoice]) -> None:
 ISSUE = """
 UPDATE billing_invoice invoice
    SET state = 'ISSUED', sequence = issued.sequence, number = issued.number, issued_at = issued.issued_at,
-       due_at = issued.due_at, settled_at = issued.settled_at
+       due_at = issued.due_at, due_date = issued.due_date, time_zone = issued.time_zone,
+       settled_at = issued.settled_at
   FROM unnest(%(invoices)s::bigint[], %(sequences)s::bigint[], %(numbers)s::text[], %(issued)s::timestamptz[],
-              %(due)s::timestamptz[], %(settled)s::timestamptz[])
-       AS issued(id, sequence, number, issued_at, due_at, settled_at)
+              %(due)s::timestamptz[], %(due_on)s::date[], %(zones)s::text[], %(settled)s::timestamptz[])
+       AS issued(id, sequence, number, issued_at, due_at, due_date, time_zone, settled_at)
  WHERE invoice.id = issued.id
 """
 

@@ -25,7 +25,14 @@ from billing.ledger.events import (
     refund_undone,
 )
 from billing.ledger.posting import post
-from billing.ledger.standing import Standing, balance, standing, standings
+from billing.ledger.standing import (
+    Standing,
+    balance,
+    overdue_invoices,
+    past_due_invoices,
+    standing,
+    standings,
+)
 
 __all__ = [
     "Event",
@@ -39,6 +46,8 @@ __all__ = [
     "dispute_opened",
     "dispute_won",
     "invoice_issued",
+    "overdue_invoices",
+    "past_due_invoices",
     "payment_received",
     "payment_reversed",
     "post",

@@ -27,8 +27,15 @@ from billing.messages.confirmation_needed import (
 from billing.messages.decline_words import decline_in_words
 from billing.messages.hold_lifted import HOLD_LIFTED, hold_lifted, recheck_hold_lifted
 from billing.messages.hold_placed import HOLD_PLACED, hold_placed, recheck_hold_placed
+from billing.messages.hold_warning import hold_warning, recheck_hold_warning
 from billing.messages.invoice_issued import INVOICE, Bill, invoices_issued, recheck_invoices
+from billing.messages.outlook import HOLD_WARNING, Outlook, last_days_to_pay, outlooks
 from billing.messages.payment_failed import PAYMENT_FAILED, payment_failed, recheck_payment_failed
+from billing.messages.payment_reminder import (
+    PAYMENT_REMINDER,
+    payment_reminder,
+    recheck_payment_reminder,
+)
 from billing.messages.payment_reversed import (
     PAYMENT_REVERSED,
     payment_reversed,
@@ -47,6 +54,7 @@ from notifications import catalog
 __all__ = [
     "INVOICE",
     "Bill",
+    "Outlook",
     "Receipt",
     "card_gone",
     "charge_announced",
@@ -54,8 +62,12 @@ __all__ = [
     "decline_in_words",
     "hold_lifted",
     "hold_placed",
+    "hold_warning",
     "invoices_issued",
+    "last_days_to_pay",
+    "outlooks",
     "payment_failed",
+    "payment_reminder",
     "payment_reversed",
     "payments_received",
     "refund_returned",
@@ -76,5 +88,7 @@ def register() -> None:
     catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
     catalog.register(REFUND_SENT)
     catalog.register(REFUND_RETURNED, recheck=recheck_refund_returned)
+    catalog.register(PAYMENT_REMINDER, recheck=recheck_payment_reminder)
+    catalog.register(HOLD_WARNING, recheck=recheck_hold_warning)
     catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
     catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)

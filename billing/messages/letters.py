@@ -24,8 +24,13 @@ def compose(
     account: Account,
     due_minor: int,
     as_of: datetime,
+    **stated: Any,
 ) -> Letter:
-    """Make a letter of a kind about a fact, with the balance and its instant added to the context."""
+    """
+    Make a letter of a kind about a fact, with the balance and its instant added to the context.
+
+    `stated`: what else it says that may change until it is sent, kept beside the balance.
+    """
     reader = Reader.of(account)
     balance = {
         "has_due": due_minor > 0,
@@ -38,7 +43,7 @@ def compose(
         kind=kind,
         fact=fact,
         context={**context, **balance},
-        amounts={"due_minor": due_minor, "currency": account.currency},
+        amounts={"due_minor": due_minor, "currency": account.currency, **stated},
         as_of=as_of,
     )
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from accounts.models import Account
 from billing.messages.decline_words import decline_in_words
 from billing.messages.letters import compose, tell
+from billing.messages.outlook import last_days_to_pay
 from billing.messages.rechecks import Looked, cancel, keep_or_rerender, one_by_one, subject
 from billing.models import PaymentAttempt
 from notifications.catalog import Verdict
@@ -30,6 +31,9 @@ def _payment_failed(
     reason, advice = decline_in_words(attempt)
     case = attempt.case if attempt.case and attempt.case.closed_at is None else None
     next_try_at = case.next_try_at if case else None
+    last_day = (
+        last_days_to_pay({account.pk: account}, as_of=as_of).get(account.pk) if case else None
+    )
     context = {
         "amount": reader.money(attempt.amount_minor, attempt.currency),
         "card": str(attempt.payment_method),
@@ -37,7 +41,7 @@ def _payment_failed(
         "reason": reason,
         "advice": advice,
         "next_try": reader.date(next_try_at) if next_try_at else "",
-        "held_on": reader.date(case.ends_at) if case else "",
+        "held_on": reader.day(last_day) if last_day else "",
     }
     fact = f"attempt:{attempt.pk}"
     return compose(PAYMENT_FAILED, fact, context, account=account, due_minor=due_minor, as_of=as_of)

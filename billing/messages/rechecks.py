@@ -60,6 +60,15 @@ def keep_or_rerender(
     return Rerender(outbox.render(again()), because)
 
 
+def keep_if_the_same(message: Message, standing: Standing, anew: Letter) -> Verdict:
+    """Keep a message that states what a letter of now would; else say that instead, and write that down."""
+    if anew.amounts == message.amounts:
+        return Keep()
+    because = "what it says had changed: rendered anew"
+    _decide(message, standing, did=Decision.Did.DONE, because=because)
+    return Rerender(outbox.render(anew), because)
+
+
 def _decide(message: Message, standing: Standing, *, did: str, because: str, **links: Any) -> None:
     decisions.record(
         decisions.decision(

@@ -8,6 +8,7 @@ from billing.models.decision import Decision
 from billing.models.dispute import Dispute
 from billing.models.dunning_case import DunningCase
 from billing.models.executor import Contribution, Executor, Sweep
+from billing.models.follow_up import FollowUp
 from billing.models.gateway_guard import GatewayGuard
 from billing.models.halt import Halt
 from billing.models.incoming_transfer import (
@@ -16,6 +17,7 @@ from billing.models.incoming_transfer import (
     RepeatedTransfer,
 )
 from billing.models.invoice import Allocation, Invoice, LineItem, NumberSeries
+from billing.models.least_amount import LeastAmount
 from billing.models.ledger import LedgerAccount, LedgerEntry, Posting
 from billing.models.payment import Payment, PaymentAttempt, ProviderRecord
 from billing.models.payment_reversal import PaymentReversal
@@ -47,10 +49,12 @@ __all__ = [
     "Dispute",
     "DunningCase",
     "Executor",
+    "FollowUp",
     "GatewayGuard",
     "Halt",
     "IncomingTransfer",
     "Invoice",
+    "LeastAmount",
     "LedgerAccount",
     "LedgerEntry",
     "LineItem",

@@ -1,5 +1,3 @@
-from datetime import datetime
-
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -57,6 +55,11 @@ class Invoice(models.Model):
     sequence = models.BigIntegerField(null=True, blank=True)
     number = models.CharField(max_length=40, null=True, blank=True)
     issued_at = models.DateTimeField(null=True, blank=True)
+    # The last day to pay; older releases issued without one.
+    due_date = models.DateField(null=True, blank=True)
+    # Where that day ends: the account's zone as it was then. Empty: it is due at once, at the instant of issue.
+    time_zone = models.CharField(max_length=64, blank=True, default="", db_default="")
+    # From here on it is past due: the first instant after that day.
     due_at = models.DateTimeField(null=True, blank=True)
     # When allocations reached the total. Written under the account's lock: by billing/invoices/issuing.py
     # where there is nothing to pay, else by billing/ledger/settlement.py; a payment that goes back empties
@@ -106,9 +109,6 @@ class Invoice(models.Model):
     @property
     def is_draft(self) -> bool:
         return self.state == self.State.DRAFT
-
-    def is_overdue(self, as_of: datetime) -> bool:
-        return self.settled_at is None and self.due_at is not None and self.due_at <= as_of
 
 
 class LineItem(models.Model):

@@ -7,6 +7,10 @@ they did not choose for it. The pages say so, and the close skips with "there is
 A customer may have chosen that another is charged where the default is gone at its provider
 (`Account.charges_other_cards`). Else they are told, and dunning waits for a card.
 
+One rule, said before a card is added or chosen: where something is overdue, or a declined card is tried again, it is
+charged at once. What still waits to be confirmed with another card is cancelled first, and what was to be charged by
+us so is charged to this one.
+
 A card whose bank says never to charge it again is blocked for ever, and so is its token on any account.
 """
 
@@ -15,12 +19,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from accounts import timeline
 from accounts.models import Account, PaymentMethod
 from billing import dunning, gateways, ledger, locks, messages
-from billing.models import DunningCase
+from billing.models import DunningCase, PaymentAttempt
 
 logger = logging.getLogger(__name__)
 State = PaymentMethod.State
@@ -322,7 +326,32 @@ def _make_default(method: PaymentMethod, *, actor: str, as_of: datetime) -> None
     method.is_default = True
     method.save(update_fields=["is_default"])
     _record(method, "card.default", f"Default card: {method}", actor=actor)
-    dunning.try_again_soon(method.account_id, as_of=as_of)
+    standing = ledger.standing(method.account_id, as_of=as_of)
+    dunning.try_another_card(method.account, standing)
+    # The sweep gives them up: see charges/rechecking.py.
+    _waiting_for_customer(method.account_id).exclude(payment_method=method).update(
+        next_action_at=as_of
+    )
+
+
+def charged_at_once(account_id: int, *, as_of: datetime) -> int:
+    """
+    What is charged to another card as soon as it is the one to charge, in minor units; 0 for nothing.
+
+    Where something is overdue or declined, or where a charge of ours waits to be confirmed with the one before.
+    """
+    standing = ledger.standing(account_id, as_of=as_of)
+    ours = _waiting_for_customer(account_id).exclude(kind=PaymentAttempt.Kind.ON_SESSION)
+    if standing.due_minor < standing.least_minor:
+        return 0
+    at_once = dunning.is_tried_at_once(account_id, standing) or ours.exists()
+    return standing.due_minor if at_once else 0
+
+
+def _waiting_for_customer(account_id: int) -> QuerySet[PaymentAttempt]:
+    return PaymentAttempt.objects.filter(
+        account=account_id, state=PaymentAttempt.State.REQUIRES_ACTION
+    )
 
 
 def _record(method: PaymentMethod, kind: str, summary: str, *, actor: str) -> None:

@@ -14,9 +14,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from accounts import holds, pauses
-from accounts.models import PaymentMethod
-from billing import charge_protocol, decisions, dunning, ledger, locks
+from billing import charge_protocol, decisions, dunning, ledger, locks, messages
 from billing.ledger import Standing
+from billing.messages import Outlook
 from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from billing.payments import charges, guard, throttle
 from notifications import bisect
@@ -25,6 +25,8 @@ from notifications import bisect
 TRY_WINDOW = timedelta(minutes=10)
 # When to look again at an account that can neither be charged nor held now.
 LOOK_AGAIN_AFTER = timedelta(hours=1)
+# When to look again where a payment is being cancelled.
+AFTER_A_CANCEL = timedelta(minutes=1)
 
 
 def retry_due(*, as_of: datetime, limit: int = 50) -> int:
@@ -142,6 +144,12 @@ def _refused(case: DunningCase, refused: charges.CannotCollect, standing: Standi
             _try_again_at(case, None)
         case charges.NothingDue() | charges.AccountClosed():
             dunning.close_case(case, because=refused.because[:300], as_of=standing.as_of)
+        case charges.AttemptInFlight(attempt=attempt) if (
+            attempt.state == PaymentAttempt.State.CANCELING
+        ):
+            # As after another card was chosen: it is free in a moment.
+            _try_again_at(case, standing.as_of + AFTER_A_CANCEL)
+            return
         case _:
             # A payment is on its way, or charging is paused: nothing to decide yet.
             _try_again_at(case, standing.as_of + LOOK_AGAIN_AFTER)
@@ -159,17 +167,17 @@ def _try_again_at(case: DunningCase, at: datetime | None) -> None:
 
 @transaction.atomic(durable=True)
 def _end_all(account_ids: list[int], *, as_of: datetime) -> int:
-    locks.accounts_for_update(account_ids)
+    accounts = locks.accounts_for_update(account_ids)
     cases = list(_to_end(as_of).filter(account__in=account_ids).select_related("account__entity"))
     standings = ledger.standings(account_ids, as_of=as_of)
+    outlooks = messages.outlooks(accounts, as_of=as_of)
     for case in cases:
-        _end(case, standings[case.account_id])
+        _end(case, standings[case.account_id], outlooks[case.account_id])
     return len(cases)
 
 
-def _end(case: DunningCase, standing: Standing) -> None:
-    """End a case: hold the account if it is overdue, has nothing on its way, and could have been charged."""
-    gateways_of_cards = PaymentMethod.objects.default_of([case.account_id]).gateway_by_account()
+def _end(case: DunningCase, standing: Standing, outlook: Outlook) -> None:
+    """End a case: hold the account if it is overdue and warned, has nothing on its way, and could have been charged."""
     if (
         standing.in_flight_minor
         or guard.any_is_closed()
@@ -182,12 +190,15 @@ def _end(case: DunningCase, standing: Standing) -> None:
     elif case.decline_class in charge_protocol.FAULT_OF_OURS:
         because = f"our set-up or request is wrong: {case.decline_code}"
         _close(case, standing, Decision.Did.BLOCKED, because)
-    elif charges.is_too_little(standing, gateways_of_cards.get(case.account_id)):
-        _close(case, standing, Decision.Did.SKIPPED, "less is due than can be charged")
+    elif standing.is_too_little:
+        _close(case, standing, Decision.Did.SKIPPED, "less is due than is asked for")
     elif not standing.overdue_minor:
-        _put_off(case, _first_due_at(case))
+        _put_off(case, _first_due_at(case, as_of=standing.as_of))
+    elif not outlook.may_be_held(standing.as_of):
+        # Warned, or to be, by the sweep: unpaid.py.
+        _put_off(case, outlook.held_from or standing.as_of + LOOK_AGAIN_AFTER)
     else:
-        _hold(case, standing)
+        _hold(case, standing, outlook)
 
 
 def _put_off(case: DunningCase, until: datetime) -> None:
@@ -200,10 +211,10 @@ def _close(case: DunningCase, standing: Standing, did: str, because: str) -> Non
     decisions.record(_decision("HOLD", did, because, standing))
 
 
-def _hold(case: DunningCase, standing: Standing) -> None:
+def _hold(case: DunningCase, standing: Standing, outlook: Outlook) -> None:
     because = "overdue and not paid at the end of the schedule"
     try:
-        hold = dunning.place_hold(case.account, standing)
+        hold = dunning.place_hold(case.account, standing, outlook)
     except holds.AlreadyHeld:
         _close(case, standing, Decision.Did.SKIPPED, "already held")
         return
@@ -211,7 +222,8 @@ def _hold(case: DunningCase, standing: Standing) -> None:
     decisions.record(_decision("HOLD", Decision.Did.DONE, because, standing, hold=hold))
 
 
-def _first_due_at(case: DunningCase) -> datetime:
+def _first_due_at(case: DunningCase, *, as_of: datetime) -> datetime:
+    """When something is due next; later where what is past due already is too little, or still to be charged."""
     due_at = (
         Invoice.objects.filter(account=case.account_id, state="ISSUED", settled_at=None)
         .order_by("due_at")
@@ -219,7 +231,7 @@ def _first_due_at(case: DunningCase) -> datetime:
         .first()
     )
     assert due_at is not None, f"{case}: something is due, but no invoice is open"
-    return due_at
+    return max(due_at, as_of + LOOK_AGAIN_AFTER)
 
 
 def _decision(act: str, did: str, because: str, standing: Standing, **links: Any) -> Decision:

@@ -7,6 +7,7 @@ from django.db import connection
 
 from billing.models import CloseRun, PaymentAttempt, Refund
 from billing.money import to_major
+from billing.past_due import PAST_DUE
 
 
 def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
@@ -46,9 +47,9 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
 #
 # Each part reads the invoices once, by currency: a hundred thousand take a fraction of a second. Only
 # overdue amounts are added up by account, and only of invoices that are not settled.
-ANSWER = """
+ANSWER = f"""
 WITH invoices AS (
-    SELECT i.id, i.account_id, i.currency, i.total_minor, i.due_at, i.settled_at
+    SELECT i.id, i.account_id, i.entity_id, i.period_id, i.state, i.currency, i.total_minor, i.due_at, i.settled_at
       FROM billing_invoice i JOIN billing_billingperiod p ON p.id = i.period_id
      WHERE i.entity_id = %(entity)s AND p.month = %(month)s AND i.state = 'ISSUED'
 ), issued AS (
@@ -90,7 +91,7 @@ WITH invoices AS (
     SELECT account_id, currency, sum(outstanding) AS overdue
       FROM (SELECT i.account_id, i.currency, i.total_minor - coalesce(sum(x.amount_minor), 0) AS outstanding
               FROM invoices i LEFT JOIN billing_allocation x ON x.invoice_id = i.id
-             WHERE i.settled_at IS NULL AND i.total_minor > 0 AND i.due_at <= %(as_of)s
+             WHERE i.total_minor > 0 AND {PAST_DUE}
              GROUP BY i.id, i.account_id, i.currency, i.total_minor) o
      GROUP BY account_id, currency
 ), waiting AS (

@@ -87,7 +87,14 @@ def build_entity(
     """Make an entity with so many accounts, their cards and their usage, tallied as it is in production."""
     say(f"Building {accounts:,} accounts ({slug})")
     with transaction.atomic():
-        entity = BillingEntity.objects.create(slug=slug, name=f"Bench {slug}", invoice_prefix=slug)
+        entity = BillingEntity.objects.create(
+            slug=slug,
+            name=f"Bench {slug}",
+            invoice_prefix=slug,
+            # Holds are placed in the close.
+            payment_terms_days=None,
+            grace_days=None,
+        )
         with connection.cursor() as cursor:
             names: dict[str, Any] = {"entity": entity.pk, "slug": slug, "accounts": accounts}
             cursor.execute(ACCOUNTS, names | {"currency": CURRENCY, "zones": list(ZONES)})

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from django.db import connection, transaction
 
-from accounts.models import Account
-from billing import ledger, locks
+from accounts.models import Account, Hold
+from billing import dunning, ledger, locks, messages
 from billing.invoices import credits, drafting, issuing
 from billing.models import CreditGrant, Invoice, Payment, PaymentAttempt
 from billing.payments import booking
@@ -28,6 +28,12 @@ def owing(amount: str = "12.34", **facts: object) -> Account:
     account = account_using(amount, **facts)
     bill(account)
     return account
+
+
+def place_hold(account: Account, *, as_of: datetime = AS_OF) -> Hold:
+    """Place a hold on a (locked) account as the close does, without the decision."""
+    outlook = messages.outlooks({account.pk: account}, as_of=as_of)[account.pk]
+    return dunning.place_hold(account, ledger.standing(account.pk, as_of=as_of), outlook)
 
 
 def pay_by_hand(

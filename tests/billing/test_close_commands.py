@@ -5,15 +5,18 @@ import io
 import json
 import os
 import signal
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from accounts import clock
 from accounts.models import BillingEntity
 from billing.close import foreground
 from billing.close.engine import runner
+from billing.close.step import later
+from billing.close.steps import hold
 from billing.models import CloseRun, Invoice, RejectedRow, Step, UsageBatch
 from billing.reports import finance, lines
 from billing.usage import tallying
@@ -105,9 +108,18 @@ class TestCloseMonth:
         assert second["answer"]["currencies"] == first["answer"]["currencies"]
         assert Invoice.objects.count() == 2
 
-    def test_says_what_a_run_waits_for(self):
-        BillingEntity.objects.update(payment_terms_days=14)
+    def test_waits_for_no_due_date(self):
+        BillingEntity.objects.update(payment_terms_days=14, grace_days=7)
         account_using("12.00", card=None)
+
+        assert "finished" in close_month()
+
+    def test_says_what_a_run_waits_for(self, monkeypatch):
+        account_using("12.00", card=None)
+        far = clock.now() + timedelta(days=14)
+        monkeypatch.setattr(
+            hold, "perform", lambda chunk: [later(s, "not yet", run_at=far) for s in chunk.steps]
+        )
 
         said = close_month()
 

@@ -6,25 +6,21 @@ import pytest
 
 from accounts import holds
 from accounts.models import Hold, TimelineEvent
-from billing import dunning, ledger
+from billing import dunning
 from billing.models import Decision
 from notifications.models import Message
-from tests.billing.builders import bill, owing, pay_by_hand
+from tests.billing.builders import bill, owing, pay_by_hand, place_hold
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.factories import AS_OF
 
 pytestmark = pytest.mark.django_db
 
 
-def held(account) -> Hold:
-    return dunning.place_hold(account, ledger.standing(account.pk, as_of=AS_OF))
-
-
 class TestPlaceHold:
     def test_places_it_and_tells_the_customer(self):
         account = owing("12.34")
 
-        hold = held(account)
+        hold = place_hold(account)
 
         assert (hold.reason, hold.placed_at, hold.lifted_at) == ("OVERDUE", AS_OF, None)
         message = Message.objects.get(account=account)
@@ -33,17 +29,17 @@ class TestPlaceHold:
     def test_places_it_where_there_is_nobody_to_tell(self):
         account = owing(email="")
 
-        held(account)
+        place_hold(account)
 
         assert not Message.objects.exists()
         assert TimelineEvent.objects.filter(kind="message.not_written").exists()
 
     def test_refuses_a_second_one(self):
         account = owing()
-        held(account)
+        place_hold(account)
 
         with pytest.raises(holds.AlreadyHeld):
-            held(account)
+            place_hold(account)
 
 
 class TestHoldsByHand:
@@ -96,11 +92,11 @@ class TestHoldsByHand:
 
 
 class TestLiftSettledHolds:
-    def test_lifts_it_when_the_last_overdue_cent_is_paid(self):
+    def test_lifts_it_when_less_is_overdue_than_is_asked_for(self):
         account = owing("12.34")
-        hold = held(account)
+        hold = place_hold(account)
 
-        pay_by_hand(account, 1233)
+        pay_by_hand(account, 1184)
         hold.refresh_from_db()
         assert hold.lifted_at is None
 
@@ -110,7 +106,7 @@ class TestLiftSettledHolds:
 
     def test_writes_down_why_and_tells_the_customer(self):
         account = owing("12.34")
-        hold = held(account)
+        hold = place_hold(account)
 
         pay_by_hand(account, 1234)
 
@@ -121,7 +117,7 @@ class TestLiftSettledHolds:
 
     def test_does_not_wait_for_what_is_due_but_not_overdue(self):
         account = owing("12.34")
-        held(account)
+        place_hold(account)
         using(account, "5.00", month=NOVEMBER)
         bill(account, month=NOVEMBER, as_of=AS_OF + timedelta(days=30))
 
@@ -139,7 +135,7 @@ class TestLiftSettledHolds:
 
     def test_twice_is_the_same_as_once(self):
         account = owing("12.34")
-        held(account)
+        place_hold(account)
         pay_by_hand(account, 1234)
 
         assert dunning.lift_settled_holds([account.pk], because="paid", as_of=AS_OF) == []

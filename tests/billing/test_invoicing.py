@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from accounts.models import TimelineEvent
+from accounts.models import Account, BillingEntity, TimelineEvent
 from billing import locks
 from billing.invoices import drafting, issuing
 from billing.invoices.rating import NoPrice
@@ -411,8 +411,47 @@ class TestIssuing:
 
         (invoice,) = bill(account)
 
-        assert (invoice.due_at - invoice.issued_at).days == 14
-        assert not invoice.is_overdue(AS_OF)
+        assert invoice.due_date == date(2018, 11, 16)
+        assert invoice.due_at == datetime(2018, 11, 17, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("zone", "issued", "days", "due_on", "past_due"),
+        [
+            # No days: the day of issue, to its end.
+            ("UTC", "2018-11-02T09:00Z", 0, "2018-11-02", "2018-11-03T00:00Z"),
+            ("Pacific/Auckland", "2018-11-02T12:30Z", 0, "2018-11-03", "2018-11-03T11:00Z"),
+            ("America/Los_Angeles", "2018-11-02T03:00Z", 14, "2018-11-15", "2018-11-16T08:00Z"),
+            # The day after begins at one, for there the clocks leave midnight out.
+            ("America/Sao_Paulo", "2018-11-02T12:00Z", 1, "2018-11-03", "2018-11-04T03:00Z"),
+            # The day has 25 hours: its last one comes twice.
+            ("Asia/Beirut", "2018-10-27T09:00Z", 0, "2018-10-27", "2018-10-27T22:00Z"),
+            # The day after was left out.
+            ("Pacific/Apia", "2011-12-29T12:00Z", 0, "2011-12-29", "2011-12-30T10:00Z"),
+        ],
+    )
+    def test_is_past_due_when_that_day_is_over_where_the_account_is(
+        self, zone, issued, days, due_on, past_due
+    ):
+        entity = EntityFactory(slug="patient", invoice_prefix="P", payment_terms_days=days)
+        account = account_using("12.34", entity=entity, time_zone=zone)
+
+        (invoice,) = bill(account, as_of=datetime.fromisoformat(issued))
+
+        invoice.refresh_from_db()
+        assert invoice.due_date == date.fromisoformat(due_on)
+        assert (invoice.due_at, invoice.time_zone) == (datetime.fromisoformat(past_due), zone)
+
+    def test_keeps_its_due_date_when_the_terms_or_the_zone_change(self):
+        entity = EntityFactory(slug="patient", invoice_prefix="P", payment_terms_days=14)
+        account = account_using("12.34", entity=entity)
+        (invoice,) = bill(account)
+
+        BillingEntity.objects.update(payment_terms_days=30)
+        Account.objects.update(time_zone="Pacific/Auckland")
+
+        dated = (invoice.due_date, invoice.due_at)
+        invoice.refresh_from_db()
+        assert (invoice.due_date, invoice.due_at) == dated
 
     def test_times_rise_with_the_numbers_whatever_the_workers_clocks_say(self):
         (first,) = bill(account_using("1.00"), as_of=AS_OF)

@@ -1,7 +1,7 @@
 """Dunning: a declined charge is tried again on its days, told once, and held at the end; or paid."""
 
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.urls import reverse
@@ -10,7 +10,7 @@ from accounts.models import Account, BillingEntity, Hold, PaymentMethod
 from billing import dunning
 from billing.gateways import Method, Misconfigured, NotSent, OutcomeUnknown
 from billing.models import Decision, DunningCase, PaymentAttempt
-from billing.payments import charges, methods, retries
+from billing.payments import charges, methods, retries, unpaid
 from billing.payments.charges import amounts, reserving
 from notifications.models import Message
 from tests import charging
@@ -23,6 +23,7 @@ from tests.closing import (
     work,
 )
 from tests.factories import AS_OF, CardFactory, account_using
+from tests.mailing import deliver
 from tests.provider import Killed
 from tests.workers import at_once
 
@@ -434,12 +435,12 @@ class TestOneAccountThatRaises:
         poisoned(module, name, bad)
 
         with pytest.raises(LookupError):
-            retries.retry_due(as_of=day(3))
+            charging.retry_due(as_of=day(3))
 
         assert [due(account) for account in good] == [0, 0]
         assert all(len(tried(account)) == 2 for account in good)
         with pytest.raises(LookupError) if name == "_refusal" else nullcontext():
-            retries.retry_due(as_of=day(3) + retries.TRY_WINDOW)
+            charging.retry_due(as_of=day(3) + retries.TRY_WINDOW)
         assert len(tried(bad)) == (1 if name == "_refusal" else 2)
 
     def test_when_its_schedule_has_ended(self, poisoned):
@@ -447,7 +448,7 @@ class TestOneAccountThatRaises:
         poisoned(dunning, "place_hold", bad)
 
         with pytest.raises(LookupError):
-            retries.retry_due(as_of=day(14))
+            charging.retry_due(as_of=day(14))
 
         assert is_held(good)
         assert not is_held(bad)
@@ -458,7 +459,7 @@ class TestOneAccountThatRaises:
         poisoned(reserving, "_refusal", bad)
 
         with pytest.raises(LookupError):
-            retries.retry_due(as_of=day(3))
+            charging.retry_due(as_of=day(3))
 
         assert tried(good) == ["AUTO FAILED", "RETRY FAILED"]
 
@@ -598,9 +599,28 @@ class TestTheEndOfTheSchedule:
         bill(account)
         collect(account, kind=Kind.AUTO)
 
+        past_due = datetime(2018, 12, 3, tzinfo=UTC)
         charging.retry_due(as_of=day(14))
-        assert (is_held(account), case_of(account).ends_at) == (False, day(30))
-        charging.retry_due(as_of=day(30))
+        assert (is_held(account), case_of(account).ends_at) == (False, past_due)
+        charging.retry_due(as_of=past_due)
+
+        assert is_held(account)
+
+    def test_waits_for_the_grace_that_a_delivered_warning_leaves(self):
+        account = declined("sandbox_expired")
+        BillingEntity.objects.update(grace_days=7)
+
+        charging.retry_due(as_of=day(14))
+        assert not is_held(account)
+        unpaid.follow_up(as_of=day(14))
+        deliver(as_of=day(14))
+        Message.objects.filter(kind="HOLD_WARNING").update(sent_at=day(14))
+        charging.retry_due(as_of=day(14) + timedelta(hours=1))
+        assert (is_held(account), case_of(account).ends_at) == (
+            False,
+            datetime(2018, 11, 24, tzinfo=UTC),
+        )
+        charging.retry_due(as_of=datetime(2018, 11, 24, tzinfo=UTC))
 
         assert is_held(account)
 
@@ -633,9 +653,9 @@ class TestTheEndOfTheSchedule:
         assert case_of(account).closed_because == "already held"
         assert Hold.objects.filter(reason="OVERDUE").get() == held
 
-    def test_does_not_hold_for_less_than_can_be_charged(self, monkeypatch):
+    def test_does_not_hold_for_less_than_is_asked_for(self):
         account = declined("sandbox_expired")
-        monkeypatch.setattr(amounts, "chargeable_minor", lambda *_: 0)
+        pay_by_hand(account, 1185)
 
         charging.retry_due(as_of=day(14))
 

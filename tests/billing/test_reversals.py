@@ -6,7 +6,7 @@ import pytest
 from django.db import transaction
 from django.urls import reverse
 
-from billing import locks
+from billing import ledger, locks
 from billing.ledger import Kind
 from billing.models import (
     Allocation,
@@ -70,7 +70,8 @@ def test_what_it_settled_is_owed_again_and_overdue_at_once():
 
     invoice.refresh_from_db()
     assert invoice.settled_at is None
-    assert invoice.is_overdue(reversal.reversed_at)
+    standing = ledger.standing(payment.account_id, as_of=reversal.reversed_at)
+    assert standing.overdue_minor == 1000
     assert due(payment.account) == 1000
     assert legs(reversal) == {("RECEIVABLE", ""): 1000, ("CASH", "manual"): -1000}
     assert_books_hold(as_of=LATER)

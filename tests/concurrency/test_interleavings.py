@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 
 from accounts.models import Account, BillingEntity, Hold
-from billing import decisions, dunning, ledger, locks
+from billing import decisions, locks
 from billing.close import pipeline
 from billing.close.engine import runner
 from billing.close.step import FlowModule
@@ -40,6 +40,7 @@ from tests.billing.builders import (
     due,
     grant,
     pay_by_hand,
+    place_hold,
 )
 from tests.billing.dispute_builders import seen_of
 from tests.closing import assert_books_hold, start_close, work
@@ -642,7 +643,7 @@ def test_hold_and_a_payment_that_lifts_the_one_there_is(every_order, one_step_at
     def hold(account: Account) -> None:
         with transaction.atomic():
             locked = locks.account_for_update(account.pk)
-            hold = dunning.place_hold(locked, ledger.standing(account.pk, as_of=LATER))
+            hold = place_hold(locked, as_of=LATER)
             decisions.record(
                 decisions.decision(
                     act="PLACE_HOLD",

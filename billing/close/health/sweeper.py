@@ -22,7 +22,7 @@ from billing.close.health import waking
 from billing.close.step import Outcome
 from billing.invoices import credits
 from billing.models import CloseRun, Step
-from billing.payments import charges, guard, inbound, restores, retries
+from billing.payments import charges, guard, inbound, restores, retries, unpaid
 from billing.usage import tallying
 from billing.workers import doorbell, halting, heartbeats
 from notifications import dispatcher, lanes
@@ -59,6 +59,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "doorbells": ring_for_ready_steps,
         "reconciliations": ring_for_reconciliations,
         "lane_tallies": lanes.forget_old_tallies,
+        "follow_ups": lambda: unpaid.follow_up(as_of=as_of),
     }
     calling: dict[str, Callable[[], int]] = {
         # Before the attempts and the holds, which wait for it.

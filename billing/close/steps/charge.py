@@ -8,7 +8,7 @@ from typing import Any, Self
 from django.db.models import Exists, OuterRef, Q
 
 from accounts.models import PaymentMethod
-from billing import charge_protocol, ledger, step_kinds
+from billing import charge_protocol, dunning, ledger, step_kinds
 from billing.close.step import (
     Chunk,
     Outcome,
@@ -37,6 +37,8 @@ counts_for_time_left = True
 
 # A gateway that is paused opens within minutes, or when a person has helped.
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
+# How long a customer's no at the bank is the answer to the close as well; a step that is retried later asks again.
+REFUSED_FOR = timedelta(days=1)
 
 State = PaymentAttempt.State
 
@@ -148,13 +150,21 @@ def _answered_before(chunk: Chunk) -> dict[int, PaymentAttempt]:
 
     One that has blocked the step was its answer once. The step is here again since a person has mended what
     was wrong, and has it retried: so it is asked for anew.
+    And what the customer has refused at the bank since the run began: they are not asked again in seconds.
     """
     ended = PaymentAttempt.objects.filter(
         run=chunk.run, account__in=chunk.accounts, state__in=[State.SUCCEEDED, State.FAILED]
     )
+    refused = PaymentAttempt.objects.filter(
+        account__in=chunk.accounts,
+        kind=PaymentAttempt.Kind.ON_SESSION,
+        state=State.FAILED,
+        decline_code=dunning.REFUSED_AT_THE_BANK,
+        created_at__gte=max(chunk.run.started_at, chunk.as_of - REFUSED_FOR),
+    )
     blocked = Decision.objects.filter(attempt=OuterRef("pk"), act=kind, did=Decision.Did.BLOCKED)
     unheard = ended.filter(Q(state=State.SUCCEEDED) | ~Exists(blocked))
-    return {attempt.account_id: attempt for attempt in unheard.order_by("created_at")}
+    return {each.account_id: each for each in (*refused, *unheard.order_by("created_at"))}
 
 
 def _request(run: CloseRun, step: Step) -> charges.Request:

@@ -1,13 +1,18 @@
-"""Place a hold on every account that is overdue, has nothing in flight, and is not in dunning."""
+"""
+Place a hold on every account that is overdue, has nothing in flight, is not in dunning, and was warned.
+
+The run does not wait for terms or warnings: who is not to be held yet is left to the sweep
+(billing/payments/unpaid.py).
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 from accounts import holds, pauses
-from accounts.models import PaymentMethod
-from billing import dunning, ledger, step_kinds
+from billing import dunning, ledger, messages, step_kinds
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
+from billing.messages import Outlook
 from billing.models import AccountClosure, DunningCase, Invoice, PaymentAttempt, Step
 from billing.payments import charges, guard, methods, throttle
 from billing.step_kinds import Through
@@ -42,13 +47,13 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
         ).select_related("account")
     }
-    gateways_of_cards = PaymentMethod.objects.default_of(chunk.accounts).gateway_by_account()
     cannot_pay = throttle.nobody_can_pay(chunk.accounts)
     cases = {
         case.account_id: case
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
     }
     paused = pauses.because_of(chunk.accounts)
+    outlooks = messages.outlooks(chunk.accounts, as_of=chunk.as_of)
     closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
     lost = methods.lost_untold(chunk.accounts)
     for step in chunk.steps:
@@ -56,23 +61,23 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         if pk in closed:
             because = "the account was closed meanwhile"
             yield skipped(step, because, saw=standings[pk].facts, world_changed=True)
-        elif charges.is_too_little(standings[pk], gateways_of_cards.get(pk)):
-            # Who has paid all that a card can be charged is not held for the rest.
-            yield skipped(step, "less is due than can be charged", saw=standings[pk].facts)
-        elif pk in lost and pk not in cases and pk not in paused and standings[pk].due_minor > 0:
+            continue
+        owes = standings[pk].due_minor > 0 and not standings[pk].is_too_little
+        if pk in lost and pk not in cases and pk not in paused and owes:
             # Their card is gone without their doing: they are waited for before they are held.
             case = dunning.wait_for_a_card(chunk.account_of(step), as_of=chunk.as_of)
             yield skipped(step, f"{lost[pk]} is gone: {case}", saw=standings[pk].facts)
-        else:
-            yield _decide(
-                chunk,
-                step,
-                standings[pk],
-                on_their_way.get(pk),
-                cases.get(pk),
-                paused.get(pk),
-                cannot_pay.get(pk),
-            )
+            continue
+        yield _decide(
+            chunk,
+            step,
+            standings[pk],
+            on_their_way.get(pk),
+            cases.get(pk),
+            paused.get(pk),
+            outlooks[pk],
+            cannot_pay.get(pk),
+        )
 
 
 def _decide(
@@ -82,12 +87,16 @@ def _decide(
     on_its_way: PaymentAttempt | None,
     case: DunningCase | None,
     paused: str | None,
+    outlook: Outlook,
     cannot_pay: str | None,
 ) -> Outcome:
     if not standing.due_minor:
         changed = step.expected.get("due_minor", 0) > 0
         because = "settled meanwhile" if changed else "nothing is due"
         return skipped(step, because, saw=standing.facts, world_changed=changed)
+    if standing.is_too_little:
+        because = "less is due than is asked for: carried to the next invoice"
+        return skipped(step, because, saw=standing.facts)
     if on_its_way is not None:
         return _wait_for_payment(chunk, step, standing, on_its_way)
     if case is not None:
@@ -97,13 +106,15 @@ def _decide(
         # Who is not charged could not have paid by card; the first close after the pause looks again.
         return skipped(step, paused, saw=standing.facts)
     if not standing.overdue_minor:
-        return _wait_until_due(chunk, step)
+        return skipped(step, _not_due(chunk, step, outlook), saw=standing.facts)
+    if not outlook.may_be_held(chunk.as_of):
+        return skipped(step, f"overdue: {outlook.waits_for}", saw=standing.facts)
     if cannot_pay is not None:
         # Their provider is down: nobody is held for that.
         because = f"nobody can pay now: {cannot_pay}"
         return later(step, because, run_at=chunk.as_of + LOOK_AGAIN_AFTER)
     try:
-        hold = dunning.place_hold(chunk.account_of(step), standing)
+        hold = dunning.place_hold(chunk.account_of(step), standing, outlook)
     except holds.AlreadyHeld:
         return skipped(step, "already held", saw=standing.facts)
     return done(step, "overdue and not paid", saw=standing.facts, hold=hold)
@@ -124,12 +135,16 @@ def _wait_for_payment(
     return wait_for(attempt, step, as_of=chunk.as_of)
 
 
-def _wait_until_due(chunk: Chunk, step: Step) -> Outcome:
-    first_due = (
-        Invoice.objects.filter(account=chunk.account_of(step), state="ISSUED", settled_at=None)
+def _not_due(chunk: Chunk, step: Step, outlook: Outlook) -> str:
+    """Until when nothing is overdue; the sweep looks again then."""
+    account = chunk.account_of(step)
+    to_come = (
+        Invoice.objects.filter(account=account, state="ISSUED", settled_at=None)
+        .exclude(pk__in=[invoice.pk for invoice in outlook.past_due])
         .order_by("due_at")
-        .values_list("due_at", flat=True)
         .first()
     )
-    assert first_due is not None, f"{step}: something is due, but no invoice is open"
-    return later(step, "not overdue yet", run_at=first_due)
+    if to_come is None or to_come.due_at is None or to_come.due_at <= chunk.as_of:
+        # Too little of it, or it is still to be charged by its own month's close.
+        return "nothing is overdue yet"
+    return f"not due until {to_come.due_date or to_come.due_at.date()}"

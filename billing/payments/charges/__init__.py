@@ -19,7 +19,7 @@ The protocol, its crash matrix and its proof: docs/payments.md. A phase is a mod
     kind.py        the dispatcher's      driving.py     the phases of a close's
 """
 
-from billing.payments.charges.amounts import chargeable_minor, is_too_little
+from billing.payments.charges.amounts import chargeable_minor
 from billing.payments.charges.calls import spec
 from billing.payments.charges.collecting import (
     Collector,
@@ -71,7 +71,6 @@ __all__ = [
     "free_parked",
     "give_up",
     "hurry",
-    "is_too_little",
     "on_its_way",
     "resolve_review",
     "spec",

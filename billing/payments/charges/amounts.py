@@ -3,7 +3,6 @@
 from contextlib import suppress
 
 from billing import gateways
-from billing.ledger import Standing
 
 
 def chargeable_minor(gateway: str, due_minor: int, currency: str) -> int:
@@ -21,12 +20,3 @@ def chargeable_minor(gateway: str, due_minor: int, currency: str) -> int:
             else 0
         )
     return due_minor
-
-
-def is_too_little(standing: Standing, gateway: str | None) -> bool:
-    """Whether something is due, but less than the gateway of the default card can charge."""
-    return (
-        gateway is not None
-        and standing.due_minor > 0
-        and not chargeable_minor(gateway, standing.due_minor, standing.currency)
-    )

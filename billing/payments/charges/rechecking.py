@@ -21,6 +21,7 @@ SETTLED = "settled meanwhile"
 LESS_DUE = "less is due meanwhile"
 LESS_THAN_ASKED = "less is due than the customer was asked to confirm"
 LEFT_TO_A_PERSON = "the balance has changed: a person decides"
+ANOTHER_CARD = "the customer has chosen another card"
 
 
 @transaction.atomic(durable=True)
@@ -43,6 +44,7 @@ def look_again(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[P
     standings = ledger.standings(ids, as_of=as_of)
     paused = pauses.because_of(ids)
     blocked = methods.blocked_tokens(attempt.payment_method for attempt in attempts)
+    charged_now = dict(PaymentMethod.objects.default_of(ids).values_list("account", "pk"))
     given_up = []
     looked_at = locks.attempts_for_update([attempt.pk for attempt in attempts])
     rechecked = [a for a in looked_at if a.state in charge_protocol.RECHECKED]
@@ -50,7 +52,9 @@ def look_again(attempts: Sequence[PaymentAttempt], *, as_of: datetime) -> list[P
         attempt.account = accounts[attempt.account_id]
         standing = standings[attempt.account_id]
         pausing = reserving.pausing(attempt.kind, paused.get(attempt.account_id))
-        because = _no_longer(attempt, standing, blocked, pausing)
+        because = _no_longer(attempt, standing, blocked, pausing) or _is_replaced(
+            attempt, charged_now.get(attempt.account_id)
+        )
         if because is not None:
             if because != pausing and (
                 code := _implied_decline_code(attempt, because, as_of=as_of)
@@ -118,6 +122,13 @@ def _no_longer(
     return None
 
 
+def _is_replaced(attempt: PaymentAttempt, charged_now: int | None) -> str | None:
+    """Why not to wait any longer for the customer's yes: they have chosen another card since."""
+    waits = attempt.state == State.REQUIRES_ACTION
+    replaced = charged_now not in {None, attempt.payment_method_id}
+    return ANOTHER_CARD if waits and replaced else None
+
+
 def _implied_decline_code(attempt: PaymentAttempt, because: str, *, as_of: datetime) -> str:
     """The decline code where dunning waits for the customer now, since no close asks again; else empty."""
     if attempt.kind == PaymentAttempt.Kind.ON_SESSION:
@@ -126,7 +137,7 @@ def _implied_decline_code(attempt: PaymentAttempt, because: str, *, as_of: datet
         return "authentication_required"
     # The close has gone on without it: it takes the bank days, or its customer.
     left_the_close = attempt.charge_date is not None or attempt.state == State.REQUIRES_ACTION
-    if not left_the_close or because in {SETTLED, LESS_DUE, LESS_THAN_ASKED}:
+    if not left_the_close or because in {SETTLED, LESS_DUE, LESS_THAN_ASKED, ANOTHER_CARD}:
         return ""
     method = attempt.payment_method
     if method.is_mandate:
@@ -148,7 +159,7 @@ def leaves_the_rest(attempt: PaymentAttempt) -> bool:
     if attempt.charge_date is not None:
         return True
     is_theirs = attempt.kind == PaymentAttempt.Kind.ON_SESSION
-    return attempt.because == LESS_THAN_ASKED and not is_theirs
+    return attempt.because in {LESS_THAN_ASKED, ANOTHER_CARD} and not is_theirs
 
 
 def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:

@@ -161,7 +161,9 @@ def _refusal(
         return NoPaymentMethod(f"{method} has expired", standing=standing)
     if (method.gateway, method.token) in blocked:
         return NoPaymentMethod(f"{method} is blocked on another account", standing=standing)
-    if not amounts.chargeable_minor(method.gateway, standing.due_minor, standing.currency):
+    if standing.is_too_little or not amounts.chargeable_minor(
+        method.gateway, standing.due_minor, standing.currency
+    ):
         due = money(standing.due_minor, standing.currency)
         return NothingDue(f"{due} is less than can be charged: carried forward", standing=standing)
     return None

@@ -42,11 +42,18 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
         "charges_others": seat.account.charges_other_cards,
         "takes_cards": bool(gateways.for_cards()),
         "takes_mandates": bool(gateways.for_mandates()),
-        "owed": standing.due_minor > 0,
+        "owed": standing.due_minor > 0 and not standing.is_too_little,
         "due": seat.reader.money(standing.due_minor, standing.currency),
+        "at_once": _at_once(seat, as_of=as_of),
         "as_of": seat.reader.instant(as_of),
     }
     return show(request, seat, "billing/cards.html", context)
+
+
+def _at_once(seat: Seat, *, as_of: datetime) -> str:
+    """What another card is charged as soon as it is the one to charge; empty for nothing."""
+    minor = methods.charged_at_once(seat.account.pk, as_of=as_of)
+    return seat.reader.money(minor, seat.account.currency) if minor else ""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -92,7 +99,8 @@ def _for_cards() -> str:
 
 def _send_to_provider(request: HttpRequest, seat: Seat) -> HttpResponse:
     if request.method != "POST":
-        return show(request, seat, "billing/card_enter.html", {"tab": "cards"})
+        context = {"tab": "cards", "at_once": _at_once(seat, as_of=clock.now())}
+        return show(request, seat, "billing/card_enter.html", context)
     account = seat.account
     back = f"{settings.SITE_URL}{reverse('card-entered', args=[account.pk])}"
     try:
@@ -164,7 +172,8 @@ def _keep(seat: Seat, gateway: str, method: gateways.Method) -> PaymentMethod:
 
 
 def _form(request: HttpRequest, seat: Seat, form: AddCardForm) -> HttpResponse:
-    return show(request, seat, "billing/card_add.html", {"tab": "cards", "form": form})
+    context = {"tab": "cards", "form": form, "at_once": _at_once(seat, as_of=form.as_of)}
+    return show(request, seat, "billing/card_add.html", context)
 
 
 @require_POST

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from accounts import clock
+from billing import ledger
 from billing.ledger import settlement
 from billing.models import Allocation, CreditGrant, Invoice, LineItem
 from billing.money import to_major
@@ -48,12 +49,17 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
     invoice = _find(seat, invoice_id)
     as_of = clock.now()
     due_minor = settlement.dues([invoice])[invoice.pk]
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
+    overdue = ledger.overdue_invoices(standing)
     context = {
         "tab": "invoices",
         "as_of": seat.reader.instant(as_of),
         "entity": invoice.entity.name,
         "addressee": invoice.account_name,
-        "invoice": invoice_row(seat, invoice, due_minor=due_minor, as_of=as_of),
+        "invoice": invoice_row(
+            seat, invoice, due_minor=due_minor, is_overdue=invoice.pk in overdue
+        ),
+        "is_too_little": standing.is_too_little,
         "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
         "allocations": _paid_by(seat, invoice),
         "transfer": by_transfer(invoice.entity, seat.account),

@@ -40,4 +40,7 @@ def add(request: HttpRequest, seat: Seat) -> HttpResponse:
             return redirect("cards", seat.account.pk)
         messages.success(request, _("%(card)s is on the account.") % {"card": mandate})
         return redirect("cards", seat.account.pk)
-    return show(request, seat, "billing/mandate_add.html", {"tab": "cards", "form": form})
+    minor = methods.charged_at_once(seat.account.pk, as_of=clock.now())
+    at_once = seat.reader.money(minor, seat.account.currency) if minor else ""
+    context = {"tab": "cards", "form": form, "at_once": at_once}
+    return show(request, seat, "billing/mandate_add.html", context)

@@ -59,10 +59,14 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "closed_on": _closed_on(seat),
         "hold": _hold(seat),
         # While charging is paused nothing is tried again, and nobody is held for it.
-        "dunning": None if is_paused else _dunning(seat),
+        "dunning": None if is_paused else _dunning(seat, as_of=as_of),
         "is_paused": is_paused,
         "card": _card(seat, as_of=as_of),
-        "may_pay_now": owed and not standing.in_flight_minor and seat.member.may_pay,
+        "may_pay_now": owed
+        and not standing.is_too_little
+        and not standing.in_flight_minor
+        and seat.member.may_pay,
+        "is_too_little": standing.is_too_little,
         "owed": owed,
         "open_invoices": invoice_rows(seat, open_only=True, as_of=as_of, limit=NEWEST),
         "invoices": invoice_rows(seat, as_of=as_of, limit=NEWEST),
@@ -108,15 +112,19 @@ def _hold(seat: Seat) -> dict[str, Any] | None:
     }
 
 
-def _dunning(seat: Seat) -> dict[str, str] | None:
+def _dunning(seat: Seat, *, as_of: datetime) -> dict[str, str] | None:
     """What happens next to a payment that did not go through."""
     case = dunning.open_case(seat.account.pk)
     if case is None:
         return None
-    declined = case.attempts.select_related("payment_method").latest("created_at")
+    last_day = messages.last_days_to_pay({seat.account.pk: seat.account}, as_of=as_of)
+    declined = case.attempts.select_related("payment_method").order_by("-created_at").first()
+    if declined is None:
+        # Another card is about to be charged.
+        return None
     return {
         "next_try": seat.reader.date(case.next_try_at) if case.next_try_at else "",
-        "held_on": seat.reader.date(case.ends_at),
+        "held_on": seat.reader.day(last_day[seat.account.pk]),
         "reason": str(messages.decline_in_words(declined)[0]),
     }
 

@@ -113,6 +113,7 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "due_minor": standing.due_minor,
         "owed": standing.due_minor > 0,
+        "is_too_little": standing.is_too_little,
         "in_flight": newest.pk if newest is not None and _is_on_its_way(newest) else None,
         "seen": newest.pk if newest is not None else "",
         "transfer": by_transfer(seat.account.entity, seat.account),

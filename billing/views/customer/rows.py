@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts.models import Account, BillingEntity
+from billing import ledger
 from billing.ledger import settlement
 from billing.models import Dispute, Invoice, Payment, PaymentAttempt
 from billing.payments import charges
@@ -44,12 +45,16 @@ def invoice_rows(
         invoices = invoices.filter(settled_at=None).order_by("due_at", "pk")
     shown = list(invoices[:limit])
     dues = settlement.dues(shown)
+    overdue = ledger.overdue_invoices(ledger.standing(seat.account.pk, as_of=as_of))
     return [
-        invoice_row(seat, invoice, due_minor=dues[invoice.pk], as_of=as_of) for invoice in shown
+        invoice_row(seat, invoice, due_minor=dues[invoice.pk], is_overdue=invoice.pk in overdue)
+        for invoice in shown
     ]
 
 
-def invoice_row(seat: Seat, invoice: Invoice, *, due_minor: int, as_of: datetime) -> dict[str, Any]:
+def invoice_row(
+    seat: Seat, invoice: Invoice, *, due_minor: int, is_overdue: bool
+) -> dict[str, Any]:
     """One invoice in words."""
     reader = seat.reader
     assert invoice.issued_at is not None, f"{invoice} is not issued"
@@ -60,20 +65,22 @@ def invoice_row(seat: Seat, invoice: Invoice, *, due_minor: int, as_of: datetime
         "url": reverse("invoice", args=[seat.account.pk, invoice.pk]),
         "period": reader.period(invoice.period.month),
         "issued": reader.date(invoice.issued_at),
-        "due_date": reader.date(invoice.due_at),
+        "due_date": reader.day(invoice.due_date)
+        if invoice.due_date
+        else reader.date(invoice.due_at),
         "total": reader.money(invoice.total_minor, invoice.currency),
         "due": reader.money(max(due_minor, 0), invoice.currency),
         "is_open": invoice.settled_at is None,
-        **_state(invoice, as_of=as_of),
+        **_state(invoice, is_overdue=is_overdue),
     }
 
 
-def _state(invoice: Invoice, *, as_of: datetime) -> dict[str, str]:
+def _state(invoice: Invoice, *, is_overdue: bool) -> dict[str, str]:
     if invoice.total_minor < 0:
         return {"state": _("Credit"), "tone": "good"}
     if invoice.settled_at is not None:
         return {"state": _("Paid"), "tone": "good"}
-    if invoice.is_overdue(as_of):
+    if is_overdue:
         return {"state": _("Overdue"), "tone": "bad"}
     return {"state": _("Due"), "tone": "warn"}
 

@@ -205,7 +205,11 @@ BREAKS = {
             UPDATE billing_numberseries SET next_number = next_number + 1"""
     ),
     "invoice_numbers_follow_issue_order": Break(
-        f"UPDATE billing_invoice SET issued_at = issued_at - interval '1 hour' WHERE id = {LAST_INVOICE}"
+        f"""UPDATE billing_invoice SET issued_at = issued_at - interval '1 hour', due_at = due_at - interval '1 hour'
+             WHERE id = {LAST_INVOICE}"""
+    ),
+    "invoice_is_past_due_when_its_day_is_over": Break(
+        f"UPDATE billing_invoice SET time_zone = 'Europe/Budapest' WHERE id = {invoice('pays')}"
     ),
     "invoice_number_series_is_current": Break(
         "UPDATE billing_numberseries SET next_number = next_number + 1"
@@ -457,9 +461,17 @@ BREAKS = {
     "hold_is_lifted_by_one_decision": Break(
         "UPDATE billing_decision SET hold_id = NULL WHERE act = 'LIFT_HOLD'"
     ),
+    "hold_comes_after_the_due_day": Break(
+        f"UPDATE accounts_hold SET placed_at = '2018-10-31' WHERE account_id = {account('overpays')}"
+    ),
+    "hold_has_had_its_warning": Break(
+        f"""UPDATE accounts_hold SET grace_days = 7, warned_at = placed_at - interval '8 days'
+             WHERE account_id = {account("overpays")}"""
+    ),
     "hold_has_something_overdue": Break(
         f"""UPDATE accounts_hold SET lifted_at = NULL WHERE account_id = {account("overpays")};
-            UPDATE billing_decision SET hold_id = NULL WHERE act = 'LIFT_HOLD' AND account_id = {account("overpays")}"""
+            UPDATE billing_decision SET hold_id = NULL WHERE act = 'LIFT_HOLD' AND account_id = {account("overpays")}""",
+        also=frozenset({"hold_comes_after_the_due_day"}),
     ),
     # --- the close
     "close_month_has_one_run": Break(

@@ -6,14 +6,15 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from accounts.models import BillingEntity
 from billing.close import foreground
 from billing.close.engine import runner
 from billing.close.foreground import Sight
+from billing.close.step import later
+from billing.close.steps import hold
 from billing.models import CloseRun, Step
 from billing.workers import halting
 from tests.closing import finish, in_a_thread_of_the_provider, start_close, states
-from tests.factories import EntityFactory, account_using
+from tests.factories import account_using
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,11 +64,13 @@ class TestWorkOn:
 
         assert len(work_on(run)) == 1
 
-    def test_ends_where_all_that_is_left_waits_for_a_far_due_date(self):
-        EntityFactory()
-        BillingEntity.objects.update(payment_terms_days=14)
+    def test_ends_where_all_that_is_left_waits_for_a_far_day(self, monkeypatch):
         account_using("12.00", card=None)
         run = start_close(as_of=timezone.now())
+        far = timezone.now() + timedelta(days=14)
+        monkeypatch.setattr(
+            hold, "perform", lambda chunk: [later(s, "not yet", run_at=far) for s in chunk.steps]
+        )
 
         seen = work_on(run)
 
