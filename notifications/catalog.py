@@ -47,7 +47,14 @@ class Rerender:
     because: str
 
 
-Verdict: TypeAlias = Keep | Cancel | Rerender
+@dataclass(frozen=True)
+class Wait:
+    """Whether the message is true depends on another one that is not at its end: ask again soon."""
+
+    because: str
+
+
+Verdict: TypeAlias = Keep | Cancel | Rerender | Wait
 Recheck: TypeAlias = Callable[[Sequence[Message], datetime], Sequence[Verdict]]
 
 

@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 from accounts import timeline
 from accounts.models import Account
 from notifications import catalog, dispatcher, mail_server, smtp
-from notifications.catalog import Cancel, Rerender
+from notifications.catalog import Cancel, Rerender, Wait
 from notifications.dispatcher import Heard, Kind
 from notifications.mail import NotDeliverable
 from notifications.mail_server import MailServerDown
@@ -42,6 +42,8 @@ LONGEST_RETRY = timedelta(hours=1)
 # A server that is down says nothing about the message, so it costs no try: the mail of a month end
 # outlives a night without mail.
 SERVER_RETRY = timedelta(minutes=2)
+# The message that another one waits for is at the mail server, or in line for it.
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 # SMTP has no Retry-After to say it.
 SLOW_DOWN_SECONDS = 30.0
 # What a person has ordered goes before what comes by itself.
@@ -180,6 +182,10 @@ def recheck(messages: Sequence[Message], *, as_of: datetime) -> list[Message | N
             ends.append(_End(message, State.CANCELLED, because=verdict.because[:300]))
             calls.append(None)
             continue
+        if isinstance(verdict, Wait):
+            ends.append(_waits(message, verdict))
+            calls.append(None)
+            continue
         if isinstance(verdict, Rerender):
             said = vars(verdict.content)
             Message.objects.filter(pk=message.pk).update(because=verdict.because[:300], **said)
@@ -259,6 +265,12 @@ def _end(message: Message, error: Exception | None) -> _End:
     if _is_permanent(error) or message.attempts >= MAX_TRIES:
         return _End(message, State.DEAD, last_error=repr(error))
     return _End(message, State.QUEUED, last_error=repr(error), wait=_delay(message.attempts))
+
+
+def _waits(message: Message, verdict: Wait) -> _End:
+    """It was not sent, and is no worse for it."""
+    because = verdict.because[:300]
+    return _End(message, State.QUEUED, because=because, wait=LOOK_AGAIN_AFTER, is_a_try=False)
 
 
 def _about(message: Message) -> dict[str, Any]:

@@ -65,3 +65,8 @@ def decline_in_words(attempt: PaymentAttempt) -> tuple[Promise | str, Promise | 
     if attempt.payment_method.is_mandate:
         return DEBIT_DECLINES.get(attempt.decline_code, DEBIT_DECLINED)
     return DECLINES.get(attempt.decline_code, DECLINED)
+
+
+def needs_another(attempt: PaymentAttempt) -> Promise | str:
+    """What helps where the card or mandate of a declined attempt cannot be charged any more, whatever its bank said."""
+    return _OTHER_MANDATE if attempt.payment_method.is_mandate else _OTHER_CARD

@@ -388,14 +388,19 @@ class TestPaymentReceived:
         assert "Your credit for your next invoices: €8.00" in message.body_text
         assert "Kept as credit" in message.body_html
 
-    def test_is_sent_whatever_changed_since(self) -> None:
+    def test_is_sent_whatever_changed_since_and_says_what_is_due_then(self) -> None:
         payer = account()
-        payment = pay(issued(payer), 1000)
-        receipt_of(payment, account=payer, allocations=[], due_minor=0, credit_minor=0, as_of=LATER)
+        invoice = issued(payer)
+        payment = pay(invoice, 1000)
+        paid = [(invoice, 1000)]
+        receipt_of(
+            payment, account=payer, allocations=paid, due_minor=0, credit_minor=0, as_of=LATER
+        )
         issued(payer)
 
         assert deliver(as_of=LATER) == Delivered(sent=1)
-        assert not Decision.objects.exists()
+        assert "Invoice AC-000001: €10.00" in mail.outbox[0].body
+        assert "Your balance is €10.00 as of 1 November 2026, 08:12" in mail.outbox[0].body
 
 
 class TestPaymentFailed:
