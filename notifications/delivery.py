@@ -36,9 +36,13 @@ State = Message.State
 
 # The mail server's lane.
 PROVIDER = "smtp"
-MAX_TRIES = 8
 FIRST_RETRY = timedelta(seconds=30)
-LONGEST_RETRY = timedelta(hours=1)
+LONGEST_RETRY = timedelta(hours=4)
+# A server that puts mail off, as one does with strangers or a full mailbox, is asked for at least a day: the
+# shortest pauses that there can be between so many tries are 24 hours and 7 minutes together.
+MAX_TRIES = 21
+# A defect of ours does not mend itself.
+MAX_TRIES_OF_OURS = 8
 # A server that is down says nothing about the message, so it costs no try: the mail of a month end
 # outlives a night without mail.
 SERVER_RETRY = timedelta(minutes=2)
@@ -262,7 +266,7 @@ def _end(message: Message, error: Exception | None) -> _End:
     logger.warning(
         "Message %s: try %d failed: %r", message.pk, message.attempts, error, extra=_about(message)
     )
-    if _is_permanent(error) or message.attempts >= MAX_TRIES:
+    if _is_permanent(error) or message.attempts >= _tries(error):
         return _End(message, State.DEAD, last_error=repr(error))
     return _End(message, State.QUEUED, last_error=repr(error), wait=_delay(message.attempts))
 
@@ -291,9 +295,16 @@ def _is_permanent(error: Exception) -> bool:
     return False
 
 
+def _tries(error: Exception) -> int:
+    """How often to try a message that ends like this: the server has put it off, or we cannot make it."""
+    is_put_off = isinstance(error, smtplib.SMTPException | OSError)
+    return MAX_TRIES if is_put_off else MAX_TRIES_OF_OURS
+
+
 def _delay(attempts: int) -> timedelta:
-    """Exponential with full jitter, so that a thousand failed together do not come back together."""
-    return min(LONGEST_RETRY, FIRST_RETRY * (1 << (attempts - 1))) * SystemRandom().random()
+    """Twice as long each time, half of it by chance, so that a thousand failed together do not come back together."""
+    longest = min(LONGEST_RETRY, FIRST_RETRY * (1 << (attempts - 1)))
+    return longest * (0.5 + SystemRandom().random() / 2)
 
 
 def _finish(ends: Sequence[_End]) -> None:

@@ -23,6 +23,8 @@ PAYMENT_FAILED = "PAYMENT_FAILED"
 
 # With these, what was declined is being seen to: there is nothing to advise.
 SEEN_TO = frozenset({Next.CONFIRM, Next.COLLECTED, Next.ON_ITS_WAY, Next.CHARGED, Next.WAITS})
+# Here it is up to the customer whether the account is held at the end.
+UP_TO_THEM = frozenset({Next.CONFIRM, Next.TRIED_AGAIN, Next.PAY})
 
 
 def payment_failed(
@@ -46,7 +48,7 @@ def _payment_failed(
         case is not None
         and not prospect.is_paused
         and not prospect.is_held
-        and prospect.next() not in {Next.NOTHING, Next.CARRIED_OVER}
+        and prospect.next() in UP_TO_THEM
     )
     context = {
         "amount": reader.money(attempt.amount_minor, attempt.currency),

@@ -12,7 +12,7 @@ from accounts.models import Account
 from billing.messages.letters import compose, tell_all
 from billing.messages.rechecks import keep_or_rerender, look, subject
 from billing.models import Allocation, Invoice, Payment
-from notifications.catalog import Verdict
+from notifications.catalog import Keep, Verdict
 from notifications.formats import Reader
 from notifications.models import Message
 from notifications.outbox import Letter
@@ -65,26 +65,25 @@ def _receipt(receipt: Receipt, *, as_of: datetime) -> Letter:
 def recheck_receipts(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
     """Never cancel it: the money came. What is due, and what credit is left, may have changed."""
     looked = look(messages, as_of=as_of)
-    payments = Payment.objects.in_bulk([int(subject(message)) for message in messages])
-    paid = _paid_when_booked([*payments])
-    return [
-        keep_or_rerender(
-            message,
-            standing,
-            partial(
-                _receipt,
-                Receipt(
-                    payments[int(subject(message))],
-                    account,
-                    paid[int(subject(message))],
-                    due_minor=standing.due_minor,
-                    credit_minor=standing.credit_minor,
-                ),
-                as_of=as_of,
-            ),
+    ids = [int(subject(message)) for message in messages if message.fact.startswith("payment:")]
+    payments, paid = Payment.objects.in_bulk(ids), _paid_when_booked(ids)
+    verdicts: list[Verdict] = []
+    for message, account, standing in looked:
+        payment = payments.get(int(subject(message)))
+        if payment is None:
+            # Of no payment of ours: there is nothing to hold it against.
+            verdicts.append(Keep())
+            continue
+        receipt = Receipt(
+            payment,
+            account,
+            paid[payment.pk],
+            due_minor=standing.due_minor,
+            credit_minor=standing.credit_minor,
         )
-        for message, account, standing in looked
-    ]
+        again = partial(_receipt, receipt, as_of=as_of)
+        verdicts.append(keep_or_rerender(message, standing, again))
+    return verdicts
 
 
 def _paid_when_booked(payment_ids: Sequence[int]) -> dict[int, list[tuple[Invoice, int]]]:
