@@ -74,7 +74,9 @@ class ReadOnlyRows(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(BillingEntity)
 class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "slug", "invoice_prefix", "payment_terms_days", "retry_days")
+    list_display = (
+        "name", "display_name", "slug", "invoice_prefix", "payment_terms_days", "retry_days",
+    )  # fmt: skip
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: BillingEntity | None = None

@@ -23,6 +23,8 @@ class Content:
     subject: str
     body_text: str
     body_html: str
+    # Whom it is from, by name; empty: the sender of all mail.
+    sender_name: str = ""
     amounts: dict[str, Any]
     as_of: datetime
 
