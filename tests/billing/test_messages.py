@@ -1,14 +1,15 @@
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 
-from accounts.models import Hold, PaymentMethod, TimelineEvent
+from accounts.models import ChargingPause, Hold, PaymentMethod, TimelineEvent
 from billing import messages
 from billing.messages import Bill
 from billing.messages.decline_words import DECLINES
-from billing.models import Decision
+from billing.models import Decision, PaymentAttempt
 from config.locale_catalogs import compile_catalogs
 from notifications import outbox
 from notifications.delivery import Delivered
@@ -518,3 +519,97 @@ class TestRecheckInvoice:
         tell_of(invoice)
 
         assert deliver(as_of=LATER) == Delivered(sent=1)
+
+
+class TestWhatComesNext:
+    """Each cell of the table is in test_message_truth; these are the promises that were broken once."""
+
+    def sent(self) -> str:
+        assert deliver(as_of=LATER) == Delivered(sent=1)
+        return str(mail.outbox[-1].body)
+
+    def test_an_invoice_whose_card_was_removed_promises_no_charge(self) -> None:
+        payer = account()
+        visa = card(payer)
+        assert "will be charged" in tell_of(issued(payer)).body_text
+        PaymentMethod.objects.filter(pk=visa.pk).update(
+            state="REMOVED", removed_at=LATER, is_default=False
+        )
+
+        body = self.sent()
+
+        assert "will be charged" not in body
+        assert "Please pay here" in body
+
+    def test_an_invoice_of_a_paused_account_promises_no_charge(self) -> None:
+        payer = account()
+        card(payer)
+        tell_of(issued(payer))
+        ChargingPause.objects.create(
+            account=payer, reason="MANUAL", because="asked for", paused_at=LATER
+        )
+
+        body = self.sent()
+
+        assert "will be charged" not in body
+        assert "is not charged automatically at the moment" in body
+
+    def test_an_invoice_that_was_declined_meanwhile_says_so(self) -> None:
+        payer = account()
+        invoice = issued(payer)
+        attempt = declined(payer)
+        message = tell_of(invoice)
+        PaymentAttempt.objects.filter(pk=attempt.pk).update(created_at=LATER)
+
+        body = self.sent()
+
+        assert "will be charged" in message.body_text
+        assert "will be charged" not in body
+        assert "We could not charge your card Visa ···· 4242." in body
+
+    def test_who_has_removed_the_card_is_not_sent_to_the_bank(self) -> None:
+        payer = account()
+        issued(payer)
+        attempt = declined(payer, "card_declined")
+        message = messages.payment_failed(attempt, account=payer, due_minor=1000, as_of=AS_OF)
+        assert message is not None
+        assert "ask your bank" in message.body_text
+        PaymentMethod.objects.filter(account=payer).update(
+            state="REMOVED", removed_at=LATER, is_default=False
+        )
+
+        body = self.sent()
+
+        assert "ask your bank" not in body
+        assert "Please add another card" in body
+
+    def test_a_debit_that_will_be_given_up_is_not_announced(self) -> None:
+        payer = account()
+        invoice = issued(payer)
+        attempt = PaymentAttempt.objects.create(
+            account=payer,
+            kind=PaymentAttempt.Kind.AUTO,
+            currency="EUR",
+            amount_minor=1000,
+            payment_method=card(payer),
+            gateway="sandbox",
+            state=PaymentAttempt.State.PREPARED,
+            charge_date=(AS_OF + timedelta(days=2)).date(),
+        )
+        messages.charge_announced(attempt, account=payer, due_minor=1000, as_of=AS_OF)
+        pay(invoice, 400)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+    def test_who_was_never_asked_to_confirm_is_told_that_it_failed(self) -> None:
+        payer = account()
+        issued(payer)
+        attempt = declined(payer, "authentication_required")
+        asked = messages.confirmation_needed(
+            attempt, account=payer, until=LATER, due_minor=1000, as_of=AS_OF
+        )
+        assert asked is not None
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+        assert not messages.was_asked_to_confirm(attempt)
