@@ -557,9 +557,10 @@ class TestWhatComesNext:
     def test_an_invoice_that_was_declined_meanwhile_says_so(self) -> None:
         payer = account()
         invoice = issued(payer)
-        attempt = declined(payer)
+        declined(payer)
+        PaymentAttempt.objects.update(created_at=AS_OF - timedelta(days=1))
         message = tell_of(invoice)
-        PaymentAttempt.objects.filter(pk=attempt.pk).update(created_at=LATER)
+        PaymentAttempt.objects.update(created_at=LATER)
 
         body = self.sent()
 
