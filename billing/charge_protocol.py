@@ -165,7 +165,7 @@ def known_changes() -> frozenset[tuple[State, State]]:
 class DeclineClass(Labelled):
     """What to do after a decline. Which code is which: billing/gateways/declines.py."""
 
-    SOFT = "SOFT", "May pass another day"  # try again, a few times
+    SOFT = "SOFT", "Temporary decline"  # try again, a few times
     NEEDS_CUSTOMER = "NEEDS_CUSTOMER", "Needs the customer"  # the card alone will not do
     STOP = "STOP", "Never again"  # never charge this card again
     OURS = "OURS", "Our set-up or request"  # tell an operator, not the customer

@@ -5,8 +5,10 @@ from datetime import datetime
 from functools import partial
 
 from accounts.models import Account
+from billing.charge_protocol import FAULT_OF_OURS
 from billing.messages.attempts import attempt_of, attempts_of
 from billing.messages.letters import attempt_link, compose, tell
+from billing.messages.payment_failed import payment_failed
 from billing.messages.prospects import confirm_until, stops
 from billing.messages.rechecks import cancel, keep_or_rerender, look, look_ahead
 from billing.models import PaymentAttempt
@@ -53,11 +55,9 @@ def _confirmation_needed(
 
 
 def was_asked_to_confirm(attempt: PaymentAttempt) -> bool:
-    """Whether the customer has had this mail about the attempt, or is being sent it. It says what happens next."""
-    had = (Message.State.SENT, Message.State.SENDING)
-    return Message.objects.filter(
-        kind=CONFIRMATION_NEEDED, fact=f"attempt:{attempt.pk}", state__in=had
-    ).exists()
+    """Whether the customer has this mail about the attempt, or is about to. It says what happens next."""
+    asked = Message.objects.filter(kind=CONFIRMATION_NEEDED, fact=f"attempt:{attempt.pk}")
+    return asked.exclude(state__in=[Message.State.CANCELLED, Message.State.DEAD]).exists()
 
 
 def recheck_confirmation_needed(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
@@ -73,6 +73,8 @@ def recheck_confirmation_needed(messages: Sequence[Message], as_of: datetime) ->
             because = stops(attempt, prospect)
         if because is not None:
             verdicts.append(cancel(message, standing, because=because, attempt=attempt))
+            if _failed_unheard(attempt) and standing.due_minor > 0:
+                payment_failed(attempt, account=account, due_minor=standing.due_minor, as_of=as_of)
             continue
         again = partial(
             _confirmation_needed,
@@ -85,3 +87,9 @@ def recheck_confirmation_needed(messages: Sequence[Message], as_of: datetime) ->
         )
         verdicts.append(keep_or_rerender(message, standing, again, attempt=attempt))
     return verdicts
+
+
+def _failed_unheard(attempt: PaymentAttempt) -> bool:
+    """Whether it has failed without a word, because this mail was to say what happens next."""
+    is_ours = attempt.decline_class in FAULT_OF_OURS
+    return attempt.state == PaymentAttempt.State.FAILED and not is_ours

@@ -606,11 +606,12 @@ class TestWhatComesNext:
         payer = account()
         issued(payer)
         attempt = declined(payer, "authentication_required")
-        asked = messages.confirmation_needed(
+        messages.confirmation_needed(
             attempt, account=payer, until=LATER, due_minor=1000, as_of=AS_OF
         )
-        assert asked is not None
+        assert messages.was_asked_to_confirm(attempt)
 
         assert deliver(as_of=LATER) == Delivered(cancelled=1)
 
         assert not messages.was_asked_to_confirm(attempt)
+        assert "Your bank wants you to confirm the payment." in self.sent()
