@@ -32,9 +32,9 @@ def payment_failed(
 ) -> Message | None:
     """Tell the customer that a charge was declined, why, and what to do."""
     ahead = prospect_of(account, due_minor=due_minor, as_of=as_of)
-    if ahead.in_flight == attempt:
-        # Its end is written down after this.
-        ahead = replace(ahead, in_flight=None)
+    # Its end is written down after this.
+    in_flight = None if ahead.in_flight == attempt else ahead.in_flight
+    ahead = replace(ahead, in_flight=in_flight, declined=attempt)
     return tell(_payment_failed(attempt, ahead, due_minor=due_minor, as_of=as_of))
 
 

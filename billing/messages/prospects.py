@@ -103,6 +103,10 @@ class Prospect:
         """Whether a charge was declined since then, and nothing has come of it yet."""
         return self.declined is not None and self.declined.created_at >= then
 
+    def is_declined(self, card: PaymentMethod | None) -> bool:
+        """Whether it is the card that was declined last."""
+        return self.declined is not None and self.declined.payment_method == card
+
     def _on_its_way(self, attempt: PaymentAttempt) -> Next | None:
         """How it goes on with what is in flight; None where that will be given up."""
         match attempt.state:
@@ -192,6 +196,10 @@ def words(
         "is_carried_over": comes is Next.CARRIED_OVER,
         "next_try": reader.date(case.next_try_at)
         if comes is Next.TRIED_AGAIN and case is not None and case.next_try_at
+        else "",
+        # By another card than was declined: then it is named.
+        "next_try_card": str(card)
+        if comes is Next.TRIED_AGAIN and not prospect.is_declined(card)
         else "",
         "asks_to_pay": comes in ASKED_TO_PAY,
     }
@@ -286,11 +294,9 @@ def _declined(account_ids: Collection[int]) -> dict[int, PaymentAttempt]:
 
 def _closed(names: Iterable[str]) -> set[str]:
     """The gateways that wait for their provider to be listed, do not answer, or are paused by hand."""
-    names = set(names)
-    listed = GatewayGuard.objects.filter(gateway__in=names, paused_at__isnull=False)
-    return {name for name in sorted(names) if lanes.why_shut(name)} | set(
-        listed.values_list("gateway", flat=True)
-    )
+    concerned = set(names)
+    listed = GatewayGuard.objects.filter(gateway__in=concerned, paused_at__isnull=False)
+    return lanes.shut_among(concerned) | set(listed.values_list("gateway", flat=True))
 
 
 def _is_too_little(standing: Standing, card: PaymentMethod) -> bool:

@@ -423,8 +423,8 @@ class TestInvoices:
         page = text(member_of(account).get(f"/accounts/{account.pk}/invoices/{invoice.pk}/"))
 
         assert "100 hour" in page
-        assert "40 hour free" in page
-        assert "0.0116 EUR" in page
+        assert "40 hours free" in page
+        assert "€0.0116" in page
         assert "€0.70" in page
         assert "Goodwill credit" in page
         assert "angry on the phone" not in page

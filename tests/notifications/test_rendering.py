@@ -56,6 +56,7 @@ TEXTS = [
     "next_card",
     "next_day",
     "confirm_until",
+    "next_try_card",
 ]
 TRUTHS = (
     "has_due",
