@@ -35,7 +35,7 @@ from billing.models import (
 )
 from billing.payments import reversals
 from notifications import lanes
-from notifications.models import Message
+from notifications.models import Lane, Message
 from tests.billing.message_builders import (
     LATER,
     card,
@@ -455,7 +455,8 @@ def gateway_closed(on: Scene) -> None:
 
 def lane_paused(on: Scene) -> None:
     """By hand, or because its provider does not answer."""
-    lane = lanes.sight(on.card.gateway).lane
+    lanes.grant(on.card.gateway, wanted=0)
+    lane = Lane.objects.get(provider=on.card.gateway)
     lanes.pause(lane.pk, by="ops@example.com", because="maintenance")
 
 
