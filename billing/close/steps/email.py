@@ -123,8 +123,8 @@ def _sent(chunk: Chunk, step: Step, message: Message) -> Outcome:
         case _ if message.parked_at is not None:
             return blocked(step, "its message has killed three workers: retry that, then this")
         case _ if message.attempts >= TRIES_IN_THE_RUN:
-            because = f"put off by the mail server: tried on for a day ({message.last_error})"
-            return done(step, because[:300], saw=message.amounts)
+            because = f"put off by the mail server, and tried on for a day: {message.last_error}"
+            return skipped(step, because[:300], saw=message.amounts)
         case _:
             return later(
                 step,

@@ -70,7 +70,7 @@ class TestEmail:
         assert (step.state, step.because, step.attempts) == ("READY", "not delivered yet", 0)
         assert step.run_at == Message.objects.get().next_attempt_at
 
-    @pytest.mark.parametrize(("tries", "state"), [(7, "READY"), (8, "DONE")])
+    @pytest.mark.parametrize(("tries", "state"), [(7, "READY"), (8, "SKIPPED")])
     def test_that_its_server_puts_off_for_an_hour_leaves_the_run(self, monkeypatch, tries, state):
         account = invoiced()
 
