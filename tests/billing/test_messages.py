@@ -303,6 +303,16 @@ class TestPaymentFailed:
 
         assert not {"The", "Please", "bank "} & set(reread(message).body_text.split())
 
+    @pytest.mark.parametrize("state", ["REMOVED", "BLOCKED"])
+    def test_of_a_card_that_is_gone_another_one_helps_on_pages_as_well(self, state: str) -> None:
+        attempt = declined(account(), "card_declined")
+        attempt.payment_method.state = state
+
+        reason, advice = messages.decline_in_words(attempt)
+
+        assert str(reason) == "The bank declined the card."
+        assert str(advice) == "Please add another card, or pay with one."
+
     def test_is_cancelled_when_nothing_is_due_any_more(self) -> None:
         payer = account()
         invoice, attempt = issued(payer), declined(payer)
