@@ -74,7 +74,7 @@ def render(letter: Letter) -> Content:
             **letter.context,
             "locale": reader.locale,
             "account_name": letter.account.name,
-            "seller": seller["name"],
+            "entity_name": seller["name"],
             "seller_logo": seller["logo"],
             "seller_help": seller["help"],
         },

@@ -154,7 +154,7 @@ class TestWhatCustomersSupply:
         assert f"Sent to: {hostile}\n" in message.body_text
 
     def test_is_never_run_as_a_template(self) -> None:
-        hostile = "{{ seller }}{% now 'Y' %}"
+        hostile = "{{ entity_name }}{% now 'Y' %}"
 
         message = enqueue(account(name=hostile))
 

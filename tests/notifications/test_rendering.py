@@ -33,7 +33,7 @@ TEXTS = [
     "as_of",
     "pay_link",
     "account_name",
-    "seller",
+    "entity_name",
     "seller_logo",
     "seller_help",
     "amount",
