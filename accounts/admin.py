@@ -78,7 +78,7 @@ class ReadOnlyRows(admin.TabularInline):  # type: ignore[type-arg]
 @admin.register(BillingEntity)
 class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
-        "name", "slug", "invoice_prefix", "payment_terms_days", "retry_days", "grace_days",
+        "name", "display_name", "slug", "invoice_prefix", "payment_terms_days", "retry_days", "grace_days",
     )  # fmt: skip
 
     def get_readonly_fields(

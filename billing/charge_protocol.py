@@ -8,6 +8,7 @@ they can come to with a provider, a network and a customer who do what they like
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import Self
 
@@ -67,6 +68,9 @@ RECHECKED = frozenset({State.PREPARED, State.SUBMITTED, State.REQUIRES_ACTION})
 # And never without the recheck just before, however often it is sent.
 TO_SUBMIT = frozenset({State.SUBMITTED})
 TO_CANCEL = frozenset({State.CANCELING})
+
+# A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.
+CUSTOMER_MAY_TAKE = timedelta(hours=72)
 
 
 # --- what we do
@@ -177,7 +181,7 @@ def known_changes() -> frozenset[tuple[State, State]]:
 class DeclineClass(Labelled):
     """What to do after a decline. Which code is which: billing/gateways/declines.py."""
 
-    SOFT = "SOFT", "May pass another day"  # try again, a few times
+    SOFT = "SOFT", "Temporary decline"  # try again, a few times
     NEEDS_CUSTOMER = "NEEDS_CUSTOMER", "Needs the customer"  # the card alone will not do
     STOP = "STOP", "Never again"  # never charge this card again
     OURS = "OURS", "Our set-up or request"  # tell an operator, not the customer

@@ -23,6 +23,8 @@ class Content:
     subject: str
     body_text: str
     body_html: str
+    # Whom it is from, by name; empty: the sender of all mail.
+    sender_name: str = ""
     amounts: dict[str, Any]
     as_of: datetime
 
@@ -47,7 +49,14 @@ class Rerender:
     because: str
 
 
-Verdict: TypeAlias = Keep | Cancel | Rerender
+@dataclass(frozen=True)
+class Wait:
+    """Whether the message is true depends on another one that is not at its end: ask again soon."""
+
+    because: str
+
+
+Verdict: TypeAlias = Keep | Cancel | Rerender | Wait
 Recheck: TypeAlias = Callable[[Sequence[Message], datetime], Sequence[Verdict]]
 
 

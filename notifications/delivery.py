@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 from accounts import timeline
 from accounts.models import Account
 from notifications import catalog, dispatcher, mail_server, smtp
-from notifications.catalog import Cancel, Rerender
+from notifications.catalog import Cancel, Rerender, Wait
 from notifications.dispatcher import Heard, Kind
 from notifications.mail import NotDeliverable
 from notifications.mail_server import MailServerDown
@@ -35,12 +35,18 @@ State = Message.State
 
 # The mail server's lane.
 PROVIDER = "smtp"
-MAX_TRIES = 8
 FIRST_RETRY = timedelta(seconds=30)
-LONGEST_RETRY = timedelta(hours=1)
+LONGEST_RETRY = timedelta(hours=4)
+# A server that puts mail off, as one does with strangers or a full mailbox, is asked for at least a day: the
+# shortest pauses that there can be between so many tries are 24 hours and 7 minutes together.
+MAX_TRIES = 21
+# A defect of ours does not mend itself.
+MAX_TRIES_OF_OURS = 8
 # A server that is down says nothing about the message, so it costs no try: the mail of a month end
 # outlives a night without mail.
 SERVER_RETRY = timedelta(minutes=2)
+# The message that another one waits for is at the mail server, or in line for it.
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 # SMTP has no Retry-After to say it.
 SLOW_DOWN_SECONDS = 30.0
 # What a person has ordered goes before what comes by itself.
@@ -174,6 +180,10 @@ def recheck(messages: Sequence[Message], *, as_of: datetime) -> list[Message | N
             ends.append(_End(message, State.CANCELLED, because=verdict.because[:300]))
             calls.append(None)
             continue
+        if isinstance(verdict, Wait):
+            ends.append(_waits(message, verdict))
+            calls.append(None)
+            continue
         if isinstance(verdict, Rerender):
             said = vars(verdict.content)
             Message.objects.filter(pk=message.pk).update(because=verdict.because[:300], **said)
@@ -250,9 +260,15 @@ def _end(message: Message, error: Exception | None) -> _End:
     logger.warning(
         "Message %s: try %d failed: %r", message.pk, message.attempts, error, extra=_about(message)
     )
-    if _is_permanent(error) or message.attempts >= MAX_TRIES:
+    if _is_permanent(error) or message.attempts >= _tries(error):
         return _End(message, State.DEAD, last_error=repr(error))
     return _End(message, State.QUEUED, last_error=repr(error), wait=_delay(message.attempts))
+
+
+def _waits(message: Message, verdict: Wait) -> _End:
+    """It was not sent, and is no worse for it."""
+    because = verdict.because[:300]
+    return _End(message, State.QUEUED, because=because, wait=LOOK_AGAIN_AFTER, is_a_try=False)
 
 
 def _about(message: Message) -> dict[str, Any]:
@@ -273,9 +289,16 @@ def _is_permanent(error: Exception) -> bool:
     return False
 
 
+def _tries(error: Exception) -> int:
+    """How often to try a message that ends like this: the server has put it off, or we cannot make it."""
+    is_put_off = isinstance(error, smtplib.SMTPException | OSError)
+    return MAX_TRIES if is_put_off else MAX_TRIES_OF_OURS
+
+
 def _delay(attempts: int) -> timedelta:
-    """Exponential with full jitter, so that a thousand failed together do not come back together."""
-    return min(LONGEST_RETRY, FIRST_RETRY * (1 << (attempts - 1))) * SystemRandom().random()
+    """Twice as long each time, half of it by chance, so that a thousand failed together do not come back together."""
+    longest = min(LONGEST_RETRY, FIRST_RETRY * (1 << (attempts - 1)))
+    return longest * (0.5 + SystemRandom().random() / 2)
 
 
 def _finish(ends: Sequence[_End]) -> None:

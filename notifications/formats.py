@@ -2,7 +2,7 @@
 Money, instants and dates as the reader writes them. Pure; what it needs to know is passed in.
 
 English is written for readers anywhere: the day before the month, 24 hours, and US$ told apart
-from A$. Every instant names its time zone.
+from A$. Every instant names the place whose time it is.
 """
 
 import datetime as dt
@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from zoneinfo import ZoneInfo
 
 from babel import Locale
-from babel.dates import format_date, format_skeleton
+from babel.dates import format_date, format_skeleton, get_timezone_location
 from babel.numbers import (
     NumberPattern,
     get_currency_symbol,
@@ -29,6 +29,9 @@ from accounts import zones
 from accounts.models import Account
 
 BABEL_LOCALES = {"en": "en_GB"}
+# Their hundredth part has not been money for a long time: it is written only where there is any.
+WHOLE_WITHOUT_DECIMALS = frozenset({"HUF"})
+UTC_OFFSET = ("Etc/GMT+", "Etc/GMT-")
 # All the messages of a batch tell of the same few.
 MOMENTS_KEPT = 1000
 
@@ -70,21 +73,31 @@ def supported(language: str) -> str:
 
 
 def money(amount_minor: int, currency: str, locale: str) -> str:
-    """Write an amount in minor units with its currency, and exactly that currency's decimals."""
+    """Write an amount in minor units with its currency and that currency's decimals: forints without, if they are 00."""
     whole, minor = divmod(abs(amount_minor), _scale(currency))
     before, after = _around(locale, currency)[amount_minor < 0]
     decimals = _exponent(currency)
     digits = _grouped(whole, locale)
-    if decimals:
+    if decimals and (minor or currency not in WHOLE_WITHOUT_DECIMALS):
         digits += f"{_decimal_mark(locale)}{minor:0{decimals}}"
     return f"{before}{digits}{after}"
 
 
+def unit_price(price: Decimal, currency: str, locale: str) -> str:
+    """Write a price in major units as amounts are written, exact: with as many decimals as it has, or its currency."""
+    before, after = _around(locale, currency)[price < 0]
+    whole, _, fraction = f"{abs(price).normalize():f}".partition(".")
+    digits = _grouped(int(whole), locale)
+    if fraction or currency not in WHOLE_WITHOUT_DECIMALS:
+        fraction = fraction.ljust(_exponent(currency), "0")
+    return f"{before}{digits}{_decimal_mark(locale) if fraction else ''}{fraction}{after}"
+
+
 @lru_cache(MOMENTS_KEPT)
 def instant(moment: dt.datetime, locale: str, time_zone: str) -> str:
-    """ "1 November 2026, 06:12 (Europe/Budapest)"."""
+    """ "1 November 2026, 06:12 (Budapest)"."""
     local = moment.astimezone(ZoneInfo(time_zone))
-    return f"{date(moment, locale, time_zone)}, {local:%H:%M} ({time_zone})"
+    return f"{date(moment, locale, time_zone)}, {local:%H:%M} ({place(time_zone, locale)})"
 
 
 @lru_cache(MOMENTS_KEPT)
@@ -108,6 +121,18 @@ def period(month: dt.date, locale: str) -> str:
 def babel_locale(locale: str) -> Locale:
     """The Babel locale of a language of ours."""
     return Locale.parse(BABEL_LOCALES.get(locale, locale), sep="-" if "-" in locale else "_")
+
+
+@cache
+def place(time_zone: str, locale: str) -> str:
+    """ "Budapest", "Tokió": the place whose time it is, as its reader calls it; "UTC-5" where that is all there is."""
+    if time_zone.startswith(UTC_OFFSET):
+        # Such names count westward, people eastward.
+        hours = time_zone.removeprefix("Etc/GMT")
+        return f"UTC{hours.translate(str.maketrans('+-', '-+'))}"
+    city = get_timezone_location(ZoneInfo(time_zone), locale=babel_locale(locale), return_city=True)
+    # CLDR has no name of its own for some: "Argentina/Buenos Aires".
+    return city.rpartition("/")[2]
 
 
 # Babel writes an amount in ten microseconds, and an invoice has a dozen. So it is asked once for what

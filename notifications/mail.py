@@ -7,7 +7,7 @@ Both have the same contents. Every try of a message has the same Message-ID.
 import re
 from base64 import b64encode, encodebytes
 from dataclasses import dataclass
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
 
 from django.conf import settings
@@ -54,7 +54,7 @@ def composed(message: Message) -> EmailMultiAlternatives:
     email = EmailMultiAlternatives(
         subject=message.subject,
         body=message.body_text,
-        from_email=settings.DEFAULT_FROM_EMAIL,
+        from_email=_from(message),
         to=[message.recipient],
         headers=_headers(message),
     )
@@ -69,7 +69,7 @@ def as_bytes(message: Message) -> Mail:
     :raises NotDeliverable: if the address is none, or a header has a line break.
     """
     _check(message)
-    header_from, sender = _sender(settings.DEFAULT_FROM_EMAIL)
+    header_from, sender = _sender(_from(message))
     header_to, recipient = _address(message.recipient)
     boundary = f"=_{message.pk.hex}"
     headers = {
@@ -109,12 +109,20 @@ def _check(message: Message) -> None:
         validate_email(message.recipient)
     except ValidationError as error:
         raise NotDeliverable(f"{message.recipient!r} is no email address") from error
-    for header in (message.subject, message.locale):
+    for header in (message.subject, message.locale, message.sender_name):
         if LINE_BREAK.search(header):
             raise NotDeliverable(f"a header must not have a line break: {header!r}")
 
 
-@lru_cache(maxsize=8)
+def _from(message: Message) -> str:
+    """The sender of all mail, by the name of the seller whose message it is."""
+    sender = settings.DEFAULT_FROM_EMAIL
+    if not message.sender_name:
+        return str(sender)
+    return formataddr((message.sender_name, _sender(sender)[1]))
+
+
+@lru_cache(maxsize=64)
 def _sender(default_from: str) -> tuple[str, str]:
     """The sender as the header has it, and the bare address."""
     header = sanitize_address(default_from, "utf-8")

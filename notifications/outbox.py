@@ -66,6 +66,7 @@ def _message(letter: Letter) -> Message:
 def render(letter: Letter) -> Content:
     """Render a kind's templates in the account's language."""
     reader = Reader.of(letter.account)
+    seller = letter.account.entity.seller
     said = rendering.render(
         letter.kind,
         locale=reader.locale,
@@ -73,13 +74,16 @@ def render(letter: Letter) -> Content:
             **letter.context,
             "locale": reader.locale,
             "account_name": letter.account.name,
-            "entity_name": letter.account.entity.name,
+            "entity_name": seller["name"],
+            "seller_logo": seller["logo"],
+            "seller_help": seller["help"],
         },
     )
     return Content(
         locale=reader.locale,
         time_zone=reader.time_zone,
         **vars(said),
+        sender_name=letter.account.entity.display_name,
         amounts=letter.amounts,
         as_of=letter.as_of,
     )
@@ -104,18 +108,18 @@ def _insert(messages: list[Message]) -> list[Message | None]:
 
 
 WRITTEN_AS_THEY_ARE = (
-    "account_id", "kind", "fact", "recipient", "locale", "time_zone", "subject", "body_text",
+    "account_id", "kind", "fact", "recipient", "sender_name", "locale", "time_zone", "subject", "body_text",
     "body_html", "as_of",
 )  # fmt: skip
 # By hand: Django looks at each value of each row, which takes it longer than all else here together.
 # ON CONFLICT DO NOTHING: another worker's row ends here quietly, and the caller's transaction lives.
 INSERT = """
 INSERT INTO notifications_message
-       (id, account_id, kind, fact, recipient, locale, time_zone, subject, body_text, body_html, amounts, as_of,
+       (id, account_id, kind, fact, recipient, sender_name, locale, time_zone, subject, body_text, body_html, amounts, as_of,
         state, because, attempts, last_error)
 SELECT m.*, 'QUEUED', '', 0, ''
   FROM unnest(%(id)s::uuid[], %(account_id)s::bigint[], %(kind)s::text[], %(fact)s::text[], %(recipient)s::text[],
-              %(locale)s::text[], %(time_zone)s::text[], %(subject)s::text[], %(body_text)s::text[],
+              %(sender_name)s::text[], %(locale)s::text[], %(time_zone)s::text[], %(subject)s::text[], %(body_text)s::text[],
               %(body_html)s::text[], %(amounts)s::jsonb[], %(as_of)s::timestamptz[]) AS m
     ON CONFLICT DO NOTHING
 RETURNING id, created_at, next_attempt_at

@@ -2,7 +2,14 @@ from itertools import pairwise
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 from django.db import models
+
+# A page that is served by https shows nothing that is not.
+HTTPS = RegexValidator(r"^https://", "Enter an address that begins with https://.")
+A_LINK = RegexValidator(
+    r"^(https://|mailto:|tel:)\S+$", "Enter a link that begins with https://, mailto: or tel:."
+)
 
 # Card networks count retries after a decline, and fine merchants who retry too often.
 RETRIES_MAX = 4
@@ -90,8 +97,42 @@ class BillingEntity(models.Model):
     # empty: nobody is asked to pay by transfer.
     bank_details = models.TextField(blank=True)
 
+    # What customers see on their pages and mails: the seller, never this software.
+    display_name = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What customers know the seller by, if not by the name above.",
+    )
+    logo_url = models.URLField(
+        "logo",
+        blank=True,
+        default="",
+        db_default="",
+        validators=[HTTPS],
+        help_text="Where the seller's logo is, such as https://example.com/logo.png. Mails link to it as well.",
+    )
+    help_link = models.CharField(
+        max_length=300,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[A_LINK],
+        help_text="Where customers get help: https://example.com/help or mailto:help@example.com.",
+    )
+
     class Meta:
         verbose_name_plural = "billing entities"
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def seller(self) -> dict[str, str]:
+        """What customers see of it: name, logo and help, the latter two if there are any."""
+        return {
+            "name": self.display_name or self.name,
+            "logo": self.logo_url,
+            "help": self.help_link,
+        }

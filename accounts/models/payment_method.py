@@ -20,6 +20,13 @@ class PaymentMethods(models.QuerySet["PaymentMethod"]):
         """Narrow down to those that are charged for these accounts, by primary key."""
         return self.defaults().filter(account__in=list(accounts))
 
+    def blocked(self, methods: Iterable["PaymentMethod"]) -> set[tuple[str, str]]:
+        """Return gateway and token of those among these methods that are blocked on any account."""
+        tokens = {method.token for method in methods}
+        return set(
+            self.filter(token__in=tokens, blocked_at__isnull=False).values_list("gateway", "token")
+        )
+
     def gateway_by_account(self) -> dict[int, str]:
         """Return the gateway of each, by account; meant for defaults."""
         return dict(self.values_list("account", "gateway"))

@@ -2,7 +2,7 @@
 What customers are told about their money, and whether it is still true just before it is sent.
 
 There is one module for each kind: its letter, and beside it the recheck, which runs just before
-the message is sent. `letters` and `rechecks` have what they share.
+the message is sent. `letters` and `rechecks` have what they share, `prospects` how a debt is paid next.
 
 Each function writes a message in the caller's transaction, under the account's lock. It returns the
 message, or None if the customer was told of this fact before. Every message states the balance, and
@@ -41,11 +41,12 @@ from billing.messages.payment_reversed import (
     payment_reversed,
     recheck_payment_reversed,
 )
-from billing.messages.receipt import RECEIPT, Receipt, payments_received
+from billing.messages.receipt import RECEIPT, Receipt, payments_received, recheck_receipts
 from billing.messages.refund import (
     REFUND_RETURNED,
     REFUND_SENT,
     recheck_refund_returned,
+    recheck_refund_sent,
     refund_returned,
     refund_sent,
 )
@@ -80,13 +81,13 @@ __all__ = [
 def register() -> None:
     """Make our kinds known to the outbox, each with its recheck."""
     catalog.register(INVOICE, recheck=recheck_invoices)
-    catalog.register(RECEIPT)
+    catalog.register(RECEIPT, recheck=recheck_receipts)
     catalog.register(PAYMENT_FAILED, recheck=recheck_payment_failed)
     catalog.register(CONFIRMATION_NEEDED, recheck=recheck_confirmation_needed)
     catalog.register(CARD_GONE, recheck=recheck_card_gone)
     catalog.register(CHARGE_ANNOUNCED, recheck=recheck_charge_announced)
     catalog.register(PAYMENT_REVERSED, recheck=recheck_payment_reversed)
-    catalog.register(REFUND_SENT)
+    catalog.register(REFUND_SENT, recheck=recheck_refund_sent)
     catalog.register(REFUND_RETURNED, recheck=recheck_refund_returned)
     catalog.register(PAYMENT_REMINDER, recheck=recheck_payment_reminder)
     catalog.register(HOLD_WARNING, recheck=recheck_hold_warning)

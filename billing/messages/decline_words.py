@@ -3,6 +3,7 @@
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import PaymentMethod
 from billing.models import PaymentAttempt
 
 _CHECK_FUNDS = _("Please make sure that the card has enough funds, or pay with another card.")
@@ -68,5 +69,13 @@ DEBIT_DECLINES: dict[str, tuple[Promise | str, Promise | str]] = {
 def decline_in_words(attempt: PaymentAttempt) -> tuple[Promise | str, Promise | str]:
     """Why an attempt was declined, and what helps, for the customer."""
     if attempt.payment_method.is_mandate:
-        return DEBIT_DECLINES.get(attempt.decline_code, DEBIT_DECLINED)
-    return DECLINES.get(attempt.decline_code, DECLINED)
+        reason, advice = DEBIT_DECLINES.get(attempt.decline_code, DEBIT_DECLINED)
+    else:
+        reason, advice = DECLINES.get(attempt.decline_code, DECLINED)
+    is_there = attempt.payment_method.state == PaymentMethod.State.ACTIVE
+    return reason, advice if is_there else needs_another(attempt)
+
+
+def needs_another(attempt: PaymentAttempt) -> Promise | str:
+    """What helps where the card or mandate of a declined attempt cannot be charged any more, whatever its bank said."""
+    return _OTHER_MANDATE if attempt.payment_method.is_mandate else _OTHER_CARD

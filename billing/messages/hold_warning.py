@@ -10,7 +10,7 @@ from billing import ledger
 from billing.ledger import Standing
 from billing.messages.letters import compose, tell
 from billing.messages.outlook import HOLD_WARNING
-from billing.messages.rechecks import Looked, cancel, keep_if_the_same, one_by_one, subject
+from billing.messages.rechecks import Looked, cancel, keep_or_rerender, one_by_one, subject
 from billing.models import Invoice
 from billing.references import reference_of
 from notifications.catalog import Verdict
@@ -83,4 +83,4 @@ def recheck_hold_warning(looked: Looked, as_of: datetime) -> Verdict:
     if (invoice := about.get(subject(message))) is None:
         return cancel(message, standing, because="that invoice is settled")
     anew = _hold_warning(message.fact, invoice, account=account, standing=standing)
-    return keep_if_the_same(message, standing, anew)
+    return keep_or_rerender(message, standing, lambda: anew)

@@ -1,8 +1,7 @@
 """The invoice: what for, how much, what is due, and how it will be paid."""
 
-import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -11,10 +10,19 @@ from typing import Any
 
 from django.db.models import Q, Sum, prefetch_related_objects
 
-from accounts.models import Account, PaymentMethod
+from accounts.models import Account
+from billing import ledger
 from billing.messages.letters import compose
-from billing.messages.rechecks import Looked, cancel, keep_or_rerender, look, stated, subject
-from billing.models import AccountClosure, Allocation, Invoice, LineItem
+from billing.messages.prospects import ASKED_TO_PAY, Prospect, prospects, words
+from billing.messages.rechecks import (
+    cancel,
+    keep_or_rerender,
+    look,
+    look_ahead,
+    stated,
+    subject,
+)
+from billing.models import Allocation, Invoice, LineItem
 from billing.references import reference_of
 from notifications import outbox
 from notifications.catalog import Verdict
@@ -43,20 +51,28 @@ def invoices_issued(bills: Sequence[Bill], *, as_of: datetime) -> list[Message |
 
     :raises NoRecipient: if an account has no email address.
     """
-    return outbox.enqueue_all(_invoices(bills, as_of=as_of))
+    accounts = {bill.account.pk: bill.account for bill in bills}
+    prefetch_related_objects([*accounts.values()], "entity")
+    owed = {bill.account.pk: bill.due_minor for bill in bills}
+    standings = {
+        pk: replace(standing, due_minor=owed[pk])
+        for pk, standing in ledger.standings(accounts, as_of=as_of).items()
+    }
+    ahead = prospects(accounts, standings, as_of=as_of)
+    return outbox.enqueue_all(_invoices(bills, ahead, as_of=as_of))
 
 
-def _invoices(bills: Sequence[Bill], *, as_of: datetime) -> list[Letter]:
+def _invoices(
+    bills: Sequence[Bill], ahead: Mapping[int, Prospect], *, as_of: datetime
+) -> list[Letter]:
     ids = [bill.invoice.pk for bill in bills]
     settled, products = _settled_by(ids), _products(ids)
-    cards = _cards_to_charge([bill.account.pk for bill in bills], as_of=as_of)
-    prefetch_related_objects([bill.account for bill in bills], "entity")
     return [
         _invoice(
             bill,
             settled=settled.get(bill.invoice.pk, (0, 0)),
             products=products.get(bill.invoice.pk, []),
-            card=cards.get(bill.account.pk),
+            prospect=ahead[bill.account.pk],
             as_of=as_of,
         )
         for bill in bills
@@ -68,13 +84,14 @@ def _invoice(
     *,
     settled: tuple[int, int],
     products: list[tuple[str, int]],
-    card: PaymentMethod | None,
+    prospect: Prospect,
     as_of: datetime,
 ) -> Letter:
     invoice, account = bill.invoice, bill.account
     reader = Reader.of(account)
     credit_minor, paid_minor = settled
     left_minor = max(invoice.total_minor, 0) - credit_minor - paid_minor
+    assert invoice.issued_at is not None, "an issued invoice says when"
     assert invoice.due_at is not None, "an issued invoice says when it is due"
     context = {
         "number": invoice.number,
@@ -86,13 +103,26 @@ def _invoice(
         "paid": reader.money(-paid_minor, invoice.currency) if paid_minor else "",
         "left": reader.money(left_minor, invoice.currency),
         "due_date": reader.date(invoice.due_at) if left_minor > 0 else "",
-        "card": str(card) if card else "",
-        "is_mandate": card.is_mandate if card else False,
+        **_declined(prospect, invoice.issued_at),
+        **words(prospect, reader, invoiced_at=invoice.issued_at),
         "bank_details": invoice.entity.bank_details,
         "reference": reference_of(account.pk),
     }
     fact = f"invoice:{invoice.pk}"
     return compose(INVOICE, fact, context, account=account, due_minor=bill.due_minor, as_of=as_of)
+
+
+def _declined(prospect: Prospect, issued_at: datetime) -> dict[str, str]:
+    """The card that was declined since, where that is how it stands."""
+    is_news = prospect.was_declined_since(issued_at) or prospect.case is not None
+    stands = prospect.next(invoiced_at=issued_at) in ASKED_TO_PAY
+    if not is_news or not stands or prospect.declined is None:
+        return {"declined_card": "", "declined_mandate": ""}
+    method = prospect.declined.payment_method
+    return {
+        "declined_card": "" if method.is_mandate else str(method),
+        "declined_mandate": str(method) if method.is_mandate else "",
+    }
 
 
 def _settled_by(invoice_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
@@ -133,53 +163,37 @@ def _rows(products: list[tuple[str, int]], *, currency: str, reader: Reader) -> 
     }
 
 
-def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
-    """By account: the card or mandate the close will charge, if one can be charged."""
-    # Of a closed account nothing is charged by itself.
-    closed = AccountClosure.objects.standing(account_ids).values_list("account", flat=True)
-    cards = PaymentMethod.objects.default_of(account_ids).exclude(account__in=closed)
-    return {card.account_id: card for card in cards if not card.has_expired(as_of)}
-
-
 def recheck_invoices(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
-    """Cancel those that a payment has settled: the receipt tells it. Render anew where the balance differs."""
+    """Cancel those that a payment has settled: the receipt tells it. Render anew what would say something else."""
     looked = look(messages, as_of=as_of)
-    paid = _paid_by_a_payment(_invoice_of(m) for m in messages if stated(m) > 0)
-    anew = _invoices_anew(
-        [each for each in looked if _invoice_of(each[0]) not in paid], as_of=as_of
+    invoices = Invoice.objects.select_related("period", "entity").in_bulk(
+        [_invoice_of(message) for message in messages]
     )
+    paid = _paid_by_a_payment(_invoice_of(m) for m in messages if stated(m) > 0)
+    anew = [each for each in looked if _invoice_of(each[0]) not in paid]
+    bills = [
+        Bill(invoices[_invoice_of(message)], account, standing.due_minor)
+        for message, account, standing in anew
+    ]
+    ahead = look_ahead(anew, as_of=as_of)
+    anew_ids = [message.pk for message, *_ in anew]
+    letters = dict(zip(anew_ids, _invoices(bills, ahead, as_of=as_of), strict=True))
     verdicts: list[Verdict] = []
     for message, _account, standing in looked:
-        if stated(message) > 0 and _invoice_of(message) in paid:
+        if message.pk in letters:
+            again = partial(letters.__getitem__, message.pk)
+            verdicts.append(keep_or_rerender(message, standing, again))
+        else:
             because = "settled meanwhile: the receipt tells it"
             verdicts.append(cancel(message, standing, because=because))
-        else:
-            verdicts.append(
-                keep_or_rerender(message, standing, partial(anew.__getitem__, message.pk))
-            )
     return verdicts
 
 
 def _paid_by_a_payment(invoice_ids: Iterable[int]) -> set[int]:
-    """The invoices that are settled, at least in part by a payment."""
+    """The invoices that are settled, at least in part by a payment that has not gone back."""
     settled = Invoice.objects.filter(pk__in=[*invoice_ids], settled_at__isnull=False)
-    return set(settled.filter(allocations__payment__isnull=False).values_list("pk", flat=True))
-
-
-def _invoices_anew(looked: Sequence[Looked], *, as_of: datetime) -> dict[uuid.UUID, Letter]:
-    """By message: the new letter of each that states another balance than the account has now."""
-    changed = [each for each in looked if each[2].due_minor != stated(each[0])]
-    if not changed:
-        return {}
-    invoices = Invoice.objects.select_related("period", "entity").in_bulk(
-        [_invoice_of(message) for message, *_ in changed]
-    )
-    bills = [
-        Bill(invoices[_invoice_of(message)], account, standing.due_minor)
-        for message, account, standing in changed
-    ]
-    letters = _invoices(bills, as_of=as_of)
-    return {message.pk: letter for (message, *_), letter in zip(changed, letters, strict=True)}
+    paid = Sum("allocations__amount_minor", filter=Q(allocations__payment__isnull=False))
+    return set(settled.annotate(paid=paid).filter(paid__gt=0).values_list("pk", flat=True))
 
 
 def _invoice_of(message: Message) -> int:

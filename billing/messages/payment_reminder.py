@@ -5,7 +5,7 @@ from datetime import datetime
 from accounts.models import Account
 from billing.ledger import settlement
 from billing.messages.letters import compose, tell
-from billing.messages.rechecks import Looked, cancel, keep_if_the_same, one_by_one, subject
+from billing.messages.rechecks import Looked, cancel, keep_or_rerender, one_by_one, subject
 from billing.models import Invoice
 from billing.references import reference_of
 from notifications.catalog import Verdict
@@ -63,4 +63,4 @@ def recheck_payment_reminder(looked: Looked, as_of: datetime) -> Verdict:
     if invoice.due_at <= as_of:
         return cancel(message, standing, because="its last day to pay is over")
     anew = _payment_reminder(invoice, account=account, due_minor=standing.due_minor, as_of=as_of)
-    return keep_if_the_same(message, standing, anew)
+    return keep_or_rerender(message, standing, lambda: anew)

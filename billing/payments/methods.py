@@ -299,11 +299,7 @@ def block_card(method: PaymentMethod, *, because: str, as_of: datetime) -> None:
 
 def blocked_tokens(methods: Iterable[PaymentMethod]) -> set[tuple[str, str]]:
     """Gateway and token of the cards among these that are blocked on any account."""
-    return set(
-        PaymentMethod.objects.filter(
-            token__in={method.token for method in methods}, blocked_at__isnull=False
-        ).values_list("gateway", "token")
-    )
+    return PaymentMethod.objects.blocked(methods)
 
 
 def _card_of(account_id: int, method_id: int, *states: str) -> PaymentMethod:

@@ -92,6 +92,7 @@ def show(
         "accounts": [{"id": account.pk, "name": account.name} for account in seat.accounts],
         "may_pay": seat.member.may_pay,
         "locale": seat.reader.locale,
+        "seller": seat.account.entity.seller,
     }
     return render(request, template, frame | context, status=status)
 

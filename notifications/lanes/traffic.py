@@ -17,7 +17,7 @@ an attempt. All times are the database's (lane_clock.py).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -220,6 +220,16 @@ def _why_shut(lane: Lane) -> str:
     if because := _paused(lane):
         return because
     return NO_ANSWER.format(provider=lane.provider) if lane.opened_at is not None else ""
+
+
+def shut_among(providers: Collection[str]) -> set[str]:
+    """Those of these whose lane begins nothing now; only read, so it may be asked with locks held."""
+    lanes = Lane.objects.filter(provider__in=providers)
+    return {
+        lane.provider
+        for lane in lanes
+        if lane.credential == _fingerprint(lane.provider) and _why_shut(lane)
+    }
 
 
 # --- after the call

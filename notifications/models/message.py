@@ -35,6 +35,8 @@ class Message(Dispatched):
     # What it is about, e.g. "invoice:17". With the kind, unique: nobody is told the same thing twice.
     fact = models.CharField(max_length=100)
     recipient = models.EmailField()
+    # Whom it is from, by name: its address is the one of all mail. Empty: that one's name.
+    sender_name = models.CharField(max_length=200, blank=True, default="", db_default="")
     locale = models.CharField(max_length=10)
     time_zone = models.CharField(max_length=64)
     subject = models.CharField(max_length=300)

@@ -1,34 +1,33 @@
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 
-from accounts.models import Account, Hold, PaymentMethod, TimelineEvent
-from billing import ledger, messages
+from accounts.models import ChargingPause, Hold, PaymentMethod, TimelineEvent
+from billing import messages
 from billing.messages import Bill
 from billing.messages.decline_words import DECLINES
-from billing.models import (
-    Allocation,
-    BillingPeriod,
-    CreditGrant,
-    Decision,
-    Invoice,
-    LineItem,
-    Payment,
-    PaymentAttempt,
-    Product,
-)
+from billing.models import Decision, PaymentAttempt
 from config.locale_catalogs import compile_catalogs
 from notifications import outbox
 from notifications.models import Message
+from tests.billing.message_builders import (
+    LATER,
+    card,
+    declined,
+    grant,
+    held,
+    issued,
+    pay,
+    tell_of,
+)
 from tests.mailing import Delivered, deliver
-from tests.notifications.builders import AS_OF, account
+from tests.notifications.builders import AS_OF, account, make_due
 
 pytestmark = pytest.mark.django_db
 
-LATER = AS_OF + timedelta(hours=2)
 SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -41,139 +40,6 @@ def _catalogs() -> None:
 def _site(settings: Any) -> Iterator[None]:
     settings.SITE_URL = "https://billing.example.com"
     return
-
-
-def issued(of: Account, *, lines: dict[str, int] | None = None, **said: Any) -> Invoice:
-    """An issued invoice, in the books."""
-    month = date(2026, 10 - of.invoices.count(), 1)
-    starts_at = datetime(month.year, month.month, 1, tzinfo=UTC)
-    period = BillingPeriod.objects.create(
-        account=of, month=month, starts_at=starts_at, ends_at=starts_at + timedelta(days=28)
-    )
-    lines = {"Compute": 1000} if lines is None else lines
-    sequence = Invoice.objects.count() + 1
-    invoice = Invoice.objects.create(
-        entity=of.entity,
-        account=of,
-        period=period,
-        account_name=of.name,
-        currency=of.currency,
-        total_minor=sum(lines.values()),
-    )
-    for position, (name, minor) in enumerate(lines.items()):
-        product, _ = Product.objects.get_or_create(code=name, defaults={"name": name})
-        LineItem.objects.create(
-            invoice=invoice,
-            position=position,
-            kind="USAGE",
-            product=product,
-            description=name,
-            quantity=1,
-            amount_unrounded=minor,
-            amount_minor=minor,
-            starts_at=period.starts_at,
-            ends_at=period.ends_at,
-        )
-    invoice.state = Invoice.State.ISSUED
-    invoice.sequence, invoice.number = sequence, f"AC-{sequence:06}"
-    invoice.issued_at, invoice.due_at = AS_OF, said.pop("due_at", AS_OF + timedelta(days=14))
-    invoice.save()
-    if invoice.total_minor:
-        ledger.post([ledger.invoice_issued(invoice)])
-    return invoice
-
-
-def pay(invoice: Invoice, amount_minor: int) -> Payment:
-    """A payment, in the books; it settles the invoice if it is enough."""
-    payment = Payment.objects.create(
-        account=invoice.account,
-        gateway="manual",
-        provider_ref=f"transfer-{Payment.objects.count()}",
-        currency=invoice.currency,
-        amount_minor=amount_minor,
-        method="Bank transfer 17",
-        received_at=LATER,
-    )
-    Allocation.objects.create(invoice=invoice, payment=payment, amount_minor=amount_minor)
-    entity_id = invoice.entity_id
-    ledger.post(
-        [ledger.payment_received(payment, allocated_minor=amount_minor, entity_id=entity_id)]
-    )
-    _settle(invoice)
-    return payment
-
-
-def grant(invoice: Invoice, amount_minor: int) -> None:
-    """A credit granted and used on the invoice."""
-    given = CreditGrant.objects.create(
-        account=invoice.account,
-        kind=CreditGrant.Kind.GOODWILL,
-        currency=invoice.currency,
-        amount_minor=amount_minor,
-        remaining_minor=0,
-        reason="Sorry",
-    )
-    allocation = Allocation.objects.create(invoice=invoice, grant=given, amount_minor=amount_minor)
-    entity_id = invoice.entity_id
-    ledger.post(
-        [
-            ledger.credit_granted(given, entity_id=entity_id, as_of=LATER),
-            ledger.credit_applied(
-                given,
-                allocation_id=allocation.pk,
-                amount_minor=amount_minor,
-                entity_id=entity_id,
-                as_of=LATER,
-            ),
-        ]
-    )
-    _settle(invoice)
-
-
-def _settle(invoice: Invoice) -> None:
-    if sum(a.amount_minor for a in invoice.allocations.all()) == invoice.total_minor:
-        invoice.settled_at = LATER
-        invoice.save(update_fields=["settled_at"])
-
-
-def card(of: Account, **said: Any) -> PaymentMethod:
-    return PaymentMethod.objects.create(
-        **{
-            "account": of,
-            "gateway": "sandbox",
-            "token": "tok",
-            "brand": "Visa",
-            "last_four": "4242",
-            "expiry_month": 12,
-            "expiry_year": 2030,
-            "is_default": True,
-            **said,
-        }
-    )
-
-
-def declined(of: Account, decline_code: str = "insufficient_funds") -> PaymentAttempt:
-    return PaymentAttempt.objects.create(
-        account=of,
-        kind=PaymentAttempt.Kind.AUTO,
-        currency=of.currency,
-        amount_minor=1000,
-        payment_method=card(of),
-        gateway="sandbox",
-        state=PaymentAttempt.State.FAILED,
-        decline_code=decline_code,
-    )
-
-
-def held(of: Account, reason: str = Hold.Reason.OVERDUE) -> Hold:
-    return Hold.objects.create(account=of, reason=reason, placed_at=AS_OF)
-
-
-def tell_of(invoice: Invoice) -> Message:
-    due_minor = ledger.standing(invoice.account_id, as_of=AS_OF).due_minor
-    [message] = messages.invoices_issued([Bill(invoice, invoice.account, due_minor)], as_of=AS_OF)
-    assert message is not None
-    return message
 
 
 def reread(message: Message | None) -> Message:
@@ -198,7 +64,7 @@ class TestInvoiceIssued:
             "Left to pay on this invoice: €10.00",
             "Due date: 15 November 2026",
             f"Please pay here: https://billing.example.com/accounts/{invoice.account_id}/\n",
-            "Your balance is €10.00 as of 1 November 2026, 06:12 (Europe/Budapest).",
+            "Your balance is €10.00 as of 1 November 2026, 06:12 (Budapest).",
         ):
             assert said in message.body_text
         assert "Credit applied" not in message.body_text
@@ -211,7 +77,7 @@ class TestInvoiceIssued:
         assert message.subject == f"AC-000001 számú számla, 2026. október: 10,00{SPACE}EUR"
         assert (
             f"Fizetendő egyenlege 10,00{SPACE}EUR a következő időpontban: "
-            "2026. november 1., 06:12 (Europe/Budapest)." in message.body_text
+            "2026. november 1., 06:12 (Budapest)." in message.body_text
         )
         assert "Fizetési határidő: 2026. november 15." in message.body_text
 
@@ -235,8 +101,8 @@ class TestInvoiceIssued:
         ("time_zone", "stated"),
         [
             ("UTC", "1 November 2026, 05:12 (UTC)"),
-            ("Asia/Tokyo", "1 November 2026, 14:12 (Asia/Tokyo)"),
-            ("America/New_York", "1 November 2026, 01:12 (America/New_York)"),
+            ("Asia/Tokyo", "1 November 2026, 14:12 (Tokyo)"),
+            ("America/New_York", "1 November 2026, 01:12 (New York)"),
         ],
     )
     def test_states_the_instant_in_the_account_s_zone(self, time_zone: str, stated: str) -> None:
@@ -364,7 +230,7 @@ class TestPaymentReceived:
         assert (reread(message).kind, message.fact) == ("RECEIPT", f"payment:{payment.pk}")
         assert message.subject == "Receipt for your payment of €10.00"
         assert "Paid with: Bank transfer 17" in message.body_text
-        assert "Received: 1 November 2026, 08:12 (Europe/Budapest)" in message.body_text
+        assert "Received: 1 November 2026, 08:12 (Budapest)" in message.body_text
         assert "Invoice AC-000001: €10.00" in message.body_text
         assert "Your balance is €10.00 as of 1 November 2026, 08:12" in message.body_text
         assert "credit" not in message.body_text.lower()
@@ -387,14 +253,19 @@ class TestPaymentReceived:
         assert "Your credit for your next invoices: €8.00" in message.body_text
         assert "Kept as credit" in message.body_html
 
-    def test_is_sent_whatever_changed_since(self) -> None:
+    def test_is_sent_whatever_changed_since_and_says_what_is_due_then(self) -> None:
         payer = account()
-        payment = pay(issued(payer), 1000)
-        receipt_of(payment, account=payer, allocations=[], due_minor=0, credit_minor=0, as_of=LATER)
+        invoice = issued(payer)
+        payment = pay(invoice, 1000)
+        paid = [(invoice, 1000)]
+        receipt_of(
+            payment, account=payer, allocations=paid, due_minor=0, credit_minor=0, as_of=LATER
+        )
         issued(payer)
 
         assert deliver(as_of=LATER) == Delivered(sent=1)
-        assert not Decision.objects.exists()
+        assert "Invoice AC-000001: €10.00" in mail.outbox[0].body
+        assert "Your balance is €10.00 as of 1 November 2026, 08:12" in mail.outbox[0].body
 
 
 class TestPaymentFailed:
@@ -430,6 +301,16 @@ class TestPaymentFailed:
         )
 
         assert not {"The", "Please", "bank "} & set(reread(message).body_text.split())
+
+    @pytest.mark.parametrize("state", ["REMOVED", "BLOCKED"])
+    def test_of_a_card_that_is_gone_another_one_helps_on_pages_as_well(self, state: str) -> None:
+        attempt = declined(account(), "card_declined")
+        attempt.payment_method.state = state
+
+        reason, advice = messages.decline_in_words(attempt)
+
+        assert str(reason) == "The bank declined the card."
+        assert str(advice) == "Please add another card, or pay with one."
 
     def test_is_cancelled_when_nothing_is_due_any_more(self) -> None:
         payer = account()
@@ -493,6 +374,58 @@ class TestHolds:
         assert reread(lifted).because == "they were never told of the hold"
         assert Decision.objects.get().hold == hold
         assert mail.outbox == []
+
+    @pytest.mark.parametrize("order", [("lifted", "placed"), ("placed", "lifted")])
+    def test_nothing_is_told_of_a_hold_that_was_lifted_before_its_mail_went_out(
+        self, order: tuple[str, str]
+    ) -> None:
+        payer = account()
+        hold = held(payer)
+        told = {
+            "placed": messages.hold_placed(hold, account=payer, due_minor=0, as_of=AS_OF),
+            "lifted": messages.hold_lifted(hold, account=payer, due_minor=0, as_of=LATER),
+        }
+        Hold.objects.update(lifted_at=LATER)
+
+        for which in [*order, *order]:
+            message = told[which]
+            assert message is not None
+            deliver(as_of=LATER, message_ids=[message.pk])
+            if reread(message).state == Message.State.QUEUED:
+                make_due(message)
+
+        assert {reread(each).state for each in told.values()} == {Message.State.CANCELLED}
+        assert mail.outbox == []
+
+    def test_the_end_of_a_hold_waits_while_its_mail_is_at_the_server(self) -> None:
+        payer = account()
+        hold = held(payer)
+        placed = messages.hold_placed(hold, account=payer, due_minor=0, as_of=AS_OF)
+        assert placed is not None
+        Message.objects.filter(pk=placed.pk).update(state=Message.State.SENDING)
+        Hold.objects.update(lifted_at=LATER)
+        lifted = messages.hold_lifted(hold, account=payer, due_minor=0, as_of=LATER)
+        assert lifted is not None
+
+        deliver(as_of=LATER, message_ids=[lifted.pk])
+        assert (reread(lifted).state, lifted.attempts) == (Message.State.QUEUED, 0)
+        Message.objects.filter(pk=placed.pk).update(state=Message.State.SENT, sent_at=LATER)
+        make_due(lifted)
+        deliver(as_of=LATER, message_ids=[lifted.pk])
+
+        assert reread(lifted).state == Message.State.SENT
+
+    def test_nobody_is_told_of_the_end_of_a_hold_whose_mail_had_no_address(self) -> None:
+        payer = account(email="")
+        hold = held(payer)
+        messages.hold_placed(hold, account=payer, due_minor=0, as_of=AS_OF)
+        payer.email = "now@example.com"
+        payer.save()
+        Hold.objects.update(lifted_at=LATER)
+        lifted = messages.hold_lifted(hold, account=payer, due_minor=0, as_of=LATER)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+        assert reread(lifted).because == "they were never told of the hold"
 
     def test_states_the_balance_there_is_when_it_is_sent(self) -> None:
         payer = account()
@@ -572,7 +505,7 @@ class TestRecheckInvoice:
 
         body = mail.outbox[0].body
         assert "Left to pay on this invoice: €6.00" in body
-        assert "Your balance is €6.00 as of 1 November 2026, 08:12 (Europe/Budapest)." in body
+        assert "Your balance is €6.00 as of 1 November 2026, 08:12 (Budapest)." in body
         reread(message)
         assert (message.amounts["due_minor"], message.as_of) == (600, LATER)
         assert message.because == "the balance had changed: rendered anew"
@@ -595,3 +528,99 @@ class TestRecheckInvoice:
         tell_of(invoice)
 
         assert deliver(as_of=LATER) == Delivered(sent=1)
+
+
+class TestWhatComesNext:
+    """Each cell of the table is in test_message_truth; these are the promises that were broken once."""
+
+    def sent(self) -> str:
+        assert deliver(as_of=LATER) == Delivered(sent=1)
+        return str(mail.outbox[-1].body)
+
+    def test_an_invoice_whose_card_was_removed_promises_no_charge(self) -> None:
+        payer = account()
+        visa = card(payer)
+        assert "will be charged" in tell_of(issued(payer)).body_text
+        PaymentMethod.objects.filter(pk=visa.pk).update(
+            state="REMOVED", removed_at=LATER, is_default=False
+        )
+
+        body = self.sent()
+
+        assert "will be charged" not in body
+        assert "Please pay here" in body
+
+    def test_an_invoice_of_a_paused_account_promises_no_charge(self) -> None:
+        payer = account()
+        card(payer)
+        tell_of(issued(payer))
+        ChargingPause.objects.create(
+            account=payer, reason="MANUAL", because="asked for", paused_at=LATER
+        )
+
+        body = self.sent()
+
+        assert "will be charged" not in body
+        assert "is not charged automatically at the moment" in body
+
+    def test_an_invoice_that_was_declined_meanwhile_says_so(self) -> None:
+        payer = account()
+        invoice = issued(payer)
+        declined(payer)
+        PaymentAttempt.objects.update(created_at=AS_OF - timedelta(days=1))
+        message = tell_of(invoice)
+        PaymentAttempt.objects.update(created_at=LATER)
+
+        body = self.sent()
+
+        assert "will be charged" in message.body_text
+        assert "will be charged" not in body
+        assert "We could not charge your card Visa ···· 4242." in body
+
+    def test_who_has_removed_the_card_is_not_sent_to_the_bank(self) -> None:
+        payer = account()
+        issued(payer)
+        attempt = declined(payer, "card_declined")
+        message = messages.payment_failed(attempt, account=payer, due_minor=1000, as_of=AS_OF)
+        assert message is not None
+        assert "ask your bank" in message.body_text
+        PaymentMethod.objects.filter(account=payer).update(
+            state="REMOVED", removed_at=LATER, is_default=False
+        )
+
+        body = self.sent()
+
+        assert "ask your bank" not in body
+        assert "Please add another card" in body
+
+    def test_a_debit_that_will_be_given_up_is_not_announced(self) -> None:
+        payer = account()
+        invoice = issued(payer)
+        attempt = PaymentAttempt.objects.create(
+            account=payer,
+            kind=PaymentAttempt.Kind.AUTO,
+            currency="EUR",
+            amount_minor=1000,
+            payment_method=card(payer),
+            gateway="sandbox",
+            state=PaymentAttempt.State.PREPARED,
+            charge_date=(AS_OF + timedelta(days=2)).date(),
+        )
+        messages.charge_announced(attempt, account=payer, due_minor=1000, as_of=AS_OF)
+        pay(invoice, 400)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+    def test_who_was_never_asked_to_confirm_is_told_that_it_failed(self) -> None:
+        payer = account()
+        issued(payer)
+        attempt = declined(payer, "authentication_required")
+        messages.confirmation_needed(
+            attempt, account=payer, until=LATER, due_minor=1000, as_of=AS_OF
+        )
+        assert messages.was_asked_to_confirm(attempt)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+        assert not messages.was_asked_to_confirm(attempt)
+        assert "Your bank wants you to confirm the payment." in self.sent()

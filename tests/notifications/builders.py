@@ -38,7 +38,7 @@ def account(**said: Any) -> Account:
 
 
 def queued(of: Account | None = None, *, fact: str = "hold:1:lifted", **said: Any) -> Message:
-    """A queued message of a kind that needs no recheck."""
+    """A queued message about nothing of billing's: its recheck has nothing to hold it against."""
     context = {"balance": "10", "as_of": "now", "has_due": True, "pay_link": "https://pay.example"}
     letter = outbox.Letter(
         account=of or account(),
@@ -70,8 +70,9 @@ def rechecked_by(recheck: Callable[[Message, datetime], Verdict]) -> Iterator[No
     def recheck_each(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
         return [recheck(message, as_of) for message in messages]
 
+    before = catalog._RECHECKS["RECEIPT"]
     catalog.register("RECEIPT", recheck=recheck_each)
     try:
         yield
     finally:
-        catalog.register("RECEIPT")
+        catalog.register("RECEIPT", recheck=before)

@@ -10,9 +10,10 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from accounts import clock
 from accounts.models import Account, TimelineEvent
 from notifications import delivery, dispatcher, lanes, mail, mail_server, smtp
-from notifications.catalog import Cancel, Content, Keep, Rerender, Verdict
+from notifications.catalog import Cancel, Content, Keep, Rerender, Verdict, Wait
 from notifications.models import Lane, LaneTally, Message
 from tests.mailing import Delivered, deliver
 from tests.notifications.builders import AS_OF, account, make_due, queued, rechecked_by
@@ -152,19 +153,51 @@ class TestDeliver:
 
         assert reread(message).state == State.DEAD
 
-    def test_gives_up_after_eight_tries(self, sink: Sink) -> None:
+    def test_is_put_off_for_a_day_at_least_before_it_is_given_up(
+        self, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery.SystemRandom, "random", lambda _self: 0.0)
         message = queued()
-        sink.answers = ["451 later"] * 8
+        sink.answers = ["451 later"] * 30
+        pauses: list[timedelta] = []
 
-        for _ in range(7):
+        for _ in range(30):
+            before = clock.now()
             deliver(as_of=AS_OF)
-            assert reread(message).state == State.QUEUED
+            if reread(message).state == State.DEAD:
+                break
+            pauses.append(message.next_attempt_at - before)
             make_due(message)
-        deliver(as_of=AS_OF)
+
+        assert message.state == State.DEAD
+        assert sum(pauses, timedelta()) >= timedelta(days=1)
+        assert sink.mails == []
+
+    def test_asks_again_soon_where_it_depends_on_another_message(self, sink: Sink) -> None:
+        message = queued()
+
+        with rechecked_by(lambda _message, _as_of: Wait("that one is on its way")):
+            assert deliver(as_of=AS_OF) == Delivered(failed=1)
+
+        reread(message)
+        assert (message.state, message.attempts) == (State.QUEUED, 0)
+        assert message.because == "that one is on its way"
+        assert message.next_attempt_at > clock.now()
+        assert sink.mails == []
+
+    def test_gives_up_what_we_cannot_make_after_eight_tries(self, sink: Sink) -> None:
+        message = queued()
+
+        def fails(_message: Message, _as_of: datetime) -> Verdict:
+            raise ZeroDivisionError("a defect of ours")
+
+        with rechecked_by(fails):
+            for _ in range(8):
+                deliver(as_of=AS_OF)
+                make_due(message)
 
         assert reread(message).state == State.DEAD
         assert message.attempts == 8
-        assert sink.mails == []
 
     def test_one_poisoned_message_does_not_stop_the_others(self, sink: Sink) -> None:
         sink.hang_up_on = {"poison@example.com"}
@@ -720,19 +753,21 @@ class TestIsPermanent:
 
 
 class TestDelay:
-    def test_doubles_from_half_a_minute_to_an_hour(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_doubles_from_half_a_minute_to_four_hours(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(delivery.SystemRandom, "random", lambda _self: 1.0)
 
-        delays = [delivery._delay(attempts).total_seconds() for attempts in range(1, 9)]
+        delays = [delivery._delay(attempts).total_seconds() for attempts in range(1, 12)]
 
-        assert delays == [30, 60, 120, 240, 480, 960, 1920, 3600]
+        assert delays == [30, 60, 120, 240, 480, 960, 1920, 3840, 7680, 14400, 14400]
 
-    def test_is_spread_over_all_of_it(self) -> None:
+    def test_is_spread_over_half_of_it(self) -> None:
         delays = [delivery._delay(3) for _ in range(500)]
 
-        assert min(delays) < timedelta(seconds=30)
-        assert max(delays) > timedelta(seconds=90)
-        assert all(timedelta(0) <= delay <= timedelta(seconds=120) for delay in delays)
+        assert min(delays) < timedelta(seconds=70)
+        assert max(delays) > timedelta(seconds=110)
+        assert all(timedelta(seconds=60) <= delay <= timedelta(seconds=120) for delay in delays)
 
 
 def content(as_of: datetime) -> Content:

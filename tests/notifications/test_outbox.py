@@ -12,13 +12,13 @@ from tests.notifications.builders import AS_OF, account, queued
 CONTEXT = {
     "amount": "€10.00",
     "method": "Visa ···· 4242",
-    "received_at": "1 November 2026, 06:12 (Europe/Budapest)",
+    "received_at": "1 November 2026, 06:12 (Budapest)",
     "paid": [{"number": "AC-000001", "amount": "€10.00"}],
     "surplus": "",
     "credit": "",
     "has_due": False,
     "balance": "€0.00",
-    "as_of": "1 November 2026, 06:12 (Europe/Budapest)",
+    "as_of": "1 November 2026, 06:12 (Budapest)",
     "pay_link": "https://pay.example/",
 }
 

@@ -34,6 +34,8 @@ TEXTS = [
     "pay_link",
     "account_name",
     "entity_name",
+    "seller_logo",
+    "seller_help",
     "amount",
     "method",
     "received_at",
@@ -48,8 +50,28 @@ TEXTS = [
     "paid_on",
     "more_amount",
     "paid",
+    "declined_card",
+    "declined_mandate",
+    "next_amount",
+    "next_card",
+    "next_day",
+    "confirm_until",
+    "next_try_card",
 ]
-TRUTHS = ("has_due", "is_credit", "is_mandate", "is_overdue")
+TRUTHS = (
+    "has_due",
+    "is_credit",
+    "is_mandate",
+    "is_overdue",
+    "is_owed_again",
+    "is_on_its_way",
+    "is_paused",
+    "is_carried_over",
+    "card_is_charged",
+    "mandate_is_charged",
+    "waits_for_provider",
+    "asks_to_pay",
+)
 
 # Texts that a page could trip over; which value says which, and which say nothing, is drawn.
 SAID = ["", "", "€10.00", "<b>&'\"</b>", "{{ total }}{% now 'Y' %}", "two\nlines", " %(total)s # "]
@@ -124,7 +146,9 @@ class TestRender:
     def test_not_even_among_lines_does_it_take_a_value_s_place(self) -> None:
         details = f"Bank{rendering.MARK.format(0)}\nIBAN"
 
-        assert "Bank<br>IBAN" in self.said(has_due=True, bank_details=details).body_html
+        said = self.said(has_due=True, asks_to_pay=True, bank_details=details)
+
+        assert "Bank<br>IBAN" in said.body_html
 
     def test_a_text_that_is_safe_stays_so(self) -> None:
         assert "<b>Ann</b>" in self.said(account_name=SafeString("<b>Ann</b>")).body_html

@@ -1,9 +1,11 @@
 import os
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.utils import translation
 
@@ -49,6 +51,13 @@ def test_every_string_of_the_mails_and_the_code_is_translated(language: str) -> 
 
     assert len(locale_catalogs.extract(folders)) > 40
     assert ids(locale_catalogs.missing(language, folders=folders)) == []
+
+
+def test_hungarian_has_one_word_for_a_hold_and_guesses_no_article() -> None:
+    said = (Path(django_settings.LOCALE_PATHS[0]) / "hu/LC_MESSAGES/django.po").read_text().lower()
+
+    assert "korlátoz" in said
+    assert not re.findall(r"felfüggeszt|zárol|letilt(?!otta)|a\(z\)", said)
 
 
 def test_what_is_compiled_is_what_django_says() -> None:

@@ -28,6 +28,11 @@ LANES = "notifications/lanes/traffic.py"
 LEASES = "billing/close/engine/leases.py"
 STRIPE = "billing/gateways/stripe.py"
 GUARD = "billing/payments/guard.py"
+DELIVERY = "notifications/delivery.py"
+PROSPECTS = "billing/messages/prospects.py"
+RECHECKS = "billing/messages/rechecks.py"
+HOLD_LIFTED = "billing/messages/hold_lifted.py"
+PAYMENT_FAILED = "billing/messages/payment_failed.py"
 FINDING = "billing/reconciliation/finding.py"
 WORKING = "billing/reconciliation/working.py"
 ATTEMPT_KIND = "billing/payments/charges/kind.py"
@@ -59,6 +64,8 @@ TEST_TRANSFERS = "tests/billing/test_transfers.py"
 TEST_IMPORTS = "tests/billing/test_imports.py"
 TEST_CLOSURE = "tests/billing/test_closure.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
+TEST_DELIVERY = "tests/notifications/test_delivery.py"
+TEST_MESSAGES = "tests/billing/test_messages.py"
 TEST_DISPATCHER = "tests/notifications/test_dispatcher.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
 TEST_RACERS = "tests/notifications/lanes/test_racers.py"
@@ -871,5 +878,89 @@ PATCHES = (
             ),
         ),
         (f"{TEST_IMPORTS}::test_is_refused_before_it_takes_the_memory",),
+    ),
+    Patch(
+        "a mail is true as long as the balance is",
+        (
+            Change(
+                RECHECKS,
+                "    if _says_the_same(message, letter):\n",
+                "    if standing.due_minor == stated(message):\n",
+            ),
+        ),
+        (f"{TEST_MESSAGES}::test_an_invoice_whose_card_was_removed_promises_no_charge",),
+    ),
+    Patch(
+        "a paused account is told that its card will be charged",
+        (
+            Change(
+                PROSPECTS,
+                "            is_paused=pk in paused,\n",
+                "            is_paused=pk in paused and False,\n",
+            ),
+        ),
+        (f"{TEST_MESSAGES}::test_an_invoice_of_a_paused_account_promises_no_charge",),
+    ),
+    Patch(
+        "an invoice says that a declined card will be charged",
+        (
+            Change(
+                PROSPECTS,
+                "return self.declined is not None and self.declined.created_at >= then",
+                "return False",
+            ),
+        ),
+        (f"{TEST_MESSAGES}::test_an_invoice_that_was_declined_meanwhile_says_so",),
+    ),
+    Patch(
+        "who has removed the card is sent to the bank",
+        (
+            Change(
+                PAYMENT_FAILED,
+                "    if prospect.card is None:\n",
+                "    if prospect.card is None and False:\n",
+            ),
+            Change(
+                PAYMENT_FAILED,
+                'if prospect.card == attempt.payment_method else ""',
+                'if True else ""',
+            ),
+        ),
+        (f"{TEST_MESSAGES}::test_who_has_removed_the_card_is_not_sent_to_the_bank",),
+    ),
+    Patch(
+        "the end of a hold is told to who never heard of it",
+        (
+            Change(
+                HOLD_LIFTED,
+                "elif placed is not None and placed.state == State.SENT:",
+                "elif True:",
+            ),
+        ),
+        (
+            f"{TEST_MESSAGES}::test_nothing_is_told_of_a_hold_that_was_lifted_before_its_mail_went_out",
+        ),
+    ),
+    Patch(
+        "a debit is announced though it will be given up",
+        (
+            Change(
+                PROSPECTS,
+                '        return "less is due than it asks for"\n',
+                "        return None\n",
+            ),
+        ),
+        (f"{TEST_MESSAGES}::test_a_debit_that_will_be_given_up_is_not_announced",),
+    ),
+    Patch(
+        "mail that is put off is given up the same hour",
+        (
+            Change(
+                DELIVERY,
+                "return MAX_TRIES if is_put_off else MAX_TRIES_OF_OURS",
+                "return MAX_TRIES_OF_OURS",
+            ),
+        ),
+        (f"{TEST_DELIVERY}::test_is_put_off_for_a_day_at_least_before_it_is_given_up",),
     ),
 )

@@ -27,6 +27,8 @@ counts_for_time_left = True
 batch = delivery.batch
 
 LOOK_AGAIN_AFTER = timedelta(seconds=5)
+# A server may put a message off for a day or two. After so many tries, an hour or less, the month does not wait.
+TRIES_IN_THE_RUN = 8
 
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
@@ -120,6 +122,9 @@ def _sent(chunk: Chunk, step: Step, message: Message) -> Outcome:
             return blocked(step, f"not deliverable: {message.last_error}")
         case _ if message.parked_at is not None:
             return blocked(step, "its message has killed three workers: retry that, then this")
+        case _ if message.attempts >= TRIES_IN_THE_RUN:
+            because = f"put off by the mail server, and tried on for a day: {message.last_error}"
+            return skipped(step, because[:300], saw=message.amounts)
         case _:
             return later(
                 step,

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from billing import charge_protocol
 from billing.charge_protocol import State
 
 # The longest a driver may be at work on an attempt before the sweeper takes it for dead:
@@ -25,5 +26,4 @@ LOOK_AGAIN_AFTER = {
 }
 # An unknown this old goes to a person. It keeps blocking new attempts: late is better than twice.
 REVIEW_AFTER = timedelta(hours=24)
-# A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.
-CUSTOMER_MAY_TAKE = timedelta(hours=72)
+CUSTOMER_MAY_TAKE = charge_protocol.CUSTOMER_MAY_TAKE

@@ -131,7 +131,8 @@ def _line(seat: Seat, line: LineItem, currency: str) -> dict[str, Any]:
         "kind": line.kind,
         "quantity": numbers.quantity(line.quantity, locale=locale),
         "free": numbers.quantity(line.free_quantity, locale=locale) if line.free_quantity else "",
-        "unit": line.unit,
+        "unit": numbers.unit(line.unit, line.quantity, locale=locale),
+        "free_unit": numbers.unit(line.unit, line.free_quantity, locale=locale),
         "rate": (
             ""
             if line.unit_price is None

@@ -88,7 +88,7 @@ def _row(seat: Seat, key: tuple[str, str], used: _Used) -> dict[str, str]:
     return {
         "product": product,
         "quantity": numbers.quantity(used.quantity, locale=seat.reader.locale),
-        "unit": unit,
+        "unit": numbers.unit(unit, used.quantity, locale=seat.reader.locale),
         "cost": _money(seat, used.cost_minor) if used.is_priced else "",
     }
 

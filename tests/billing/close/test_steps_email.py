@@ -70,6 +70,20 @@ class TestEmail:
         assert (step.state, step.because, step.attempts) == ("READY", "not delivered yet", 0)
         assert step.run_at == Message.objects.get().next_attempt_at
 
+    @pytest.mark.parametrize(("tries", "state"), [(7, "READY"), (8, "SKIPPED")])
+    def test_that_its_server_puts_off_for_an_hour_leaves_the_run(self, monkeypatch, tries, state):
+        account = invoiced()
+
+        def put_off(**_facts):
+            Message.objects.update(attempts=tries, last_error="451 later")
+
+        monkeypatch.setattr("notifications.delivery.deliver", put_off)
+
+        work_once("EMAIL")
+
+        assert step_of(account, "EMAIL").state == state
+        assert Message.objects.get().state == "QUEUED"
+
     def test_whose_message_has_killed_three_workers_is_left_to_a_person(self, monkeypatch):
         account = invoiced()
         monkeypatch.setattr("notifications.delivery.deliver", lambda **_: parked())

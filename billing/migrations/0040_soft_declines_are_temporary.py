@@ -1,0 +1,37 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("billing", "0028_rejected_rows_are_kept"),
+    ]
+
+    operations = [
+        migrations.AlterField(
+            model_name="dunningcase",
+            name="decline_class",
+            field=models.CharField(
+                choices=[
+                    ("SOFT", "Temporary decline"),
+                    ("NEEDS_CUSTOMER", "Needs the customer"),
+                    ("STOP", "Never again"),
+                    ("OURS", "Our set-up or request"),
+                ],
+                max_length=20,
+            ),
+        ),
+        migrations.AlterField(
+            model_name="paymentattempt",
+            name="decline_class",
+            field=models.CharField(
+                blank=True,
+                choices=[
+                    ("SOFT", "Temporary decline"),
+                    ("NEEDS_CUSTOMER", "Needs the customer"),
+                    ("STOP", "Never again"),
+                    ("OURS", "Our set-up or request"),
+                ],
+                max_length=20,
+            ),
+        ),
+    ]
