@@ -11,8 +11,8 @@ from billing.close.health import sweeper
 from billing.models import PaymentAttempt, Refund
 from billing.payments import charges, guard, refunds, retries
 from billing.payments.charges import Collected, Request, reserving
-from billing.payments.charges.kind import ATTEMPTS
-from billing.payments.refunds.kind import REFUNDS
+from billing.payments.charges.attempt_kind import ATTEMPTS
+from billing.payments.refunds.refund_kind import REFUNDS
 from notifications import dispatcher
 from notifications.dispatcher import Kind
 

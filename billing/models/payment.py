@@ -59,7 +59,7 @@ class PaymentAttempt(Dispatched):
     """
     One try to receive a payment through a gateway: reserve, prepare, recheck, submit, settle.
 
-    Taken through its calls by the dispatcher (charges/kind.py), or by the step of the close that began it.
+    Taken through its calls by the dispatcher (charges/attempt_kind.py), or by the step of the close that began it.
 
     At most one is in flight per account and currency (constraint). Ends only by what the provider
     says; see billing/payments/ and docs/states.md.

@@ -243,8 +243,8 @@ LANES = {
 # What leaves the database, kind by kind: modules as notifications/dispatcher/kind.py says (docs/dispatcher.md).
 DISPATCHED_KINDS = [
     "notifications.delivery",
-    "billing.payments.charges.kind",
-    "billing.payments.refunds.kind",
+    "billing.payments.charges.attempt_kind",
+    "billing.payments.refunds.refund_kind",
 ]
 
 # django-q2 is a doorbell (docs/decisions/0003): see config/cluster.py for the reasons of each number.

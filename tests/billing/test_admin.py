@@ -1326,7 +1326,7 @@ class TestRefund:
             for _ in range(2)
         ]
 
-        assert "Submitted. OutcomeUnknown: lost" in said[0]
+        assert "€1.00 is being paid back" in said[0]
         assert "Nothing was paid back: another refund" in said[1]
 
     def test_through_a_gateway_that_is_switched_off_is_shown_and_says_so(self, settings):

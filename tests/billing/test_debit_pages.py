@@ -97,7 +97,7 @@ class TestStaff:
             reverse("admin:accounts_account_charge", args=[account.pk]), form, follow=True
         ).content.decode()
 
-        assert "is on its way: collected on" in said
+        assert "€12.34 is being charged" in said
 
 
 class TestTheDoorForEvents:

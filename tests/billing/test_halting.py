@@ -94,6 +94,7 @@ class TestAHalt:
 
         halting.lift(by="ops")
         tasks.sweep()
+        tasks.drain("charge")
         assert Payment.objects.get().account == account
 
     def test_ordered_in_the_middle_of_a_sweep_holds_the_rest_of_it(self, monkeypatch):

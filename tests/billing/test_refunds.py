@@ -9,7 +9,6 @@ from django.test import Client
 
 from accounts.models import Account
 from billing import gateways, locks, reconciliation
-from billing.close.health import sweeper
 from billing.gateways import DisputeStatus, OutcomeUnknown, RefundSpec, RefundStatus
 from billing.models import (
     CreditGrant,
@@ -21,8 +20,8 @@ from billing.models import (
     Refund,
 )
 from billing.payments import disputes, refunds, reversals
-from billing.payments.refunds import kind, learning, settling, time_limits
-from notifications import lanes
+from billing.payments.refunds import learning, refund_kind, settling
+from notifications import dispatcher, lanes
 from notifications.models import Message
 from tests import charging
 from tests.billing.builders import bill, collect, credit, due, owing, pay_by_hand
@@ -229,7 +228,7 @@ class TestIsPaidBackOnce:
             refund(payment, 500)
         assert_books_hold()
 
-        sweeper.sweep(as_of=SOON)
+        charging.sweep(as_of=SOON)
 
         assert Refund.objects.get().state == State.SUCCEEDED
         assert at_the_provider(sandbox, payment) == [500]
@@ -238,7 +237,7 @@ class TestIsPaidBackOnce:
     def test_killed_before_it_is_written_down(self, provider, sandbox, monkeypatch):
         payment = paid()
         with monkeypatch.context() as patch:
-            patch.setattr(settling, "apply_provider_state", _killed)
+            patch.setattr(settling, "settle", _killed)
             with pytest.raises(Killed):
                 refund(payment, 500)
 
@@ -288,20 +287,21 @@ class TestIsPaidBackOnce:
             provider.before("find_refunds", OutcomeUnknown("the read timed out"))
         provider.calls.clear()
 
-    def test_no_more_are_asked_about_once_the_provider_is_known_to_be_silent(self, provider):
+    def test_no_more_are_asked_about_once_the_provider_is_known_to_be_silent(
+        self, provider, monkeypatch
+    ):
         self.silent(provider, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(refund_kind, "batch", 5)
+            until = iter((False, True, True, True)).__next__
+            dispatcher.run("charge", clock=lambda: SOON, until=until)
 
-        charging.drive_refunds_due(as_of=SOON)
+        with pytest.raises(dispatcher.Throttled, match="does not answer"):
+            dispatcher.run("charge", clock=lambda: SOON, until=lambda: False)
 
         assert provider.calls["find_refunds"] == 5
         assert Refund.objects.filter(next_action_at__lte=SOON).count() == 5
         assert_books_hold(as_of=SOON)
-
-    def test_no_more_are_begun_than_there_is_time_for(self, provider, monkeypatch):
-        self.silent(provider, 3)
-        monkeypatch.setattr(time_limits, "BEGIN_WITHIN_SECONDS", 0)
-
-        assert [charging.drive_refunds_due(as_of=SOON) for _ in range(4)] == [1, 1, 1, 0]
 
     def test_not_sent_at_all_if_nobody_answers_for_half_a_day(self, provider):
         payment = paid()
@@ -381,7 +381,7 @@ class TestAnswers:
     def test_that_refuse_what_another_driver_has_settled_change_nothing(self, provider, sandbox):
         def settled_by_another() -> None:
             [made] = Refund.objects.all()
-            seen = sandbox.refund(kind._spec(made), key=kind._key(made))
+            seen = sandbox.refund(refund_kind._spec(made), key=refund_kind._key(made))
             refunds.learn("sandbox", seen, as_of=AS_OF)
             raise gateways.RefundRefused("nothing is left")
 
@@ -428,7 +428,7 @@ class TestReview:
         assert_books_hold(as_of=self.LATE)
 
     def test_ends_by_what_the_provider_says_if_it_has_it(self, sandbox, in_review):
-        sandbox.refund(kind._spec(in_review), key=kind._key(in_review))
+        sandbox.refund(refund_kind._spec(in_review), key=refund_kind._key(in_review))
 
         ended = refunds.resolve_review(
             refund_id=in_review.pk, reason="?", actor="ann@example.com", as_of=self.LATE
@@ -441,7 +441,7 @@ class TestReview:
         refunds.resolve_review(
             refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
         )
-        late = sandbox.refund(kind._spec(in_review), key=kind._key(in_review))
+        late = sandbox.refund(refund_kind._spec(in_review), key=refund_kind._key(in_review))
 
         assert refunds.learn("sandbox", late, as_of=self.LATE)
 
@@ -455,7 +455,7 @@ class TestReview:
         refunds.resolve_review(
             refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
         )
-        sandbox.refund(kind._spec(in_review), key=kind._key(in_review))
+        sandbox.refund(refund_kind._spec(in_review), key=refund_kind._key(in_review))
 
         other = refund(in_review.payment, 400, as_of=self.LATE)
 
@@ -688,7 +688,7 @@ class TestMadeAtTheProvider:
         self.theirs(sandbox, payment, 400, own_reference=str(token()))
 
         with monkeypatch.context() as patch:
-            patch.setattr(kind, "_may_send", _killed)
+            patch.setattr(refund_kind, "_may_send", _killed)
             with pytest.raises(Killed):
                 refund(payment, 400)
         charging.drive_refunds_due(as_of=SOON)

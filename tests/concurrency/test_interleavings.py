@@ -29,8 +29,7 @@ from billing.models import (
 from billing.payments import charges, disputes, inbound, methods, refunds, reversals
 from billing.payments.booking import AlreadyRecorded
 from billing.payments.charges import CannotCollect, calls, settling
-from billing.payments.refunds import CannotRefund
-from billing.payments.refunds import kind as refund_kind
+from billing.payments.refunds import CannotRefund, refund_kind
 from tests import charging
 from tests.billing.builders import (
     assert_books_balance,

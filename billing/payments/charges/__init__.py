@@ -8,7 +8,7 @@ Receive money exactly once: reserve → prepare → recheck → submit → settl
     settle    transaction: what the provider says becomes payment, ledger, receipt, lifted hold
 
 Every phase works on many attempts at once. Those of a close are driven by its charge steps (`driving`), all
-others by the dispatcher (`kind`): a customer's own payment, support's, dunning's, and what a worker that died
+others by the dispatcher (`attempt_kind`): a customer's own payment, support's, dunning's, and what a worker that died
 has left. A phase that does not get through leaves the attempt where it is, and it is gone on with from there,
 in any process, after asking the provider. An attempt is given up only when the provider says it is cancelled.
 The protocol, its crash matrix and its proof: docs/payments.md. A phase is a module:
@@ -16,7 +16,7 @@ The protocol, its crash matrix and its proof: docs/payments.md. A phase is a mod
     collecting.py  the acts              calls.py       the provider, called       ../booking.py  money in
     reserving.py   T1                    storing.py     T2                         reviewing.py   a person looks
     rechecking.py  T3                    settling.py    T4 and T5                  drivers.py     one driver at a time
-    kind.py        the dispatcher's      driving.py     the phases of a close's
+    attempt_kind.py  the dispatcher's      driving.py     the phases of a close's
 """
 
 from billing.payments.charges.amounts import chargeable_minor

@@ -13,8 +13,8 @@ from billing.charge_protocol import State
 from billing.models import CloseRun, PaymentAttempt
 from billing.payments import guard, throttle
 from billing.payments.charges import calls, drivers, rechecking, reserving, settling
+from billing.payments.charges.attempt_kind import ATTEMPTS
 from billing.payments.charges.driving import Phases
-from billing.payments.charges.kind import ATTEMPTS
 from billing.payments.charges.refusals import BalanceChanged, GatewayClosed
 from billing.payments.charges.reserving import Collected, Request
 from billing.workers import doorbell, log_context

@@ -10,7 +10,7 @@ Unlike a charge a refund has no fence at the provider: the request itself moves 
 only under its own key, as long as the provider surely remembers that, and after that a person looks. What
 the crash of each phase leaves, and the tests for it: docs/payments.md. A phase is a module:
 
-    requesting.py  the act        kind.py      look and send, by the dispatcher  reviewing.py  a person looks
+    requesting.py  the act        refund_kind.py  look and send, by the dispatcher  reviewing.py  a person looks
     reserving.py   reserve        settling.py  settle                         noting.py     decision, timeline
     time_limits.py     how long       learning.py  what the provider tells of, whoever made it
 """

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import transaction
 
 from billing.models import Refund
-from billing.payments.refunds import kind, settling
+from billing.payments.refunds import refund_kind, settling
 
 State = Refund.State
 
@@ -27,7 +27,7 @@ def resolve_review(*, refund_id: uuid.UUID, reason: str, actor: str, as_of: date
     in_review = Refund.objects.select_related("payment", "account").get(pk=refund_id)
     if in_review.state != State.REVIEW:
         raise NotInReview(str(in_review))
-    kind.ask(in_review, as_of=as_of)
+    refund_kind.ask(in_review, as_of=as_of)
     _release(refund_id, because=f"released by {actor}: {reason}", actor=actor, as_of=as_of)
     return Refund.objects.get(pk=refund_id)
 

@@ -4,8 +4,6 @@ from datetime import timedelta
 
 # The longest a driver may be at work on a refund before the sweeper takes it for dead.
 DRIVE_WINDOW = timedelta(seconds=60)
-# A refund is two calls that may hang for half a minute each, and a task has two minutes.
-BEGIN_WITHIN_SECONDS = 20
 # How long the same key surely means the same refund: half of what Stripe promises.
 KEY_HOLDS = timedelta(hours=12)
 ASK_AGAIN_AFTER = timedelta(seconds=30)

@@ -31,9 +31,8 @@ from billing.close.engine import stint
 from billing.gateways import Status
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import CloseRun, Payment, Refund
-from billing.payments.charges import calls
-from billing.payments.charges import kind as attempts
-from billing.payments.refunds import kind as refunds
+from billing.payments.charges import attempt_kind, calls
+from billing.payments.refunds import refund_kind
 from notifications.dispatcher import loop
 from notifications.faults import THE_DATABASES
 from notifications.mail import message_id
@@ -257,7 +256,7 @@ def _go_on(world: World, recorder: Recorder, *, is_first: bool, at_milestone: Mi
     world.settle_in()
     calls.Window = InStep
     # In the one thread: so goes the mail, to a server that is near.
-    attempts.threads = refunds.threads = lambda: 0
+    attempt_kind.threads = refund_kind.threads = lambda: 0
     # By the clock, a slow turn would claim once more. Here: when nothing is in hand.
     stint.CLAIM_EVERY_SECONDS = loop.CLAIM_EVERY_SECONDS = math.inf
     done = 0
