@@ -3,11 +3,13 @@ from django.urls import path
 from billing.api.runs import RunView
 from billing.views.customer import cards, invoices, mandates, overview, pay
 from billing.views.ops import health, metrics, webhooks
-from billing.views.staff import run_steps, runs
+from billing.views.staff import run_steps, runs, view_as
 
 urlpatterns = [
     path("", overview.start, name="overview"),
     path("accounts/<int:account_id>/", overview.account, name="account"),
+    path("accounts/<int:account_id>/view-as/", view_as.begin, name="view-as"),
+    path("accounts/<int:account_id>/view-as/end/", view_as.end, name="view-as-end"),
     path("accounts/<int:account_id>/invoices/", invoices.listed, name="invoices"),
     path("accounts/<int:account_id>/invoices/<int:invoice_id>/", invoices.detail, name="invoice"),
     path(
@@ -40,6 +42,7 @@ urlpatterns = [
         "accounts/<int:account_id>/cards/<int:method_id>/remove/", cards.remove, name="card-remove"
     ),
     path("runs/", runs.listed, name="runs"),
+    path("runs/lift-halt/", runs.lift_halt, name="halt-lift"),
     path("runs/start/", runs.start, name="run-start"),
     path("runs/<int:run_id>/", runs.detail, name="run"),
     path("runs/<int:run_id>/steps/", run_steps.listed, name="run-steps"),

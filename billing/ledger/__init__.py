@@ -24,6 +24,7 @@ from billing.ledger.events import (
     refund_taken_of_credit,
     refund_undone,
 )
+from billing.ledger.open_invoices import OpenInvoice, open_invoices
 from billing.ledger.posting import post
 from billing.ledger.standing import Standing, balance, standing, standings
 
@@ -31,6 +32,7 @@ __all__ = [
     "Event",
     "Kind",
     "Leg",
+    "OpenInvoice",
     "Standing",
     "balance",
     "credit_applied",
@@ -39,6 +41,7 @@ __all__ = [
     "dispute_opened",
     "dispute_won",
     "invoice_issued",
+    "open_invoices",
     "payment_received",
     "payment_reversed",
     "post",

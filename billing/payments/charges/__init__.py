@@ -42,6 +42,7 @@ from billing.payments.charges.refusals import (
 from billing.payments.charges.reserving import Collected, Request
 from billing.payments.charges.reviewing import NotInReview, resolve_review, take_review
 from billing.payments.charges.settling import apply_provider_state
+from billing.payments.charges.time_limits import may_confirm_until
 
 __all__ = [
     "AccountPaused",
@@ -65,6 +66,7 @@ __all__ = [
     "drive_due",
     "give_up",
     "is_too_little",
+    "may_confirm_until",
     "on_its_way",
     "resolve_review",
     "spec",

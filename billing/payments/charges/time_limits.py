@@ -1,6 +1,8 @@
 """How long a driver, a provider and a customer may take."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from billing.models import PaymentAttempt
 
 # The longest a driver may be at work on an attempt before the sweeper takes it for dead:
 # two provider calls of at most 30 s each.
@@ -19,3 +21,8 @@ ASK_AGAIN_LATER = timedelta(hours=1)
 REVIEW_AFTER = timedelta(hours=24)
 # A customer whom the bank asks to confirm has a long weekend for it; then the account is free again.
 CUSTOMER_MAY_TAKE = timedelta(hours=72)
+
+
+def may_confirm_until(attempt: PaymentAttempt) -> datetime:
+    """Until when the customer may confirm an attempt with the bank; then it is given up."""
+    return (attempt.submitted_at or attempt.created_at) + CUSTOMER_MAY_TAKE

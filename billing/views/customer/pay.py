@@ -24,7 +24,7 @@ from billing.models import Decision, Payment, PaymentAttempt
 from billing.payments import charges, guard, throttle
 from billing.views.access import Seat, members_only, payers_only, show
 from billing.views.customer import went_back
-from billing.views.customer.rows import by_transfer, charge_day
+from billing.views.customer.rows import by_transfer, charge_day, confirm_until, in_flight
 
 State = PaymentAttempt.State
 
@@ -110,7 +110,9 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "due_minor": standing.due_minor,
         "owed": standing.due_minor > 0,
-        "in_flight": newest.pk if newest is not None and _is_on_its_way(newest) else None,
+        "in_flight": (
+            in_flight(seat, as_of=as_of) if newest is not None and _is_on_its_way(newest) else None
+        ),
         "seen": newest.pk if newest is not None else "",
         "transfer": by_transfer(seat.account.entity, seat.account),
         **_card(seat, as_of=as_of),
@@ -176,7 +178,7 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
     """Where one attempt stands, in words. One that is not known is asked about; none is begun."""
     found = _own(seat, attempt_id)
     as_of = clock.now()
-    if outcome(found) == "unknown" and found.unknown_since is not None:
+    if outcome(found) == "unknown" and found.unknown_since is not None and not seat.looks_on:
         charges.ask([found], as_of=as_of)
         found.refresh_from_db()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
@@ -187,6 +189,7 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
         "card": str(found.payment_method),
         "at": seat.reader.instant(found.created_at),
         "day": charge_day(seat, found, as_of=as_of),
+        "confirm_until": confirm_until(seat, found),
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "owed": standing.due_minor > 0,
         "outcome": outcome(found),
