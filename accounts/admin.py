@@ -1,5 +1,7 @@
 """People, entities, and what only the system writes about an account. Account itself: billing/admin/."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
@@ -13,9 +15,23 @@ from accounts.models import (
     Hold,
     Member,
     PaymentMethod,
-    TimelineEvent,
     User,
 )
+
+CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+
+
+def spelled_out(code: str) -> str:
+    """ "PAY_NOW" → "Pay now"; what is no such code stays as it is."""
+    return code.replace("_", " ").capitalize() if CODE.fullmatch(code) else code
+
+
+class CodeFilter(admin.AllValuesFieldListFilter):
+    """By a code that has no list of choices, spelled out."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for choice in super().choices(changelist):
+            yield {**choice, "display": spelled_out(str(choice["display"]))}
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -164,11 +180,3 @@ class PaymentMethodAdmin(ReadOnlyAdmin):
     @admin.display(description="good until")
     def expiry(self, method: PaymentMethod) -> str:
         return method.good_until
-
-
-@admin.register(TimelineEvent)
-class TimelineEventAdmin(ReadOnlyAdmin):
-    list_display = ("happened_at", "account", "kind", "summary", "actor")
-    list_select_related = ("account",)
-    search_fields = ("account__name", "account__external_id", "kind")
-    ordering = ("-pk",)

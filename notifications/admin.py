@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from accounts.admin import ReadOnlyAdmin
+from accounts.admin import CodeFilter, ReadOnlyAdmin, spelled_out
 from accounts.models import User
 from notifications import delivery, formats
 from notifications.models import Message
@@ -14,14 +14,19 @@ from notifications.models import Message
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
-    list_display = ("subject", "account", "kind", "recipient", "state", "created_at", "sent_at")
-    list_filter = ("state", ("parked_at", admin.EmptyFieldListFilter), "kind", "locale")
+    list_display = ("subject", "account", "about", "recipient", "state", "created_at", "sent_at")
+    list_filter = (
+        "state",
+        ("parked_at", admin.EmptyFieldListFilter),
+        ("kind", CodeFilter),
+        "locale",
+    )
     list_select_related = ("account",)
     search_fields = ("recipient", "subject", "account__name", "account__external_id", "fact")
     ordering = ("-created_at",)
     actions = ("retry",)
     fieldsets = (
-        (None, {"fields": ("account", "kind", "fact", "recipient", "subject", "preview")}),
+        (None, {"fields": ("account", "about", "fact", "recipient", "subject", "preview")}),
         ("What it says, and when that was true", {"fields": ("said", "as_of", "locale", "time_zone")}),
         (
             "Delivery",
@@ -34,7 +39,12 @@ class MessageAdmin(ReadOnlyAdmin):
         ),
         ("Plain text", {"fields": ("body_text",), "classes": ("collapse",)}),
     )  # fmt: skip
-    readonly_fields = ("preview", "said")
+    readonly_fields = ("preview", "said", "about")
+
+    @admin.display(description="kind", ordering="kind")
+    def about(self, message: Message) -> str:
+        """ "Payment failed"."""
+        return spelled_out(message.kind)
 
     @admin.display(description="Amounts")
     def said(self, message: Message) -> str:

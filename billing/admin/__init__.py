@@ -13,6 +13,7 @@ from billing.admin import (
     lanes,
     payments,
     reconciliation,
+    timeline,
     transfers,
     usage,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "lanes",
     "payments",
     "reconciliation",
+    "timeline",
     "transfers",
     "usage",
 ]

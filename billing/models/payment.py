@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from billing import charge_protocol
+from notifications import formats
 
 # In the protocol's order, which an index and the choices keep.
 IN_FLIGHT: Final = [each for each in charge_protocol.State if each in charge_protocol.IN_FLIGHT]
@@ -140,7 +141,8 @@ class PaymentAttempt(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_state_display()} {self.id}"
+        amount = formats.money(self.amount_minor, self.currency, "en")
+        return f"{amount}: {self.get_state_display().lower()}"
 
     @property
     def is_in_flight(self) -> bool:

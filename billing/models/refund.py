@@ -4,6 +4,8 @@ from typing import Final
 from django.db import models
 from django.db.models import F, Q
 
+from notifications import formats
+
 
 class Refund(models.Model):
     """
@@ -103,4 +105,5 @@ class Refund(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_state_display()} {self.id}"
+        amount = formats.money(self.amount_minor, self.currency, "en")
+        return f"{amount}: {self.get_state_display().lower()}"

@@ -43,7 +43,9 @@ addEventListener("load", () => {
 """
 
 
-def off_screen(pages: Mapping[str, str], folder: Path, *, width: int = PHONE) -> dict[str, list[str]]:
+def off_screen(
+    pages: Mapping[str, str], folder: Path, *, width: int = PHONE
+) -> dict[str, list[str]]:
     """By page: the texts with a figure in them that lie off the screen at this width."""
     frames = "".join(
         f'<iframe title="{html.escape(name)}" style="width:{width}px;height:800px;border:0"'
@@ -54,7 +56,7 @@ def off_screen(pages: Mapping[str, str], folder: Path, *, width: int = PHONE) ->
     document.write_text(f"<!doctype html><meta charset=utf-8>{frames}<script>{MEASURE}</script>")
     assert CHROMIUM is not None, "the test is skipped without it"
     said = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
          "--virtual-time-budget=5000", "--dump-dom", document.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
