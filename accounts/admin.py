@@ -1,6 +1,5 @@
 """People, entities, and what only the system writes about an account. Account itself: billing/admin/."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,21 +8,16 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.http import HttpRequest, HttpResponse
 
+from accounts.codes import spelled_out
 from accounts.models import (
     BillingEntity,
     ChargingPause,
     Hold,
+    Invitation,
     Member,
     PaymentMethod,
     User,
 )
-
-CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
-
-
-def spelled_out(code: str) -> str:
-    """ "PAY_NOW" → "Pay now"; what is no such code stays as it is."""
-    return code.replace("_", " ").capitalize() if CODE.fullmatch(code) else code
 
 
 class CodeFilter(admin.AllValuesFieldListFilter):
@@ -109,6 +103,19 @@ class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_select_related = ("user", "account")
     search_fields = ("user__email", "account__name", "account__external_id")
     autocomplete_fields = ("user", "account")
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnlyAdmin):
+    list_display = (
+        "email", "account", "role", "invited_by", "created_at", "expires_at", "accepted_at",
+        "revoked_at",
+    )  # fmt: skip
+    list_filter = ("role", ("accepted_at", admin.EmptyFieldListFilter))
+    list_select_related = ("account",)
+    search_fields = ("email", "account__name", "account__external_id")
+    ordering = ("-pk",)
+    exclude = ("token_digest",)
 
 
 class EmailUserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]

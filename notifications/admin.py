@@ -6,10 +6,14 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from accounts.admin import CodeFilter, ReadOnlyAdmin, spelled_out
+from accounts.admin import CodeFilter, ReadOnlyAdmin
+from accounts.codes import spelled_out
 from accounts.models import User
-from notifications import delivery, formats
+from notifications import catalog, delivery, formats
 from notifications.models import Message
+
+# It holds a link by which its reader signs in.
+NOT_OURS_TO_READ = "For its recipient only."
 
 
 @admin.register(Message)
@@ -26,7 +30,7 @@ class MessageAdmin(ReadOnlyAdmin):
     ordering = ("-created_at",)
     actions = ("retry",)
     fieldsets = (
-        (None, {"fields": ("account", "about", "fact", "recipient", "subject", "preview")}),
+        (None, {"fields": ("account", "about", "recipient", "subject", "preview")}),
         ("What it says, and when that was true", {"fields": ("said", "as_of", "locale", "time_zone")}),
         (
             "Delivery",
@@ -37,9 +41,9 @@ class MessageAdmin(ReadOnlyAdmin):
                 )
             },
         ),
-        ("Plain text", {"fields": ("body_text",), "classes": ("collapse",)}),
+        ("Plain text", {"fields": ("plain",), "classes": ("collapse",)}),
     )  # fmt: skip
-    readonly_fields = ("preview", "said", "about")
+    readonly_fields = ("preview", "said", "about", "plain")
 
     @admin.display(description="kind", ordering="kind")
     def about(self, message: Message) -> str:
@@ -57,13 +61,19 @@ class MessageAdmin(ReadOnlyAdmin):
         )
 
     @admin.display(description="As mailed")
-    def preview(self, message: Message) -> SafeString:
+    def preview(self, message: Message) -> SafeString | str:
+        if catalog.is_personal(message.kind):
+            return NOT_OURS_TO_READ
         # The empty sandbox forbids it scripts, forms, and our cookies.
         return format_html(
             '<iframe class="mail" sandbox="" srcdoc="{}" title="{}"></iframe>',
             message.body_html,
             message.subject,
         )
+
+    @admin.display(description="Text")
+    def plain(self, message: Message) -> str:
+        return NOT_OURS_TO_READ if catalog.is_personal(message.kind) else message.body_text
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("notifications.change_message")

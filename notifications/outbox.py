@@ -1,6 +1,7 @@
 """Write messages down, rendered, in the transaction of the fact they tell."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from accounts.models import Account
+from accounts.models import Account, BillingContact
 from notifications import catalog, rendering
 from notifications.catalog import Content
 from notifications.formats import Reader
@@ -38,6 +39,8 @@ class Letter:
     context: Mapping[str, Any]
     amounts: dict[str, Any]
     as_of: datetime
+    # Of a personal kind: whom it is for. Empty: the account's address, and its billing contacts.
+    recipient: str = ""
 
 
 def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
@@ -47,18 +50,54 @@ def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
     :raises NoRecipient: if an account has no email address; nothing is written.
     :raises UnknownKind: if no app has registered a kind.
     """
-    return _insert([_message(letter) for letter in letters])
+    messages = [_message(letter) for letter in letters]
+    return _insert(messages + _copies(messages))[: len(messages)]
+
+
+def _copies(messages: Sequence[Message]) -> list[Message]:
+    """
+    The same to each billing contact of the accounts: messages of their own, since one address may fail alone.
+
+    Their fact ends in whom it is for, so that each is told once.
+    """
+    contacts: dict[int, list[BillingContact]] = defaultdict(list)
+    to_all = [each for each in messages if not catalog.is_personal(each.kind)]
+    for contact in BillingContact.objects.filter(account__in={m.account_id for m in to_all}):
+        contacts[contact.account_id].append(contact)
+    return [
+        Message(
+            account_id=message.account_id,
+            fact=f"{message.fact}{COPY}{contact.pk}",
+            recipient=contact.email,
+            **{name: getattr(message, name) for name in SAME_IN_A_COPY},
+        )
+        for message in to_all
+        for contact in contacts[message.account_id]
+    ]
+
+
+# Before the number of the contact, at the end of a copy's fact.
+COPY = ":to:"
+SAME_IN_A_COPY = (
+    "kind", "locale", "time_zone", "subject", "body_text", "body_html", "amounts", "as_of",
+)  # fmt: skip
+
+
+def is_to_the_account(message: Message) -> bool:
+    """Whether it goes to the account's own address, whatever that is by now."""
+    return COPY not in message.fact and not catalog.is_personal(message.kind)
 
 
 def _message(letter: Letter) -> Message:
     catalog.check(letter.kind)
-    if not letter.account.email:
+    recipient = letter.recipient or letter.account.email
+    if not recipient:
         raise NoRecipient(letter.account)
     return Message(
         account=letter.account,
         kind=letter.kind,
         fact=letter.fact,
-        recipient=letter.account.email,
+        recipient=recipient,
         **vars(render(letter)),
     )
 

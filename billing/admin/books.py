@@ -102,7 +102,7 @@ class CreditGrantAdmin(ReadableAdmin):
     search_fields = ("account__name", "account__external_id", "reason")
     ordering = ("-pk",)
     readonly_fields = ("amount", "unused")
-    exclude = ("remaining_minor",)
+    exclude = ("remaining_minor", "token")
     inlines = (AllocationRows,)
 
     @admin.display(description="amount", ordering="amount_minor")

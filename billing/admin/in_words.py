@@ -4,6 +4,7 @@ Records as people read them: amounts with their currency, numbers without idle z
 A field that Django would show as it is stored is shown by a column of the same title that puts it in words.
 """
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -13,13 +14,15 @@ from django.contrib import admin
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.http import HttpRequest
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
-from accounts.admin import ReadOnlyAdmin, ReadOnlyRows, spelled_out
+from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
+from accounts.codes import spelled_out
 from billing.admin.cells import instant, money
 
 NOTHING = "–"
+BREAK = mark_safe("<br>")
 # Stored in capitals, without a list of choices.
 CODES = ("act", "kind", "decline_class")
 
@@ -89,9 +92,20 @@ def _words_of(field: Any) -> Callable[[Any], str] | None:
         return lambda record: number(getattr(record, name))
     if name.endswith("_minor"):
         return lambda record: _amount(record, getattr(record, name))
+    if name == "provider_ref":
+        return lambda record: _reference(getattr(record, name))
     if name in CODES and isinstance(field, models.CharField) and not field.choices:
         return lambda record: spelled_out(getattr(record, name))
     return None
+
+
+def _reference(stored: str | None) -> str:
+    """A provider's own reference; of what was done by hand it is the token of our form, which says nothing."""
+    try:
+        uuid.UUID(stored or "")
+    except ValueError:
+        return stored or NOTHING
+    return NOTHING
 
 
 def number(value: Decimal | None) -> str:
@@ -108,9 +122,9 @@ def facts(stored: Any) -> str | SafeString:
             for name, value in stored.items()
             if not (name == "currency" and _has_amounts(stored))
         ]
-        return format_html_join(format_html("<br>"), "{}: {}", lines) if lines else NOTHING
+        return format_html_join(BREAK, "{}: {}", lines) if lines else NOTHING
     if isinstance(stored, list):
-        return format_html_join(format_html("<br>"), "{}", ((facts(each),) for each in stored))
+        return format_html_join(BREAK, "{}", ((facts(each),) for each in stored))
     return _fact("", stored, "") if stored not in {None, ""} else NOTHING
 
 

@@ -129,6 +129,7 @@ class RefundAdmin(ReadableAdmin):
     search_fields = ("account__name", "account__external_id", "=provider_ref", "reason", "=pk")
     ordering = ("-requested_at",)
     readonly_fields = ("amount",)
+    exclude = ("token",)
     actions = ("resolve_review",)
 
     @admin.display(description="amount", ordering="amount_minor")

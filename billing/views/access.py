@@ -45,6 +45,10 @@ class Seat:
         return self.member.account
 
     @property
+    def is_owner(self) -> bool:
+        return self.member.role == Member.Role.OWNER
+
+    @property
     def email(self) -> str:
         return self.member.user.email
 
@@ -94,6 +98,20 @@ def payers_only(page: Page[P]) -> View:
         return page(request, seat, *args, **kwargs)
 
     return members_only(payers)
+
+
+def owners_only(page: Page[P]) -> View:
+    """As `members_only`; refuses whoever does not own the account, with 403."""
+
+    @wraps(page)
+    def owners(
+        request: HttpRequest, seat: Seat, /, *args: P.args, **kwargs: P.kwargs
+    ) -> HttpResponse:
+        if not seat.is_owner:
+            raise PermissionDenied
+        return page(request, seat, *args, **kwargs)
+
+    return members_only(owners)
 
 
 def show(

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from accounts import people
 from billing.close import pipeline
 from billing.close.engine import runner
 from billing.workers import halting, heartbeats
@@ -44,6 +45,7 @@ def a_customers_pages():
     SummaryFactory(account=account, product=product, unit="gigabyte-months", unit_price=Decimal("0.000000123456"), item=LONG, quantity=Decimal("9876543.123456"))  # fmt: skip
     asked = attempt_of(account, state="REQUIRES_ACTION", amount_minor=500_000_000_000)
     client = member_of(account)
+    people.add_contact(account_id=account.pk, email=f"{LONG.replace(' ', '.')[:50]}2018@example.com", by="ann")  # fmt: skip
     return {
         f"customer {page}": text(client.get(f"/accounts/{account.pk}/{page}"))
         for page in (
@@ -52,6 +54,7 @@ def a_customers_pages():
             "invoices/",
             f"invoices/{invoice.pk}/",
             "cards/",
+            "settings/",
             f"payments/{asked.pk}/",
         )
     }

@@ -48,6 +48,10 @@ TEXTS = [
     "paid_on",
     "more_amount",
     "paid",
+    "link",
+    "inviter",
+    "before",
+    "new_email",
 ]
 TRUTHS = ("has_due", "is_credit", "is_mandate", "is_overdue")
 

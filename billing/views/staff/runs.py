@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts import clock
+from accounts.codes import spelled_out
 from accounts.models import Account, BillingEntity, Hold, User
 from billing import decisions, periods, step_kinds
 from billing.close import rehearsal, runs
@@ -389,7 +390,7 @@ def changes(request: HttpRequest, run_id: int) -> HttpResponse:
         "tab": "runs",
         "run": {**_summary(run), "id": run.pk},
         "act": act,
-        "acts": _acts(run),
+        "acts": [(each, spelled_out(each)) for each in _acts(run)],
         "page": page,
         "decisions": [_decision(decision) for decision in page],
         "as_of": _instant(clock.now()),
@@ -425,6 +426,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "account_name": decision.account.name if decision.account else "",
         "url": decision.account.get_absolute_url() if decision.account else "",
         "act": decision.act,
+        "title": spelled_out(decision.act),
         "expected": decisions.in_words(decision.expected),
         "saw": decisions.in_words(decision.saw),
         "did": decision.get_did_display(),
