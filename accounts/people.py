@@ -5,6 +5,7 @@ import secrets
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Lower
 
 from accounts import timeline
@@ -191,7 +192,7 @@ def _locked(account_id: int) -> Account:
     return Account.objects.select_for_update(no_key=True).get(pk=account_id)
 
 
-def _open_invitations(account: Account):  # type: ignore[no-untyped-def]
+def _open_invitations(account: Account) -> QuerySet[Invitation]:
     opened = account.invitations.filter(accepted_at=None, revoked_at=None)
     return opened.alias(lowered=Lower("email"))
 

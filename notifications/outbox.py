@@ -1,7 +1,6 @@
 """Write messages down, rendered, in the transaction of the fact they tell."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +9,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from accounts.models import Account, BillingContact
+from accounts.models import Account
 from notifications import catalog, rendering
 from notifications.catalog import Content
 from notifications.formats import Reader
@@ -50,37 +49,11 @@ def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
     :raises NoRecipient: if an account has no email address; nothing is written.
     :raises UnknownKind: if no app has registered a kind.
     """
-    messages = [_message(letter) for letter in letters]
-    return _insert(messages + _copies(messages))[: len(messages)]
+    return _insert([_message(letter) for letter in letters])
 
 
-def _copies(messages: Sequence[Message]) -> list[Message]:
-    """
-    The same to each billing contact of the accounts: messages of their own, since one address may fail alone.
-
-    Their fact ends in whom it is for, so that each is told once.
-    """
-    contacts: dict[int, list[BillingContact]] = defaultdict(list)
-    to_all = [each for each in messages if not catalog.is_personal(each.kind)]
-    for contact in BillingContact.objects.filter(account__in={m.account_id for m in to_all}):
-        contacts[contact.account_id].append(contact)
-    return [
-        Message(
-            account_id=message.account_id,
-            fact=f"{message.fact}{COPY}{contact.pk}",
-            recipient=contact.email,
-            **{name: getattr(message, name) for name in SAME_IN_A_COPY},
-        )
-        for message in to_all
-        for contact in contacts[message.account_id]
-    ]
-
-
-# Before the number of the contact, at the end of a copy's fact.
+# Before the number of the billing contact, at the end of the fact of its copy.
 COPY = ":to:"
-SAME_IN_A_COPY = (
-    "kind", "locale", "time_zone", "subject", "body_text", "body_html", "amounts", "as_of",
-)  # fmt: skip
 
 
 def is_to_the_account(message: Message) -> bool:
@@ -133,6 +106,8 @@ def _insert(messages: list[Message]) -> list[Message | None]:
                 **columns,
                 "id": [str(message.pk) for message in messages],
                 "amounts": [json.dumps(message.amounts) for message in messages],
+                "copied": [not catalog.is_personal(message.kind) for message in messages],
+                "copy": COPY,
             },
         )
         when = {UUID(str(pk)): times for pk, *times in cursor.fetchall()}
@@ -148,14 +123,29 @@ WRITTEN_AS_THEY_ARE = (
 )  # fmt: skip
 # By hand: Django looks at each value of each row, which takes it longer than all else here together.
 # ON CONFLICT DO NOTHING: another worker's row ends here quietly, and the caller's transaction lives.
+#
+# Each billing contact has a message of its own, since one address may fail alone; its fact ends in whom it is
+# for, so that each is told once.
 INSERT = """
+WITH said AS (
+    SELECT * FROM unnest(%(id)s::uuid[], %(account_id)s::bigint[], %(kind)s::text[], %(fact)s::text[],
+                         %(recipient)s::text[], %(locale)s::text[], %(time_zone)s::text[], %(subject)s::text[],
+                         %(body_text)s::text[], %(body_html)s::text[], %(amounts)s::jsonb[], %(as_of)s::timestamptz[],
+                         %(copied)s::boolean[])
+        AS m(id, account_id, kind, fact, recipient, locale, time_zone, subject, body_text, body_html, amounts, as_of,
+             copied)
+)
 INSERT INTO notifications_message
        (id, account_id, kind, fact, recipient, locale, time_zone, subject, body_text, body_html, amounts, as_of,
         state, because, attempts, last_error)
-SELECT m.*, 'QUEUED', '', 0, ''
-  FROM unnest(%(id)s::uuid[], %(account_id)s::bigint[], %(kind)s::text[], %(fact)s::text[], %(recipient)s::text[],
-              %(locale)s::text[], %(time_zone)s::text[], %(subject)s::text[], %(body_text)s::text[],
-              %(body_html)s::text[], %(amounts)s::jsonb[], %(as_of)s::timestamptz[]) AS m
+SELECT id, account_id, kind, fact, recipient, locale, time_zone, subject, body_text, body_html, amounts, as_of,
+       'QUEUED', '', 0, ''
+  FROM said
+ UNION ALL
+SELECT gen_random_uuid(), m.account_id, kind, fact || %(copy)s || c.id, c.email, locale, time_zone, subject, body_text,
+       body_html, amounts, as_of, 'QUEUED', '', 0, ''
+  FROM said m JOIN accounts_billingcontact c ON c.account_id = m.account_id
+ WHERE m.copied
     ON CONFLICT DO NOTHING
 RETURNING id, created_at, next_attempt_at
 """

@@ -1,6 +1,7 @@
 """Mails to a person about how they sign in: an invitation, a new password, another address."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,7 +58,7 @@ def email_changed(user: User, *, account: Account, before: str, as_of: datetime)
     return _tell(EMAIL_CHANGED, fact, context, to=before, account=account, as_of=as_of)
 
 
-def recheck_invitations(messages: list[Message], as_of: datetime) -> list[Verdict]:
+def recheck_invitations(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
     """Cancel what is not open any more: its link leads nowhere."""
     invited = Invitation.objects.in_bulk(int(each.fact.split(":")[1]) for each in messages)
     return [
@@ -68,7 +69,7 @@ def recheck_invitations(messages: list[Message], as_of: datetime) -> list[Verdic
     ]
 
 
-def recheck_persons(messages: list[Message], as_of: datetime) -> list[Verdict]:
+def recheck_persons(messages: Sequence[Message], as_of: datetime) -> list[Verdict]:
     """Cancel what is for somebody who may not sign in any more."""
     able = set(
         User.objects.filter(
