@@ -1,5 +1,6 @@
 """People, entities, and what only the system writes about an account. Account itself: billing/admin/."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
@@ -7,18 +8,27 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.http import HttpRequest, HttpResponse
 
+from accounts.codes import spelled_out
 from accounts.models import (
     BillingEntity,
     ChargingPause,
     Hold,
+    Invitation,
     Member,
     PaymentMethod,
-    TimelineEvent,
     User,
 )
 from accounts.signing_in.forms import AdminSignInForm
 
 admin.site.login_form = AdminSignInForm
+
+
+class CodeFilter(admin.AllValuesFieldListFilter):
+    """By a code that has no list of choices, spelled out."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for choice in super().choices(changelist):
+            yield {**choice, "display": spelled_out(str(choice["display"]))}
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -100,6 +110,19 @@ class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     autocomplete_fields = ("user", "account")
 
 
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnlyAdmin):
+    list_display = (
+        "email", "account", "role", "invited_by", "created_at", "expires_at", "accepted_at",
+        "revoked_at",
+    )  # fmt: skip
+    list_filter = ("role", ("accepted_at", admin.EmptyFieldListFilter))
+    list_select_related = ("account",)
+    search_fields = ("email", "account__name", "account__external_id")
+    ordering = ("-pk",)
+    exclude = ("token_digest",)
+
+
 class EmailUserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]
     """A new person, known by their email."""
 
@@ -169,11 +192,3 @@ class PaymentMethodAdmin(ReadOnlyAdmin):
     @admin.display(description="good until")
     def expiry(self, method: PaymentMethod) -> str:
         return method.good_until
-
-
-@admin.register(TimelineEvent)
-class TimelineEventAdmin(ReadOnlyAdmin):
-    list_display = ("happened_at", "account", "kind", "summary", "actor")
-    list_select_related = ("account",)
-    search_fields = ("account__name", "account__external_id", "kind")
-    ordering = ("-pk",)

@@ -1,13 +1,16 @@
 from django.urls import path
 
 from billing.api.runs import RunView
-from billing.views.customer import cards, invoices, mandates, overview, pay
+from billing.views import profile
+from billing.views.customer import cards, invoices, mandates, overview, pay, settings
 from billing.views.ops import health, metrics, webhooks
-from billing.views.staff import run_steps, runs
+from billing.views.staff import run_steps, runs, view_as
 
 urlpatterns = [
     path("", overview.start, name="overview"),
     path("accounts/<int:account_id>/", overview.account, name="account"),
+    path("accounts/<int:account_id>/view-as/", view_as.begin, name="view-as"),
+    path("accounts/<int:account_id>/view-as/end/", view_as.end, name="view-as-end"),
     path("accounts/<int:account_id>/invoices/", invoices.listed, name="invoices"),
     path("accounts/<int:account_id>/invoices/<int:invoice_id>/", invoices.detail, name="invoice"),
     path(
@@ -40,7 +43,32 @@ urlpatterns = [
     path(
         "accounts/<int:account_id>/cards/<int:method_id>/remove/", cards.remove, name="card-remove"
     ),
+    path("accounts/<int:account_id>/settings/", settings.overview, name="settings"),
+    path("accounts/<int:account_id>/settings/writing/", settings.write_in, name="settings-writing"),
+    path(
+        "accounts/<int:account_id>/settings/contacts/add/", settings.add_contact, name="contact-add"
+    ),
+    path(
+        "accounts/<int:account_id>/settings/contacts/<int:contact_id>/remove/",
+        settings.remove_contact,
+        name="contact-remove",
+    ),
+    path("accounts/<int:account_id>/settings/invite/", settings.invite, name="invite"),
+    path(
+        "accounts/<int:account_id>/settings/invitations/<int:invitation_id>/revoke/",
+        settings.revoke,
+        name="invitation-revoke",
+    ),
+    path(
+        "accounts/<int:account_id>/settings/members/<int:member_id>/remove/",
+        settings.remove_member,
+        name="member-remove",
+    ),
+    path("profile/", profile.profile, name="profile"),
+    path("profile/email/<str:token>/", profile.confirm_email, name="email-confirm"),
+    path("invitations/<str:token>/", profile.invitation, name="invitation"),
     path("runs/", runs.listed, name="runs"),
+    path("runs/lift-halt/", runs.lift_halt, name="halt-lift"),
     path("runs/start/", runs.start, name="run-start"),
     path("runs/<int:run_id>/", runs.detail, name="run"),
     path("runs/<int:run_id>/steps/", run_steps.listed, name="run-steps"),

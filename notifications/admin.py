@@ -6,22 +6,31 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from accounts.admin import ReadOnlyAdmin
+from accounts.admin import CodeFilter, ReadOnlyAdmin
+from accounts.codes import spelled_out
 from accounts.models import User
-from notifications import delivery, formats
+from notifications import catalog, delivery, formats
 from notifications.models import Message
+
+# It holds a link by which its reader signs in.
+NOT_OURS_TO_READ = "For its recipient only."
 
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
-    list_display = ("subject", "account", "kind", "recipient", "state", "created_at", "sent_at")
-    list_filter = ("state", ("parked_at", admin.EmptyFieldListFilter), "kind", "locale")
+    list_display = ("subject", "account", "about", "recipient", "state", "created_at", "sent_at")
+    list_filter = (
+        "state",
+        ("parked_at", admin.EmptyFieldListFilter),
+        ("kind", CodeFilter),
+        "locale",
+    )
     list_select_related = ("account",)
     search_fields = ("recipient", "subject", "account__name", "account__external_id", "fact")
     ordering = ("-created_at",)
     actions = ("retry",)
     fieldsets = (
-        (None, {"fields": ("account", "kind", "fact", "recipient", "subject", "preview")}),
+        (None, {"fields": ("account", "about", "recipient", "subject", "preview")}),
         ("What it says, and when that was true", {"fields": ("said", "as_of", "locale", "time_zone")}),
         (
             "Delivery",
@@ -32,9 +41,14 @@ class MessageAdmin(ReadOnlyAdmin):
                 )
             },
         ),
-        ("Plain text", {"fields": ("body_text",), "classes": ("collapse",)}),
+        ("Plain text", {"fields": ("plain",), "classes": ("collapse",)}),
     )  # fmt: skip
-    readonly_fields = ("preview", "said")
+    readonly_fields = ("preview", "said", "about", "plain")
+
+    @admin.display(description="kind", ordering="kind")
+    def about(self, message: Message) -> str:
+        """ "Payment failed"."""
+        return spelled_out(message.kind)
 
     @admin.display(description="Amounts")
     def said(self, message: Message) -> str:
@@ -47,13 +61,19 @@ class MessageAdmin(ReadOnlyAdmin):
         )
 
     @admin.display(description="As mailed")
-    def preview(self, message: Message) -> SafeString:
+    def preview(self, message: Message) -> SafeString | str:
+        if catalog.is_personal(message.kind):
+            return NOT_OURS_TO_READ
         # The empty sandbox forbids it scripts, forms, and our cookies.
         return format_html(
             '<iframe class="mail" sandbox="" srcdoc="{}" title="{}"></iframe>',
             message.body_html,
             message.subject,
         )
+
+    @admin.display(description="Text")
+    def plain(self, message: Message) -> str:
+        return NOT_OURS_TO_READ if catalog.is_personal(message.kind) else message.body_text
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("notifications.change_message")

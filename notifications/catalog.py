@@ -72,6 +72,23 @@ def register(kind: str, *, recheck: Recheck | None = None) -> None:
     _RECHECKS[kind] = recheck
 
 
+_PERSONAL: set[str] = set()
+
+
+def keep_personal(*kinds: str) -> None:
+    """
+    Say that these kinds go to one person, and hold a link that is as good as their password.
+
+    No copy goes to anybody else, and nobody on staff reads their text.
+    """
+    _PERSONAL.update(kinds)
+
+
+def is_personal(kind: str) -> bool:
+    """Whether a kind is for one person's eyes."""
+    return kind in _PERSONAL
+
+
 def recheck(messages: Sequence[Message], *, as_of: datetime) -> Sequence[Verdict]:
     """
     Ask whether messages, all of one kind, are still true.

@@ -22,7 +22,7 @@ from django.db.models.functions import Now
 
 from accounts import timeline
 from accounts.models import Account
-from notifications import catalog, dispatcher, mail_server, smtp
+from notifications import catalog, dispatcher, mail_server, outbox, smtp
 from notifications.catalog import Cancel, Rerender, Wait
 from notifications.dispatcher import Heard, Kind
 from notifications.mail import NotDeliverable
@@ -77,13 +77,14 @@ def retry(message: Message, *, actor: str = "system") -> None:
     :raises NotDead: if it is neither (any more).
     """
     address = Account.objects.filter(pk=OuterRef("account")).values("email")
-    again = {
+    again: dict[str, Any] = {
         "state": State.QUEUED,
         "attempts": 0,
         "next_attempt_at": Now(),
         "priority": ORDERED,
-        "recipient": Subquery(address),
     }
+    if outbox.is_to_the_account(message):
+        again["recipient"] = Subquery(address)
     with transaction.atomic(durable=True):
         if not (
             Message.objects.filter(pk=message.pk, state=State.DEAD).update(**again)

@@ -38,6 +38,8 @@ class Letter:
     context: Mapping[str, Any]
     amounts: dict[str, Any]
     as_of: datetime
+    # Of a personal kind: whom it is for. Empty: the account's address, and its billing contacts.
+    recipient: str = ""
 
 
 def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
@@ -50,15 +52,25 @@ def enqueue_all(letters: Sequence[Letter]) -> list[Message | None]:
     return _insert([_message(letter) for letter in letters])
 
 
+# Before the number of the billing contact, at the end of the fact of its copy.
+COPY = ":to:"
+
+
+def is_to_the_account(message: Message) -> bool:
+    """Whether it goes to the account's own address, whatever that is by now."""
+    return COPY not in message.fact and not catalog.is_personal(message.kind)
+
+
 def _message(letter: Letter) -> Message:
     catalog.check(letter.kind)
-    if not letter.account.email:
+    recipient = letter.recipient or letter.account.email
+    if not recipient:
         raise NoRecipient(letter.account)
     return Message(
         account=letter.account,
         kind=letter.kind,
         fact=letter.fact,
-        recipient=letter.account.email,
+        recipient=recipient,
         **vars(render(letter)),
     )
 
@@ -98,6 +110,8 @@ def _insert(messages: list[Message]) -> list[Message | None]:
                 **columns,
                 "id": [str(message.pk) for message in messages],
                 "amounts": [json.dumps(message.amounts) for message in messages],
+                "copied": [not catalog.is_personal(message.kind) for message in messages],
+                "copy": COPY,
             },
         )
         when = {UUID(str(pk)): times for pk, *times in cursor.fetchall()}
@@ -113,14 +127,29 @@ WRITTEN_AS_THEY_ARE = (
 )  # fmt: skip
 # By hand: Django looks at each value of each row, which takes it longer than all else here together.
 # ON CONFLICT DO NOTHING: another worker's row ends here quietly, and the caller's transaction lives.
+#
+# Each billing contact has a message of its own, since one address may fail alone; its fact ends in whom it is
+# for, so that each is told once.
 INSERT = """
+WITH said AS (
+    SELECT * FROM unnest(%(id)s::uuid[], %(account_id)s::bigint[], %(kind)s::text[], %(fact)s::text[],
+                         %(recipient)s::text[], %(sender_name)s::text[], %(locale)s::text[], %(time_zone)s::text[], %(subject)s::text[],
+                         %(body_text)s::text[], %(body_html)s::text[], %(amounts)s::jsonb[], %(as_of)s::timestamptz[],
+                         %(copied)s::boolean[])
+        AS m(id, account_id, kind, fact, recipient, sender_name, locale, time_zone, subject, body_text, body_html, amounts, as_of,
+             copied)
+)
 INSERT INTO notifications_message
        (id, account_id, kind, fact, recipient, sender_name, locale, time_zone, subject, body_text, body_html, amounts, as_of,
         state, because, attempts, last_error)
-SELECT m.*, 'QUEUED', '', 0, ''
-  FROM unnest(%(id)s::uuid[], %(account_id)s::bigint[], %(kind)s::text[], %(fact)s::text[], %(recipient)s::text[],
-              %(sender_name)s::text[], %(locale)s::text[], %(time_zone)s::text[], %(subject)s::text[], %(body_text)s::text[],
-              %(body_html)s::text[], %(amounts)s::jsonb[], %(as_of)s::timestamptz[]) AS m
+SELECT id, account_id, kind, fact, recipient, sender_name, locale, time_zone, subject, body_text, body_html, amounts, as_of,
+       'QUEUED', '', 0, ''
+  FROM said
+ UNION ALL
+SELECT gen_random_uuid(), m.account_id, kind, fact || %(copy)s || c.id, c.email, sender_name, locale, time_zone, subject, body_text,
+       body_html, amounts, as_of, 'QUEUED', '', 0, ''
+  FROM said m JOIN accounts_billingcontact c ON c.account_id = m.account_id
+ WHERE m.copied
     ON CONFLICT DO NOTHING
 RETURNING id, created_at, next_attempt_at
 """

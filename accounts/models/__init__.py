@@ -1,7 +1,9 @@
 from accounts.models.account import Account
+from accounts.models.billing_contact import BillingContact
 from accounts.models.billing_entity import RETRIES_MAX, BillingEntity
 from accounts.models.charging_pause import ChargingPause
 from accounts.models.hold import Hold
+from accounts.models.invitation import Invitation
 from accounts.models.member import Member
 from accounts.models.payment_method import PaymentMethod
 from accounts.models.sign_in_tries import SignInTries
@@ -11,9 +13,11 @@ from accounts.models.user import User
 __all__ = [
     "RETRIES_MAX",
     "Account",
+    "BillingContact",
     "BillingEntity",
     "ChargingPause",
     "Hold",
+    "Invitation",
     "Member",
     "PaymentMethod",
     "SignInTries",

@@ -2,10 +2,19 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
+from django.db.models.functions import Lower
 
 
 class EmailUserManager(UserManager["User"]):
-    """Creates users by email; the login name is the email."""
+    """Creates users by email; the login name is the email, in whatever case it is typed."""
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Find who signs in."""
+        return self.alias(lowered=Lower("email")).get(lowered=(username or "").lower())
+
+    def of_email(self, email: str) -> "User | None":
+        """The user of an address, or None."""
+        return self.alias(lowered=Lower("email")).filter(lowered=email.lower()).first()
 
     def _create(self, email: str, password: str | None, **extra: Any) -> "User":
         user = self.model(email=self.normalize_email(email), **extra)
@@ -36,6 +45,15 @@ class User(AbstractUser):
     REQUIRED_FIELDS: ClassVar[list[str]] = []
 
     objects = EmailUserManager()  # type: ignore[misc]
+
+    class Meta(AbstractUser.Meta):
+        constraints = [
+            models.UniqueConstraint(
+                Lower("email"),
+                name="one_user_per_address_in_any_case",
+                violation_error_message="There is a user with this email already.",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.email

@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 from django.db.models import Model, QuerySet
 from django.urls import reverse
 
+from accounts.codes import spelled_out
 from accounts.models import RETRIES_MAX, Account, ChargingPause, Hold, PaymentMethod
 from billing import decisions, dunning, ledger
 from billing.admin.cells import Cell, Table, instant, money, row, to
-from billing.ledger import Standing, settlement
+from billing.ledger import OpenInvoice, Standing
 from billing.models import AccountClosure, Decision, Invoice, PaymentAttempt, UsageSummary
 from billing.references import reference_of
 from notifications.models import Message
@@ -160,9 +161,7 @@ def _all(model: str, account: Account, field: str = "account") -> str:
 
 
 def _invoices(account: Account, standing: Standing) -> Table:
-    invoices = list(_newest(account.invoices.select_related("period")))
-    dues = settlement.dues(invoices)
-    overdue = ledger.overdue_invoices(standing)
+    still_open = {each.invoice.pk: each for each in ledger.open_invoices(standing)}
     return Table(
         "Invoices",
         ("Number", "Period", "Total", "Still due", "Due on", "State"),
@@ -171,23 +170,31 @@ def _invoices(account: Account, standing: Standing) -> Table:
                 to(invoice),
                 str(invoice.period),
                 money(invoice.total_minor, invoice.currency),
-                money(max(dues[invoice.pk], 0), invoice.currency),
+                money(_due_minor(still_open.get(invoice.pk)), invoice.currency),
                 str(invoice.due_date or instant(invoice.due_at)),
-                _invoice_state(invoice, is_overdue=invoice.pk in overdue),
+                _invoice_state(invoice, still_open.get(invoice.pk)),
             )
-            for invoice in invoices
+            for invoice in _newest(account.invoices.select_related("period"))
         ],
         empty="No invoice yet.",
         more_url=_all("billing_invoice", account),
     )
 
 
-def _invoice_state(invoice: Invoice, *, is_overdue: bool) -> Cell:
+def _due_minor(still_open: OpenInvoice | None) -> int:
+    return still_open.due_minor if still_open else 0
+
+
+def _invoice_state(invoice: Invoice, still_open: OpenInvoice | None) -> Cell:
     if invoice.is_draft:
         return Cell("Draft")
-    if invoice.settled_at is not None:
+    if still_open is None:
         return Cell("Settled", tone="good")
-    return Cell("Overdue", tone="bad") if is_overdue else Cell("Due", tone="warn")
+    if still_open.overdue_minor:
+        return Cell("Overdue", tone="bad")
+    if still_open.not_yet_due_minor:
+        return Cell("Due", tone="warn")
+    return Cell("On its way", tone="warn")
 
 
 def _decisions(account: Account) -> Table:
@@ -197,7 +204,7 @@ def _decisions(account: Account) -> Table:
         [
             row(
                 to(decision, instant(decision.decided_at)),
-                decision.act,
+                spelled_out(decision.act),
                 decisions.in_words(decision.expected) or "–",
                 Cell(
                     decisions.in_words(decision.saw) or "–",

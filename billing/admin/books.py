@@ -2,8 +2,9 @@
 
 from django.contrib import admin
 
-from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
+from accounts.admin import CodeFilter
 from billing.admin.cells import money
+from billing.admin.in_words import ReadableAdmin, ReadableRows
 from billing.models import (
     Allocation,
     CreditGrant,
@@ -15,7 +16,7 @@ from billing.models import (
 )
 
 
-class LineRows(ReadOnlyRows):
+class LineRows(ReadableRows):
     model = LineItem
     fields = (
         "position",
@@ -34,7 +35,7 @@ class LineRows(ReadOnlyRows):
         return money(line.amount_minor, line.invoice.currency)
 
 
-class AllocationRows(ReadOnlyRows):
+class AllocationRows(ReadableRows):
     model = Allocation
     fields = ("allocated_at", "invoice", "payment", "grant", "amount")
     readonly_fields = ("amount",)
@@ -46,7 +47,7 @@ class AllocationRows(ReadOnlyRows):
 
 
 @admin.register(Invoice)
-class InvoiceAdmin(ReadOnlyAdmin):
+class InvoiceAdmin(ReadableAdmin):
     list_display = ("__str__", "account", "period", "total", "state", "due_at", "settled_at")
     list_filter = (
         "state",
@@ -66,9 +67,9 @@ class InvoiceAdmin(ReadOnlyAdmin):
 
 
 @admin.register(LineItem)
-class LineItemAdmin(ReadOnlyAdmin):
+class LineItemAdmin(ReadableAdmin):
     list_display = ("description", "invoice", "product", "quantity", "unit", "amount")
-    list_filter = ("kind",)
+    list_filter = (("kind", CodeFilter),)
     list_select_related = ("invoice", "product")
     search_fields = ("=invoice__number", "description")
     readonly_fields = ("amount",)
@@ -79,7 +80,7 @@ class LineItemAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Allocation)
-class AllocationAdmin(ReadOnlyAdmin):
+class AllocationAdmin(ReadableAdmin):
     list_display = ("allocated_at", "invoice", "payment", "grant", "amount")
     list_select_related = ("invoice", "payment", "grant")
     search_fields = ("=invoice__number",)
@@ -92,7 +93,7 @@ class AllocationAdmin(ReadOnlyAdmin):
 
 
 @admin.register(CreditGrant)
-class CreditGrantAdmin(ReadOnlyAdmin):
+class CreditGrantAdmin(ReadableAdmin):
     list_display = (
         "reason", "account", "kind", "amount", "unused", "expires_at", "granted_by", "granted_at",
     )  # fmt: skip
@@ -101,6 +102,7 @@ class CreditGrantAdmin(ReadOnlyAdmin):
     search_fields = ("account__name", "account__external_id", "reason")
     ordering = ("-pk",)
     readonly_fields = ("amount", "unused")
+    exclude = ("remaining_minor", "token")
     inlines = (AllocationRows,)
 
     @admin.display(description="amount", ordering="amount_minor")
@@ -112,7 +114,7 @@ class CreditGrantAdmin(ReadOnlyAdmin):
         return money(grant.remaining_minor, grant.currency)
 
 
-class PostingRows(ReadOnlyRows):
+class PostingRows(ReadableRows):
     model = Posting
     fields = ("ledger_account", "amount", "balance_after")
     readonly_fields = ("amount", "balance_after")
@@ -128,8 +130,8 @@ class PostingRows(ReadOnlyRows):
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(ReadOnlyAdmin):
-    list_display = ("posted_at", "account", "kind", "description", "source", "currency")
+class LedgerEntryAdmin(ReadableAdmin):
+    list_display = ("posted_at", "account", "kind", "description", "currency")
     list_filter = ("kind", "currency")
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id", "=source")
@@ -138,7 +140,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
 
 
 @admin.register(LedgerAccount)
-class LedgerAccountAdmin(ReadOnlyAdmin):
+class LedgerAccountAdmin(ReadableAdmin):
     list_display = ("kind", "currency", "account", "entity", "gateway")
     list_filter = ("kind", "currency")
     list_select_related = ("account", "entity")
@@ -146,13 +148,14 @@ class LedgerAccountAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Posting)
-class PostingAdmin(ReadOnlyAdmin):
+class PostingAdmin(ReadableAdmin):
     list_display = ("posted_at", "entry", "ledger_account", "amount", "balance_after")
     list_filter = ("ledger_account__kind", "ledger_account__currency")
     list_select_related = ("entry", "ledger_account")
     search_fields = ("entry__account__external_id", "=entry__source")
     ordering = ("-pk",)
     readonly_fields = ("amount", "balance_after")
+    exclude = ("balance_minor",)
 
     @admin.display(description="amount", ordering="amount_minor")
     def amount(self, posting: Posting) -> str:

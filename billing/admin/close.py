@@ -15,10 +15,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts import clock
-from accounts.admin import ReadOnlyAdmin
+from accounts.admin import CodeFilter
 from accounts.models import User
 from billing import decisions, step_kinds
 from billing.admin.forms import ReasonForm
+from billing.admin.in_words import ReadableAdmin
 from billing.close import steering
 from billing.models import BillingPeriod, CloseRun, Decision, Step
 from billing.reports import at_stake, kinds
@@ -32,7 +33,7 @@ LEFT = (
 
 
 @admin.register(CloseRun)
-class CloseRunAdmin(ReadOnlyAdmin):
+class CloseRunAdmin(ReadableAdmin):
     list_display = ("__str__", "state", "page", "started_by", "started_at", "finished_at")
     list_filter = ("state", "entity")
     list_select_related = ("entity",)
@@ -109,7 +110,7 @@ def _time_is_up() -> Callable[[], bool]:
     return lambda: time.monotonic() > stop_at
 
 
-def _say(where: ReadOnlyAdmin, request: HttpRequest, act: str, steered: steering.Steered) -> None:
+def _say(where: ReadableAdmin, request: HttpRequest, act: str, steered: steering.Steered) -> None:
     became = {"retry": "Retried", "cancel": "Cancelled"}[act]
     where.message_user(
         request, f"{became}: {steered.changed} of {steered.chosen}.", messages.SUCCESS
@@ -138,7 +139,7 @@ class KindFilter(admin.SimpleListFilter):
 
 
 @admin.register(Step)
-class StepAdmin(ReadOnlyAdmin):
+class StepAdmin(ReadableAdmin):
     list_display = ("__str__", "run", "kind_title", "state", "because", "attempts", "run_at")
     list_filter = ("run", KindFilter, "state")
     list_select_related = ("run__entity", "account")
@@ -208,7 +209,7 @@ class StepAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Decision)
-class DecisionAdmin(ReadOnlyAdmin):
+class DecisionAdmin(ReadableAdmin):
     list_display = (
         "decided_at",
         "account",
@@ -219,7 +220,7 @@ class DecisionAdmin(ReadOnlyAdmin):
         "because",
         "actor",
     )
-    list_filter = ("world_changed", "did", "act", "run")
+    list_filter = ("world_changed", "did", ("act", CodeFilter), "run")
     list_select_related = ("account",)
     search_fields = ("account__name", "=account__external_id", "because")
     ordering = ("-pk",)
@@ -234,7 +235,7 @@ class DecisionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(BillingPeriod)
-class BillingPeriodAdmin(ReadOnlyAdmin):
+class BillingPeriodAdmin(ReadableAdmin):
     list_display = ("month", "account", "starts_at", "ends_at")
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id")

@@ -2,18 +2,18 @@
 
 from django.contrib import admin
 
-from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
+from billing.admin.in_words import ReadableAdmin, ReadableRows
 from billing.models import DunningCase, PaymentAttempt
 
 
-class AttemptRows(ReadOnlyRows):
+class AttemptRows(ReadableRows):
     model = PaymentAttempt
     fields = ("created_at", "kind", "payment_method", "state", "decline_code", "advice_code")
     ordering = ("created_at",)
 
 
 @admin.register(DunningCase)
-class DunningCaseAdmin(ReadOnlyAdmin):
+class DunningCaseAdmin(ReadableAdmin):
     list_display = (
         "account", "decline_class", "decline_code", "retries_made", "next_try_at", "ends_at",
         "opened_at", "closed_at", "closed_because",

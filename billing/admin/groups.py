@@ -12,6 +12,7 @@ MAY = {
     "Support": (
         "change_account", "grant_credit", "charge_account", "refund_payment", "place_hold", "pause_charging",
         "add_member", "change_member", "delete_member",
+        "add_billingcontact", "change_billingcontact", "delete_billingcontact",
         "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane", "change_waitingowner",
     ),
     "Finance": (

@@ -12,16 +12,16 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path, reverse
 
 from accounts import clock
-from accounts.admin import ReadOnlyAdmin, ReadOnlyRows
 from billing.admin.books import AllocationRows
 from billing.admin.cells import instant, money
 from billing.admin.forms import ReasonForm, RefundForm
+from billing.admin.in_words import ReadableAdmin, ReadableRows
 from billing.gateways import Misconfigured
 from billing.models import Dispute, Payment, PaymentAttempt, PaymentReversal, Refund
 from billing.payments import charges, refunds
 
 
-class RefundRows(ReadOnlyRows):
+class RefundRows(ReadableRows):
     model = Refund
     fields = ("requested_at", "paid_back", "state", "because", "requested_by")
     readonly_fields = fields
@@ -32,7 +32,7 @@ class RefundRows(ReadOnlyRows):
 
 
 @admin.register(Payment)
-class PaymentAdmin(ReadOnlyAdmin):
+class PaymentAdmin(ReadableAdmin):
     list_display = ("received_at", "account", "amount", "method", "gateway", "recorded_by")
     list_filter = ("gateway", "currency")
     list_select_related = ("account",)
@@ -124,7 +124,7 @@ class PaymentAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Refund)
-class RefundAdmin(ReadOnlyAdmin):
+class RefundAdmin(ReadableAdmin):
     list_display = (
         "requested_at", "account", "amount", "payment", "state", "because", "reason", "requested_by",
     )  # fmt: skip
@@ -133,6 +133,7 @@ class RefundAdmin(ReadOnlyAdmin):
     search_fields = ("account__name", "account__external_id", "=provider_ref", "reason", "=pk")
     ordering = ("-requested_at",)
     readonly_fields = ("amount",)
+    exclude = ("token",)
     actions = ("resolve_review",)
 
     @admin.display(description="amount", ordering="amount_minor")
@@ -199,7 +200,7 @@ class RefundAdmin(ReadOnlyAdmin):
 
 
 @admin.register(PaymentReversal)
-class PaymentReversalAdmin(ReadOnlyAdmin):
+class PaymentReversalAdmin(ReadableAdmin):
     list_display = ("reversed_at", "account", "amount", "owed_again", "payment", "reason")
     list_filter = ("gateway",)
     list_select_related = ("account", "payment")
@@ -218,7 +219,7 @@ class PaymentReversalAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Dispute)
-class DisputeAdmin(ReadOnlyAdmin):
+class DisputeAdmin(ReadableAdmin):
     list_display = (
         "opened_at", "account", "amount", "fee", "state", "evidence_due_at", "reason", "payment",
         "closed_at",
@@ -239,7 +240,7 @@ class DisputeAdmin(ReadOnlyAdmin):
 
 
 @admin.register(PaymentAttempt)
-class PaymentAttemptAdmin(ReadOnlyAdmin):
+class PaymentAttemptAdmin(ReadableAdmin):
     list_display = (
         "created_at", "account", "amount", "payment_method", "state", "decline_code", "because",
         "review_owner", "next_action_at",

@@ -16,11 +16,11 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from accounts import clock
-from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing import gateways, reconciliation
 from billing.admin.cells import money, tag
 from billing.admin.forms import ReasonForm
+from billing.admin.in_words import ReadableAdmin
 from billing.models import GatewayGuard, Reconciliation, ReconciliationBreak, Restore
 from billing.money import to_major
 from billing.payments import restores
@@ -35,7 +35,7 @@ COLUMNS = (
 
 
 @admin.register(GatewayGuard)
-class GatewayGuardAdmin(ReadOnlyAdmin):
+class GatewayGuardAdmin(ReadableAdmin):
     list_display = ("gateway", "stands", "paused_at", "paused_because", "checked_at")
     ordering = ("gateway",)
 
@@ -45,7 +45,7 @@ class GatewayGuardAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Reconciliation)
-class ReconciliationAdmin(ReadOnlyAdmin):
+class ReconciliationAdmin(ReadableAdmin):
     list_display = ("__str__", "stands", "since", "started_by", "listed", "found", "breaks_open")
     list_filter = ("gateway", "state", "started_by")
     ordering = ("-pk",)
@@ -131,7 +131,7 @@ class ReconciliationAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Restore)
-class RestoreAdmin(ReadOnlyAdmin):
+class RestoreAdmin(ReadableAdmin):
     list_display = ("window", "because", "noticed_at", "dealt_with_at", "dealt_with_by")
     list_filter = (("dealt_with_at", admin.EmptyFieldListFilter),)
     ordering = ("-noticed_at",)
@@ -161,7 +161,7 @@ class RestoreAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ReconciliationBreak)
-class ReconciliationBreakAdmin(ReadOnlyAdmin):
+class ReconciliationBreakAdmin(ReadableAdmin):
     list_display = (
         "found_at", "kind", "stands", "amount", "account", "provider_ref", "words", "owner", "note",
     )  # fmt: skip

@@ -14,12 +14,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from accounts import clock
-from accounts.admin import ReadOnlyAdmin
 from accounts.models import Account, User
 from billing import ledger
 from billing.admin import forecast
 from billing.admin.cells import admin_url, instant, money, tag
 from billing.admin.forms import AssignTransferForm, ReasonForm
+from billing.admin.in_words import ReadableAdmin
 from billing.models import BankStatement, IncomingTransfer, RepeatedTransfer
 from billing.money import to_major
 from billing.payments import transfers
@@ -34,7 +34,7 @@ TONES = {State.WAITING: "warn", State.BOOKED: "good", State.RECORDED: "", State.
 
 
 @admin.register(IncomingTransfer)
-class IncomingTransferAdmin(ReadOnlyAdmin):
+class IncomingTransferAdmin(ReadableAdmin):
     list_display = (
         "received_on", "amount", "payer", "reference", "stands", "waits", "because", "perhaps",
         "account", "decide",
@@ -215,7 +215,7 @@ def _counted(rows: QuerySet[Any]) -> Coalesce:
 
 
 @admin.register(BankStatement)
-class BankStatementAdmin(ReadOnlyAdmin):
+class BankStatementAdmin(ReadableAdmin):
     list_display = ("name", "imported_at", "added", "repeated")
     search_fields = ("name", "=sha256")
     ordering = ("-pk",)
@@ -241,7 +241,7 @@ class BankStatementAdmin(ReadOnlyAdmin):
 
 
 @admin.register(RepeatedTransfer)
-class RepeatedTransferAdmin(ReadOnlyAdmin):
+class RepeatedTransferAdmin(ReadableAdmin):
     list_display = (
         "statement", "line", "received_on", "amount", "payer", "reference", "of", "decide",
     )  # fmt: skip
@@ -275,9 +275,9 @@ class RepeatedTransferAdmin(ReadOnlyAdmin):
     def decide(self, repeat: RepeatedTransfer) -> SafeString:
         if repeat.counted_apart_as is not None:
             return format_html(
-                'counted apart: <a href="{}">transfer {}</a>',
+                'counted apart: <a href="{}">{}</a>',
                 admin_url(repeat.counted_apart_as),
-                repeat.counted_apart_as.pk,
+                repeat.counted_apart_as,
             )
         apart = reverse("admin:billing_repeatedtransfer_apart", args=[repeat.pk])
         return format_html('<a href="{}">Another payment</a>', apart)

@@ -12,10 +12,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts import clock
-from accounts.admin import ReadOnlyAdmin
+from accounts.admin import CodeFilter
 from accounts.models import User
 from billing.admin.cells import instant, tag
 from billing.admin.forms import SetAsideForm
+from billing.admin.in_words import ReadableAdmin
 from billing.models import RejectedRow, UntalliedUsage, UsageBatch, UsageSummary
 from billing.reports import rejected_rows
 from billing.usage.imports import following_up
@@ -43,7 +44,7 @@ class RejectsFilter(admin.SimpleListFilter):
 
 
 @admin.register(UsageBatch)
-class UsageBatchAdmin(ReadOnlyAdmin):
+class UsageBatchAdmin(ReadableAdmin):
     list_display = (
         "name", "source", "rows_read", "rows_added", "rows_known", "rows_rejected", "rejects",
         "created_at", "tallied_at",
@@ -116,7 +117,7 @@ class UsageBatchAdmin(ReadOnlyAdmin):
 
 
 @admin.register(UntalliedUsage)
-class UntalliedUsageAdmin(ReadOnlyAdmin):
+class UntalliedUsageAdmin(ReadableAdmin):
     list_display = ("account", "batch", "because", "noted_at", "again_at")
     list_select_related = ("account", "batch")
     search_fields = ("account__name", "account__external_id", "batch__name")
@@ -124,9 +125,9 @@ class UntalliedUsageAdmin(ReadOnlyAdmin):
 
 
 @admin.register(UsageSummary)
-class UsageSummaryAdmin(ReadOnlyAdmin):
+class UsageSummaryAdmin(ReadableAdmin):
     list_display = ("account", "period", "product", "item", "quantity", "unit", "invoice")
-    list_filter = ("kind", ("invoice", admin.EmptyFieldListFilter))
+    list_filter = (("kind", CodeFilter), ("invoice", admin.EmptyFieldListFilter))
     list_select_related = ("account", "period", "product", "invoice")
     search_fields = ("account__name", "account__external_id", "product__code", "item")
     ordering = ("-pk",)

@@ -24,28 +24,35 @@ def rehearse(
     month: date,
     as_of: datetime,
     on_progress: Callable[[int], None] = lambda _: None,
+    until: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """
     Say what closing the month now would invoice and charge, by currency, and write nothing.
 
     Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not tallied yet is not in them; how many
-    batches that is stands beside them, and what rows name that were rejected and not dealt with.
+    batches that is stands beside them, and what rows name that were rejected and not dealt with. Stops early once
+    `until` says so: `rehearsed` is how many of the accounts were looked at.
     """
     run = CloseRun(entity=entity, month=month, started_by="rehearsal", started_at=as_of)
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     blocked: list[dict[str, str]] = []
     accounts = runs.accounts_to_close(entity)
+    rehearsed = 0
     for start in range(0, len(accounts), invoice.batch):
         some = accounts[start : start + invoice.batch]
         for outcome in _outcomes(some, run=run, as_of=as_of):
             _count(outcome, totals=totals, blocked=blocked)
+        rehearsed += len(some)
         on_progress(len(some))
+        if until():
+            break
     return {
         "rehearsal": True,
         "month": f"{month:%Y-%m}",
         "entity": entity.slug,
         "as_of": as_of.isoformat(),
         "accounts": len(accounts),
+        "rehearsed": rehearsed,
         "untallied_batches": UsageBatch.objects.filter(tallied_at=None).count(),
         "rejected_rows": rejected_rows.of_month(month),
         "currencies": [

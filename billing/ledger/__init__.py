@@ -24,6 +24,7 @@ from billing.ledger.events import (
     refund_taken_of_credit,
     refund_undone,
 )
+from billing.ledger.open_invoices import OpenInvoice, open_invoices
 from billing.ledger.posting import post
 from billing.ledger.standing import (
     Standing,
@@ -38,6 +39,7 @@ __all__ = [
     "Event",
     "Kind",
     "Leg",
+    "OpenInvoice",
     "Standing",
     "balance",
     "credit_applied",
@@ -46,6 +48,7 @@ __all__ = [
     "dispute_opened",
     "dispute_won",
     "invoice_issued",
+    "open_invoices",
     "overdue_invoices",
     "past_due_invoices",
     "payment_received",

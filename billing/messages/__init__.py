@@ -12,6 +12,18 @@ An account without an email address stops no money: the message that could not b
 the account's timeline. Only `invoices_issued` raises, because its step does nothing else.
 """
 
+from billing.messages.access import (
+    EMAIL_CHANGE,
+    EMAIL_CHANGED,
+    INVITATION,
+    PASSWORD_RESET,
+    email_change,
+    email_changed,
+    invitation,
+    password_reset,
+    recheck_invitations,
+    recheck_persons,
+)
 from billing.messages.card_gone import CARD_GONE, card_gone, recheck_card_gone
 from billing.messages.charge_announced import (
     CHARGE_ANNOUNCED,
@@ -61,12 +73,16 @@ __all__ = [
     "charge_announced",
     "confirmation_needed",
     "decline_in_words",
+    "email_change",
+    "email_changed",
     "hold_lifted",
     "hold_placed",
     "hold_warning",
+    "invitation",
     "invoices_issued",
     "last_days_to_pay",
     "outlooks",
+    "password_reset",
     "payment_failed",
     "payment_reminder",
     "payment_reversed",
@@ -93,3 +109,8 @@ def register() -> None:
     catalog.register(HOLD_WARNING, recheck=recheck_hold_warning)
     catalog.register(HOLD_PLACED, recheck=recheck_hold_placed)
     catalog.register(HOLD_LIFTED, recheck=recheck_hold_lifted)
+    catalog.register(INVITATION, recheck=recheck_invitations)
+    catalog.register(PASSWORD_RESET, recheck=recheck_persons)
+    catalog.register(EMAIL_CHANGE, recheck=recheck_persons)
+    catalog.register(EMAIL_CHANGED)
+    catalog.keep_personal(INVITATION, PASSWORD_RESET, EMAIL_CHANGE, EMAIL_CHANGED)

@@ -59,8 +59,9 @@ def tell_all(letters: Sequence[Letter]) -> list[Message | None]:
 
     That is so where the fact was told before. Accounts without an email address get a line on their timeline.
     """
-    addressed = [letter for letter in letters if letter.account.email]
-    timeline.record(*(_not_written(letter) for letter in letters if not letter.account.email))
+    addressed = [letter for letter in letters if letter.recipient or letter.account.email]
+    is_addressed = set(map(id, addressed))
+    timeline.record(*(_not_written(each) for each in letters if id(each) not in is_addressed))
     told = dict(zip(map(id, addressed), outbox.enqueue_all(addressed), strict=True))
     return [told.get(id(letter)) for letter in letters]
 

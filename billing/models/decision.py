@@ -2,6 +2,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.codes import spelled_out
 from billing import step_kinds
 
 
@@ -80,4 +81,4 @@ class Decision(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.act}: {self.get_did_display()}, {self.because}"
+        return f"{spelled_out(self.act)}: {self.get_did_display()}, {self.because}"

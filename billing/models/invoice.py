@@ -2,6 +2,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from notifications import formats
+
 
 class NumberSeries(models.Model):
     """
@@ -104,7 +106,7 @@ class Invoice(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.number or f"draft {self.pk}"
+        return self.number or f"draft for {self.account_name}"
 
     @property
     def is_draft(self) -> bool:
@@ -207,4 +209,4 @@ class Allocation(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount_minor} to {self.invoice}"
+        return f"{formats.money(self.amount_minor, self.invoice.currency, 'en')} to {self.invoice}"

@@ -1,6 +1,8 @@
 from django.db import models
 from django.db.models import Q
 
+from notifications import formats
+
 
 class LedgerAccount(models.Model):
     """
@@ -158,4 +160,5 @@ class Posting(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount_minor:+d} {self.ledger_account}"
+        amount = formats.money(self.amount_minor, self.ledger_account.currency, "en")
+        return f"{amount}, {self.ledger_account.get_kind_display()}"

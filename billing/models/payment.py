@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from billing import charge_protocol
+from notifications import formats
 from notifications.models import Dispatched
 
 # In the protocol's order, which an index and the choices keep.
@@ -157,7 +158,8 @@ class PaymentAttempt(Dispatched):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_state_display()} {self.id}"
+        amount = formats.money(self.amount_minor, self.currency, "en")
+        return f"{amount}: {self.get_state_display().lower()}"
 
     # No column: whether whoever has it in hand has asked the provider how it stands.
     was_asked = False

@@ -5,6 +5,7 @@ from typing import Any, Final
 from django.db import models
 from django.db.models import F, Q
 
+from notifications import formats
 from notifications.models import Dispatched
 
 
@@ -115,4 +116,5 @@ class Refund(Dispatched):
     looked: Sequence[Any] | None = None
 
     def __str__(self) -> str:
-        return f"{self.get_state_display()} {self.id}"
+        amount = formats.money(self.amount_minor, self.currency, "en")
+        return f"{amount}: {self.get_state_display().lower()}"

@@ -18,21 +18,16 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     and what is overdue; overdue leaves out what money in flight covers. `kept_as_credit` is what invoices
     below zero gave back as credit.
 
+    Every amount is that of the run's own invoices: each column, summed over the runs, is what the accounts
+    have in all. Money in flight is spread over an account's invoices as it will settle them, oldest due first;
+    what of it will settle none is told with the account's last invoice.
+
     `reversed` was collected once and is owed again: returned debits and lost disputes. `paid_back` (refunds,
     also those on their way) and `disputed` (what banks hold until a dispute is decided) are part of what is
     collected: collected = in_hand + paid_back + disputed.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            ANSWER,
-            {
-                "entity": run.entity_id,
-                "month": run.month,
-                "in_flight": list(PaymentAttempt.IN_FLIGHT),
-                "unpaid": list(Refund.UNPAID),
-                "as_of": as_of,
-            },
-        )
+        cursor.execute(ANSWER, {**_about(run), "unpaid": list(Refund.UNPAID), "as_of": as_of})
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return {
@@ -43,16 +38,76 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     }
 
 
-# Refunds and disputes are counted against what their payment settled last, as a reversal would take it.
-#
-# Each part reads the invoices once, by currency: a hundred thousand take a fraction of a second. Only
-# overdue amounts are added up by account, and only of invoices that are not settled.
-ANSWER = f"""
+def waits_for(run: CloseRun) -> list[dict[str, Any]]:
+    """
+    Count the payments on their way to a run's invoices, and the accounts in dunning for these.
+
+    Each with the last day it may take, or none. A row whose count is zero is left out.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(WAITS_FOR, _about(run))
+        return [
+            {
+                "what": what,
+                "count": count,
+                "until": last.isoformat() if (last := day or at) else None,
+            }
+            for what, count, day, at in cursor.fetchall()
+            if count
+        ]
+
+
+def _about(run: CloseRun) -> dict[str, Any]:
+    return {
+        "entity": run.entity_id,
+        "month": run.month,
+        "in_flight": list(PaymentAttempt.IN_FLIGHT),
+    }
+
+
+# An account's other months are read where they are not settled: money in flight settles these first.
+SPREAD = """
 WITH invoices AS (
-    SELECT i.id, i.account_id, i.entity_id, i.period_id, i.state, i.currency, i.total_minor, i.due_at, i.settled_at
+    SELECT i.id, i.account_id, i.currency, i.total_minor, i.issued_at, i.due_at, i.settled_at
       FROM billing_invoice i JOIN billing_billingperiod p ON p.id = i.period_id
      WHERE i.entity_id = %(entity)s AND p.month = %(month)s AND i.state = 'ISSUED'
-), issued AS (
+), flying AS (
+    SELECT t.account_id, t.currency, sum(t.amount_minor) AS amount, count(*) AS payments, max(t.charge_date) AS day
+      FROM billing_paymentattempt t
+     WHERE t.state = ANY(%(in_flight)s)
+       AND EXISTS (SELECT FROM invoices i WHERE i.account_id = t.account_id AND i.currency = t.currency)
+     GROUP BY t.account_id, t.currency
+), unsettled AS (
+    SELECT i.id, i.account_id, i.currency, i.due_at,
+           i.total_minor - coalesce(sum(x.amount_minor), 0) AS outstanding
+      FROM billing_invoice i LEFT JOIN billing_allocation x ON x.invoice_id = i.id
+     WHERE i.state = 'ISSUED' AND i.settled_at IS NULL AND i.total_minor > 0
+       AND i.account_id IN (SELECT account_id FROM invoices WHERE settled_at IS NULL
+                            UNION SELECT account_id FROM flying)
+     GROUP BY i.id
+), in_order AS (
+    SELECT u.*, coalesce(sum(outstanding) OVER (PARTITION BY account_id, currency ORDER BY due_at, id
+                                                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS older
+      FROM unsettled u
+), spread AS (
+    SELECT o.id, o.account_id, o.currency, o.outstanding, o.older,
+           least(o.outstanding, greatest(coalesce(f.amount, 0) - o.older, 0)) AS in_flight
+      FROM in_order o LEFT JOIN flying f USING (account_id, currency)
+), beyond AS (
+    SELECT last.id, f.account_id, f.currency, f.amount - coalesce(o.outstanding, 0) AS in_flight
+      FROM flying f
+      LEFT JOIN (SELECT account_id, currency, sum(outstanding) AS outstanding FROM unsettled
+                  GROUP BY account_id, currency) o USING (account_id, currency)
+     CROSS JOIN LATERAL (SELECT i.id FROM billing_invoice i
+                          WHERE i.account_id = f.account_id AND i.currency = f.currency AND i.state = 'ISSUED'
+                          ORDER BY i.due_at DESC, i.id DESC LIMIT 1) last
+     WHERE f.amount > coalesce(o.outstanding, 0)
+)"""
+# Refunds and disputes are counted against what their payment settled last, as a reversal would take it.
+#
+# Each part reads the invoices once, by currency: a hundred thousand take a fraction of a second. Only what
+# waits is added up by account, and only where an invoice is not settled.
+ANSWER = f"""{SPREAD}, issued AS (
     SELECT currency, count(*) AS invoices, sum(total_minor) AS invoiced,
            sum(greatest(total_minor, 0)) AS payable, sum(greatest(-total_minor, 0)) AS kept_as_credit
       FROM invoices GROUP BY currency
@@ -81,23 +136,13 @@ WITH invoices AS (
     SELECT i.currency, sum(least(s.amount, greatest(s.back - s.newer, 0))) AS paid_back,
            sum(least(s.amount, greatest(s.back + s.disputed - s.newer, 0))) AS away
       FROM settled s JOIN invoices i ON i.id = s.invoice_id GROUP BY i.currency
-), flying AS (
-    SELECT t.account_id, t.currency, sum(t.amount_minor) AS in_flight
-      FROM billing_paymentattempt t
-     WHERE t.state = ANY(%(in_flight)s)
-       AND EXISTS (SELECT FROM invoices i WHERE i.account_id = t.account_id AND i.currency = t.currency)
-     GROUP BY t.account_id, t.currency
-), late AS (
-    SELECT account_id, currency, sum(outstanding) AS overdue
-      FROM (SELECT i.account_id, i.currency, i.total_minor - coalesce(sum(x.amount_minor), 0) AS outstanding
-              FROM invoices i LEFT JOIN billing_allocation x ON x.invoice_id = i.id
-             WHERE i.total_minor > 0 AND {PAST_DUE}
-             GROUP BY i.id, i.account_id, i.currency, i.total_minor) o
-     GROUP BY account_id, currency
 ), waiting AS (
-    SELECT currency, sum(coalesce(f.in_flight, 0)) AS in_flight,
-           sum(greatest(coalesce(l.overdue, 0) - coalesce(f.in_flight, 0), 0)) AS overdue
-      FROM late l FULL JOIN flying f USING (account_id, currency) GROUP BY currency
+    SELECT i.currency, sum(w.in_flight) AS in_flight, sum(w.overdue) AS overdue
+      FROM (SELECT s.id, s.in_flight, CASE WHEN {PAST_DUE} THEN s.outstanding - s.in_flight ELSE 0 END AS overdue
+              FROM spread s JOIN billing_invoice i ON i.id = s.id
+             UNION ALL
+            SELECT id, in_flight, 0 FROM beyond) w JOIN invoices i USING (id)
+     GROUP BY i.currency
 )
 SELECT i.currency, i.invoices, i.invoiced::bigint,
        coalesce(a.collected, 0)::bigint AS collected, coalesce(a.credited, 0)::bigint AS credited,
@@ -109,6 +154,24 @@ SELECT i.currency, i.invoices, i.invoiced::bigint,
   FROM issued i LEFT JOIN allocated a USING (currency) LEFT JOIN waiting w USING (currency)
   LEFT JOIN went g USING (currency)
  ORDER BY i.currency
+"""
+# An account is in dunning for an invoice that the charge declined last was to settle.
+WAITS_FOR = f"""{SPREAD}, dunned AS (
+    SELECT c.account_id, c.ends_at
+      FROM billing_dunningcase c
+     CROSS JOIN LATERAL (SELECT t.currency, t.amount_minor, t.created_at FROM billing_paymentattempt t
+                          WHERE t.case_id = c.id ORDER BY t.created_at DESC LIMIT 1) declined
+      JOIN invoices i ON i.account_id = c.account_id AND i.issued_at <= declined.created_at
+      JOIN in_order o ON o.id = i.id AND o.currency = declined.currency AND o.older < declined.amount_minor
+     WHERE c.closed_at IS NULL
+)
+SELECT 'payments', coalesce(sum(f.payments), 0)::bigint, max(f.day), NULL::timestamptz
+  FROM flying f
+ WHERE EXISTS (SELECT FROM (SELECT * FROM invoices i JOIN (SELECT id FROM spread WHERE in_flight > 0
+                                                           UNION ALL SELECT id FROM beyond) w USING (id)) i
+                WHERE i.account_id = f.account_id AND i.currency = f.currency)
+UNION ALL
+SELECT 'dunning', count(DISTINCT account_id), NULL, max(ends_at) FROM dunned
 """
 MONEY = (
     "invoiced", "collected", "credited", "outstanding", "in_flight", "overdue", "kept_as_credit",

@@ -18,11 +18,11 @@ from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
 from billing import step_kinds
-from billing.models import CloseRun, Decision, DunningCase, PaymentAttempt, RunProgress, Step
+from billing.models import CloseRun, Decision, RunProgress, Step
 from billing.money import to_major
 from billing.reports import finance, hosts, pace
 from billing.step_kinds import Through
-from billing.workers import heartbeats
+from billing.workers import halting, heartbeats
 from notifications import lanes
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ REST = 10
 # …and numbers older than this are not shown: the page waits for new ones.
 TOO_OLD = timedelta(seconds=30)
 # Raise it when `of` returns something new: the counts kept by the release before lack it.
-SHAPE = 1
+SHAPE = 2
 EXPIRED = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -132,6 +132,9 @@ def _speed(
 ) -> dict[str, Any]:
     """How many steps of each kind end per second, and how long the rest takes at that speed."""
     measured = pace.per_second(samples, started_at=run.started_at)
+    if seen["halted"]:
+        # Nobody knows when the order is lifted.
+        return {"per_second": {}, "seconds_left": None, "left_is_at_least": False}
     limits = _limits(seen["lanes"])
     # Nobody knows when a closed lane opens: its speed of a minute ago says nothing.
     shut = {kind for kind, limit in limits.items() if not limit}
@@ -205,7 +208,9 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
         "steps_all": so_far.everything,
         "steps_ended": so_far.ended,
         "next_at": first.isoformat() if first else None,
+        "halted": halted(),
         "stuck": stuck(run),
+        "stopped": waiting_for_a_person(run),
         "waiting": waiting(run) + throttled(run, seen_lanes),
         "charges": charges(run),
         "held": held(run),
@@ -217,6 +222,30 @@ def of(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
         "world_changed": run.decisions.filter(world_changed=True).count(),
         "answer": finance.answer(run, as_of=as_of),
     }
+
+
+def halted() -> dict[str, str] | None:
+    """By whom, since when and why nothing begins; None where workers may work."""
+    order = halting.halt()
+    if order is None:
+        return None
+    return {
+        "by": order.ordered_by,
+        "since": order.ordered_at.isoformat(),
+        "because": order.because,
+    }
+
+
+def waiting_for_a_person(run: CloseRun) -> int:
+    """
+    How many accounts wait for a person.
+
+    One that is stuck in its first step is stuck in those after it, and waits once. A step of the run itself counts too.
+    """
+    found = run.steps.filter(state__in=STUCK).aggregate(
+        accounts=Count("account", distinct=True), of_the_run=Count("pk", filter=Q(account=None))
+    )
+    return int(found["accounts"] + found["of_the_run"])
 
 
 def stuck(run: CloseRun) -> list[dict[str, Any]]:
@@ -338,9 +367,9 @@ SELECT currency, CASE state WHEN 'SUCCEEDED' THEN 'charged' WHEN 'FAILED' THEN '
 
 
 def held(run: CloseRun) -> list[dict[str, Any]]:
-    """Which of the run's accounts are held now: by reason and currency, how many, and what they owe."""
+    """Which of the run's accounts are held now: by reason and currency, how many, and what they owe of its month."""
     with connection.cursor() as cursor:
-        cursor.execute(HELD, {"run": run.pk})
+        cursor.execute(HELD, {"run": run.pk, "month": run.month})
         return [
             {
                 "reason": reason,
@@ -365,7 +394,7 @@ WITH held AS (
                     WHERE s.run_id = %(run)s AND s.account_id = h.account_id AND s.kind = 'HOLD')
 ), owed AS (
     SELECT i.account_id, sum(greatest(i.total_minor, 0) - coalesce(x.paid, 0)) AS minor
-      FROM billing_invoice i
+      FROM billing_invoice i JOIN billing_billingperiod p ON p.id = i.period_id AND p.month = %(month)s
       LEFT JOIN LATERAL (SELECT sum(amount_minor) AS paid FROM billing_allocation
                           WHERE invoice_id = i.id) x ON true
      WHERE i.account_id IN (SELECT account_id FROM held) AND i.state = 'ISSUED' AND i.settled_at IS NULL
@@ -382,19 +411,8 @@ def final(run: CloseRun) -> list[dict[str, Any]]:
     later = run.steps.filter(state=State.READY, run_at__gt=Now()).aggregate(
         count=Count("pk"), until=Max("run_at")
     )
-    flying = PaymentAttempt.objects.filter(run=run, state__in=PaymentAttempt.IN_FLIGHT).aggregate(
-        count=Count("pk"), day=Max("charge_date")
-    )
-    tried_again = DunningCase.objects.filter(
-        closed_at=None, account__steps__run=run, account__steps__kind=step_kinds.HOLD
-    )
-    dunned = tried_again.aggregate(count=Count("pk"), until=Max("ends_at"))
-    found = [
-        {"what": "steps", "count": later["count"], "until": _iso(later["until"])},
-        {"what": "payments", "count": flying["count"], "until": _iso(flying["day"])},
-        {"what": "dunning", "count": dunned["count"], "until": _iso(dunned["until"])},
-    ]
-    return [row for row in found if row["count"]]
+    steps = {"what": "steps", "count": later["count"], "until": _iso(later["until"])}
+    return [steps] * bool(later["count"]) + finance.waits_for(run)
 
 
 # The lane of the mail; all others are payment providers.

@@ -3,6 +3,7 @@ import uuid
 from django.db import models
 from django.db.models.functions import Now
 
+from accounts.codes import spelled_out
 from notifications.models.dispatched import Dispatched
 
 
@@ -88,4 +89,4 @@ class Message(Dispatched):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} to {self.recipient}: {self.subject}"
+        return f"{spelled_out(self.kind)} to {self.recipient}: {self.subject}"

@@ -1,25 +1,38 @@
 """What finance is told adds up, says as of when, and runs in no spreadsheet."""
 
 import threading
-from datetime import date, timedelta
+from collections import Counter
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from random import Random
+from typing import Any
 
 import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 from django.test import Client
 
-from accounts.models import BillingEntity, Hold
+from accounts.models import Account, BillingEntity, Hold
+from billing import ledger
 from billing.gateways import DisputeStatus, RefundStatus
-from billing.models import CloseRun, Payment, RunProgress, Step
+from billing.models import (
+    Allocation,
+    CloseRun,
+    Payment,
+    PaymentAttempt,
+    Refund,
+    RunProgress,
+    Step,
+)
 from billing.models.usage import Kind
+from billing.money import to_major
 from billing.payments import disputes
 from billing.reports import csv_cells, finance, lines, progress
 from billing.workers import heartbeats
 from notifications import lanes
 from notifications.models import Lane
 from tests import charging
-from tests.billing.builders import collect, grant, pay_by_hand
+from tests.billing.builders import bill, collect, grant, pay_by_hand
 from tests.billing.dispute_builders import seen_of
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.billing.test_refunds import refund
@@ -108,6 +121,144 @@ class TestTheFinanceAnswer:
 
         assert (euro["collected"], euro["outstanding"]) == ("10.00", "2.34")
         assert run.report["currencies"][0]["collected"] == "0.00"
+
+
+MONTHS = (OCTOBER, NOVEMBER, date(2018, 12, 1), date(2019, 1, 1))
+# The first instant at which the last of them is over.
+FEBRUARY = AS_OF + timedelta(days=93)
+
+
+def overdue_after(days: int) -> None:
+    BillingEntity.objects.update(payment_terms_days=days)
+
+
+def on_its_way(account: Account, amount_minor: int) -> PaymentAttempt:
+    """A charge whose end nobody knows."""
+    return PaymentAttempt.objects.create(
+        account=account,
+        kind="AUTO",
+        state="SUBMITTED",
+        gateway="sandbox",
+        currency=account.currency,
+        amount_minor=amount_minor,
+        payment_method=account.payment_methods.get(),
+    )
+
+
+def months(*, as_of: datetime = FEBRUARY) -> list[dict[str, Any]]:
+    """The finance answer of every month, by currency."""
+    entity = BillingEntity.objects.get()
+    return [
+        row
+        for month in MONTHS
+        for row in finance.answer(CloseRun(entity=entity, month=month), as_of=as_of)["currencies"]
+    ]
+
+
+def _paid_back(payment: Payment) -> int:
+    """Of what it settled: what it left as credit, and that settled, is credited and not collected."""
+    cost = sum(each.cost_minor for each in payment.refunds.exclude(state__in=Refund.UNPAID))
+    return min(cost, sum(each.amount_minor for each in payment.allocations.all()))
+
+
+class TestSeveralMonths:
+    """What a run is told of is its own invoices' money, not that of another month of the same accounts."""
+
+    def test_what_is_on_its_way_settles_the_oldest_first(self):
+        account = account_using("10.00")
+        bill(account)
+        for month, amount in zip(MONTHS[1:], ("20.00", "30.00", "40.00"), strict=True):
+            using(account, amount, month=month)
+            bill(account, month=month, as_of=AS_OF + (month - OCTOBER))
+        on_its_way(account, 2500)
+
+        told = [(row["in_flight"], row["overdue"]) for row in months()]
+
+        assert told == [("10.00", "0.00"), ("15.00", "5.00"), ("0.00", "30.00"), ("0.00", "40.00")]
+
+    def test_of_a_month_that_is_paid_nothing_waits_because_another_is_in_dunning(self):
+        entity = EntityFactory(slug="patient", invoice_prefix="PA", retry_days=[3])
+        account = account_using("12.34", card=None, entity=entity)
+        october = finish(start_close(entity=entity))
+        pay_by_hand(account, 1234)
+        CardFactory(account=account, token="sandbox_declined")
+        using(account, "5.00", month=NOVEMBER)
+        a_month_later = AS_OF + timedelta(days=31)
+        november = finish(
+            start_close(NOVEMBER, as_of=a_month_later, entity=entity), as_of=a_month_later
+        )
+
+        assert progress.final(october) == []
+        [dunning] = progress.final(november)
+        assert (dunning["what"], dunning["count"]) == ("dunning", 1)
+
+    def test_a_customers_own_payment_is_waited_for_by_the_month_that_it_pays(self):
+        account = account_using("12.34", card=None)
+        october = finish(start_close())
+        CardFactory(account=account)
+        on_its_way(account, 1234)
+
+        assert progress.final(october) == [{"what": "payments", "count": 1, "until": None}]
+
+    def test_who_is_held_is_said_to_owe_of_each_month_what_it_owes_of_it(self):
+        account = account_using("12.34", card=None)
+        october = finish(start_close())
+        using(account, "5.00", month=NOVEMBER)
+        a_month_later = AS_OF + timedelta(days=31)
+        november = finish(start_close(NOVEMBER, as_of=a_month_later), as_of=a_month_later)
+
+        owed = [row["owed"] for run in (october, november) for row in progress.held(run)]
+
+        assert owed == ["12.34", "5.00"]
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_each_column_summed_over_the_runs_is_what_the_accounts_have_in_all(self, seed):
+        random = Random(seed)
+        accounts = [account_using(f"{random.randint(1, 90)}.00") for _ in range(3)]
+        accounts.append(account_using("900", currency="JPY"))
+        overdue_after(random.choice([0, 14, 40]))
+        for month in MONTHS:
+            at = AS_OF + (month - OCTOBER)
+            for account in accounts:
+                if month != OCTOBER and random.random() < 0.8:
+                    using(account, str(random.randint(-20, 90)), month=month)
+            bill(*accounts, month=month, as_of=at)
+            for account in random.sample(accounts, 2):
+                if random.random() < 0.7:
+                    pay_by_hand(account, random.randint(1, 12000), as_of=at)
+                else:
+                    grant(account, random.randint(1, 3000), as_of=at)
+        for account in accounts:
+            if random.random() < 0.7:
+                on_its_way(account, random.randint(1, 15000))
+            paid = account.payments.first()
+            if paid is not None and random.random() < 0.5:
+                refund(paid, random.randint(1, paid.amount_minor))
+
+        told = Counter({})
+        for row in months():
+            for name in finance.MONEY:
+                told[row["currency"], name] += Decimal(row[name])
+
+        expected = Counter({})
+        for account in accounts:
+            standing = ledger.standing(account.pk, as_of=FEBRUARY)
+            invoices = list(account.invoices.all())
+            of_invoices = Allocation.objects.filter(invoice__account=account)
+            sums = {
+                "invoiced": sum(each.total_minor for each in invoices),
+                "kept_as_credit": sum(max(-each.total_minor, 0) for each in invoices),
+                "outstanding": standing.due_minor,
+                "in_flight": standing.in_flight_minor,
+                "overdue": standing.uncovered_minor,
+                "collected": sum(each.amount_minor for each in of_invoices if each.payment_id),
+                "credited": sum(each.amount_minor for each in of_invoices if each.grant_id),
+                "paid_back": sum(_paid_back(each) for each in account.payments.all()),
+            }
+            sums["in_hand"] = sums["collected"] - sums["paid_back"]
+            for name, minor in sums.items():
+                expected[account.currency, name] += to_major(minor, account.currency)
+        assert {key: told[key] for key in expected} == dict(expected)
 
 
 class TestWhatWentBack:

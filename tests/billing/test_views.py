@@ -1023,8 +1023,8 @@ class TestRunPage:
         page = text(client.get(f"/runs/{run.pk}/"))
         listed = text(client.get("/runs/"))
 
-        assert "4 wait for a person</a>" in page
-        assert "4 wait for a person</a>" in listed
+        assert "1 waits for a person</a>" in page
+        assert "1 waits for a person</a>" in listed
         assert "4 of 5" in listed
         assert "wait for a person" not in not_counted
 
@@ -1036,7 +1036,7 @@ class TestRunPage:
 
         page = text(staff(is_superuser=True).get(f"/runs/{run.pk}/"))
 
-        assert 'data-said="5 of 9 steps have ended. 4 wait for a person."' in page
+        assert 'data-said="5 of 9 steps have ended. 1 waits for a person."' in page
 
     def test_a_finished_one_stands_still(self):
         BillingEntity.objects.get()

@@ -57,6 +57,10 @@ TEXTS = [
     "next_day",
     "confirm_until",
     "next_try_card",
+    "link",
+    "inviter",
+    "before",
+    "new_email",
 ]
 TRUTHS = (
     "has_due",

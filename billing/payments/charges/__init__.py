@@ -46,6 +46,7 @@ from billing.payments.charges.refusals import (
 from billing.payments.charges.reserving import CUSTOMERS_OWN, Collected, Request
 from billing.payments.charges.reviewing import NotInReview, resolve_review, take_review
 from billing.payments.charges.settling import apply_provider_state
+from billing.payments.charges.time_limits import may_confirm_until
 
 __all__ = [
     "CUSTOMERS_OWN",
@@ -71,6 +72,7 @@ __all__ = [
     "free_parked",
     "give_up",
     "hurry",
+    "may_confirm_until",
     "on_its_way",
     "resolve_review",
     "spec",

@@ -164,7 +164,7 @@ def leaves_the_rest(attempt: PaymentAttempt) -> bool:
 
 def _waits_in_vain(attempt: PaymentAttempt, as_of: datetime) -> bool:
     assert attempt.submitted_at is not None, f"{attempt} waits for the customer, but was never sent"
-    return as_of - attempt.submitted_at >= time_limits.CUSTOMER_MAY_TAKE
+    return as_of >= time_limits.may_confirm_until(attempt)
 
 
 def _gave_up(attempt: PaymentAttempt, standing: Standing, because: str) -> Decision:

@@ -1,9 +1,10 @@
 """How long a driver, a provider and a customer may take."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from billing import charge_protocol
 from billing.charge_protocol import State
+from billing.models import PaymentAttempt
 
 # The longest a driver may be at work on an attempt before the sweeper takes it for dead:
 # two provider calls of at most 30 s each.
@@ -27,3 +28,8 @@ LOOK_AGAIN_AFTER = {
 # An unknown this old goes to a person. It keeps blocking new attempts: late is better than twice.
 REVIEW_AFTER = timedelta(hours=24)
 CUSTOMER_MAY_TAKE = charge_protocol.CUSTOMER_MAY_TAKE
+
+
+def may_confirm_until(attempt: PaymentAttempt) -> datetime:
+    """Until when the customer may confirm an attempt with the bank; then it is given up."""
+    return (attempt.submitted_at or attempt.created_at) + CUSTOMER_MAY_TAKE

@@ -23,6 +23,7 @@ from billing import gateways, ledger
 from billing.payments import methods
 from billing.views.access import Seat, members_only, payers_only, show
 from billing.views.customer.forms import AddCardForm
+from billing.views.customer.rows import in_flight
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "at_once": _at_once(seat, as_of=as_of),
         "as_of": seat.reader.instant(as_of),
+        "in_flight": in_flight(seat, as_of=as_of),
     }
     return show(request, seat, "billing/cards.html", context)
 

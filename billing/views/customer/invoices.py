@@ -13,14 +13,13 @@ from django.views.decorators.http import require_safe
 
 from accounts import clock
 from billing import ledger
-from billing.ledger import settlement
 from billing.models import Allocation, CreditGrant, Invoice, LineItem
 from billing.money import to_major
 from billing.reports import csv_cells
 from billing.views import numbers
 from billing.views.access import Seat, members_only, show
 from billing.views.customer import went_back
-from billing.views.customer.rows import by_transfer, invoice_row, invoice_rows, issued
+from billing.views.customer.rows import by_transfer, in_flight, invoice_row, invoice_rows, issued
 
 FILTERS = ("all", "open")
 
@@ -33,11 +32,13 @@ def listed(request: HttpRequest, seat: Seat) -> HttpResponse:
     if which not in FILTERS:
         raise Http404
     as_of = clock.now()
+    standing = ledger.standing(seat.account.pk, as_of=as_of)
     context = {
         "tab": "invoices",
         "show": which,
         "as_of": seat.reader.instant(as_of),
-        "invoices": invoice_rows(seat, open_only=which == "open", as_of=as_of),
+        "in_flight": in_flight(seat, as_of=as_of),
+        "invoices": invoice_rows(seat, standing, open_only=which == "open"),
     }
     return show(request, seat, "billing/invoices.html", context)
 
@@ -48,17 +49,15 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
     """One invoice: its lines, what paid it, what is left."""
     invoice = _find(seat, invoice_id)
     as_of = clock.now()
-    due_minor = settlement.dues([invoice])[invoice.pk]
     standing = ledger.standing(seat.account.pk, as_of=as_of)
-    overdue = ledger.overdue_invoices(standing)
+    described = invoice_row(seat, invoice, standing)
     context = {
         "tab": "invoices",
         "as_of": seat.reader.instant(as_of),
         "entity": invoice.entity.name,
         "addressee": invoice.account_name,
-        "invoice": invoice_row(
-            seat, invoice, due_minor=due_minor, is_overdue=invoice.pk in overdue
-        ),
+        "invoice": described,
+        "in_flight": in_flight(seat, as_of=as_of) if described["is_open"] else None,
         "is_too_little": standing.is_too_little,
         "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
         "allocations": _paid_by(seat, invoice),

@@ -12,10 +12,10 @@ from django.views.decorators.http import require_safe
 from accounts import clock, pauses
 from accounts.models import Hold, Member, PaymentMethod
 from billing import dunning, ledger, messages
-from billing.models import AccountClosure, PaymentAttempt
+from billing.models import AccountClosure
 from billing.views.access import LAST_ACCOUNT, Seat, members_only, show
 from billing.views.customer import usage
-from billing.views.customer.rows import charge_day, invoice_rows, payment_rows
+from billing.views.customer.rows import due_rows, in_flight, invoice_rows, payment_rows
 
 NEWEST = 5
 
@@ -55,8 +55,8 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "on_its_way": _if_any(seat, standing.in_flight_minor),
         "overdue": _if_any(seat, standing.uncovered_minor),
         "credit": _if_any(seat, standing.credit_minor),
-        "in_flight": _in_flight(seat, as_of=as_of),
         "closed_on": _closed_on(seat),
+        "in_flight": in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
         # While charging is paused nothing is tried again, and nobody is held for it.
         "dunning": None if is_paused else _dunning(seat, as_of=as_of),
@@ -68,8 +68,8 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         and seat.member.may_pay,
         "is_too_little": standing.is_too_little,
         "owed": owed,
-        "open_invoices": invoice_rows(seat, open_only=True, as_of=as_of, limit=NEWEST),
-        "invoices": invoice_rows(seat, as_of=as_of, limit=NEWEST),
+        "due_rows": due_rows(seat, standing),
+        "invoices": invoice_rows(seat, standing, limit=NEWEST),
         "payments": payment_rows(seat, limit=NEWEST),
         "usage": usage.since_last_invoice(seat, as_of=as_of),
     }
@@ -78,22 +78,6 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
 
 def _if_any(seat: Seat, amount_minor: int) -> str:
     return seat.reader.money(amount_minor, seat.account.currency) if amount_minor > 0 else ""
-
-
-def _in_flight(seat: Seat, *, as_of: datetime) -> dict[str, str] | None:
-    attempt = (
-        PaymentAttempt.objects.filter(account=seat.account, state__in=PaymentAttempt.IN_FLIGHT)
-        .select_related("payment_method")
-        .first()
-    )
-    if attempt is None:
-        return None
-    return {
-        "amount": seat.reader.money(attempt.amount_minor, attempt.currency),
-        "card": str(attempt.payment_method),
-        "since": seat.reader.instant(attempt.created_at),
-        "day": charge_day(seat, attempt, as_of=as_of),
-    }
 
 
 def _closed_on(seat: Seat) -> str:

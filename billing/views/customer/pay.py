@@ -24,7 +24,7 @@ from billing.models import Decision, Payment, PaymentAttempt
 from billing.payments import charges, guard, throttle
 from billing.views.access import Seat, members_only, payers_only, show
 from billing.views.customer import went_back
-from billing.views.customer.rows import by_transfer, charge_day
+from billing.views.customer.rows import by_transfer, charge_day, confirm_until, in_flight
 
 State = PaymentAttempt.State
 
@@ -114,7 +114,9 @@ def _confirm(request: HttpRequest, seat: Seat, *, notice: str = "") -> HttpRespo
         "due_minor": standing.due_minor,
         "owed": standing.due_minor > 0,
         "is_too_little": standing.is_too_little,
-        "in_flight": newest.pk if newest is not None and _is_on_its_way(newest) else None,
+        "in_flight": (
+            in_flight(seat, as_of=as_of) if newest is not None and _is_on_its_way(newest) else None
+        ),
         "seen": newest.pk if newest is not None else "",
         "transfer": by_transfer(seat.account.entity, seat.account),
         **_card(seat, as_of=as_of),
@@ -180,7 +182,8 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
     """Where one attempt stands, in words; the page looks again by itself while it is on its way."""
     found = _own(seat, attempt_id)
     as_of = clock.now()
-    if found.unknown_since is not None and as_of - found.updated_at > ASK_AGAIN_AFTER:
+    is_asked_about = found.unknown_since is not None and not seat.looks_on
+    if is_asked_about and as_of - found.updated_at > ASK_AGAIN_AFTER:
         # Somebody looks: nobody knows yet, and it is not asked about just now.
         _hurry(found)
         found.refresh_from_db()
@@ -192,6 +195,7 @@ def attempt(request: HttpRequest, seat: Seat, attempt_id: uuid.UUID) -> HttpResp
         "card": str(found.payment_method),
         "at": seat.reader.instant(found.created_at),
         "day": charge_day(seat, found, as_of=as_of),
+        "confirm_until": confirm_until(seat, found),
         "due": seat.reader.money(standing.due_minor, standing.currency),
         "owed": standing.due_minor > 0,
         "outcome": outcome(found, as_of=as_of),

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Min
+from django.db.models import Max, Min
 
 from accounts.models import Account
 from billing import unbillable
@@ -39,8 +39,11 @@ def since_last_invoice(seat: Seat, *, as_of: datetime) -> dict[str, Any] | None:
     if rated is None:
         return None
     by_product = _by_product(rated)
+    first_at, last_at = _known(rated)
     return {
-        "from": seat.reader.date(_first_at(rated)),
+        "from": seat.reader.date(first_at),
+        # A source may write down a whole hour or month of which a part is to come.
+        "known_until": seat.reader.instant(min(last_at, as_of)),
         "rows": [_row(seat, key, used) for key, used in sorted(by_product.items(), key=_dearest)],
         "total": _money(
             seat, sum(used.cost_minor for used in by_product.values() if used.is_priced)
@@ -69,13 +72,14 @@ def _by_product(rated: rating.Rated) -> dict[tuple[str, str], _Used]:
     return by_product
 
 
-def _first_at(rated: rating.Rated) -> datetime:
+def _known(rated: rating.Rated) -> tuple[datetime, datetime]:
+    """When the first and the last of what was used happened, as far as it has come in."""
     summaries = {line.summary.pk for line in rated.lines}
     summaries |= {no_price.summary.pk for no_price in rated.unpriced}
-    first_at: datetime = UsageSummary.objects.filter(pk__in=summaries).aggregate(
-        first_at=Min("first_at")
-    )["first_at"]
-    return first_at
+    known = UsageSummary.objects.filter(pk__in=summaries).aggregate(
+        first_at=Min("first_at"), last_at=Max("last_at")
+    )
+    return known["first_at"], known["last_at"]
 
 
 def _dearest(item: tuple[tuple[str, str], _Used]) -> tuple[int, tuple[str, str]]:

@@ -1,6 +1,8 @@
 """The close runs: did we collect the money yet, what is stuck, where had the world changed."""
 
-from datetime import datetime, timedelta
+import time
+from collections import defaultdict
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -12,12 +14,13 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts import clock
+from accounts.codes import spelled_out
 from accounts.models import Account, BillingEntity, Hold, User
 from billing import decisions, periods, step_kinds, unbillable
-from billing.close import runs
+from billing.close import rehearsal, runs
 from billing.models import (
     AccountClosure,
     CloseRun,
@@ -55,6 +58,7 @@ def listed(request: HttpRequest) -> HttpResponse:
         "tab": "runs",
         "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
         "may_start": request.user.has_perm(START),
+        "may_steer": request.user.has_perm(STEER),
         **_what_stops_all(),
         "unbillable": [
             {"account": str(account), "because": because, "url": account.get_absolute_url()}
@@ -79,6 +83,20 @@ def _closed_with_usage() -> QuerySet[Account]:
     is_closed = AccountClosure.objects.filter(account=OuterRef("pk"), reopened_at=None)
     later = UsageSummary.objects.filter(account=OuterRef("pk"), invoice=None)
     return Account.objects.filter(Exists(is_closed), Exists(later)).order_by("pk")
+
+
+@require_POST
+@staff_only(STEER)
+def lift_halt(request: HttpRequest) -> HttpResponse:
+    """Let workers go on; back to the page that has the button."""
+    try:
+        halting.lift(by=_email(request.user))
+    except halting.NotHalted:
+        messages.info(request, "Workers were not halted any more.")
+    else:
+        messages.success(request, "The halt is lifted: work goes on.")
+    back = request.POST.get("run", "")
+    return redirect("run", int(back)) if back.isdecimal() else redirect("runs")
 
 
 def _coming(entity: BillingEntity) -> dict[str, Any]:
@@ -107,7 +125,12 @@ def _what_stops_all() -> dict[str, Any]:
     """The order that workers begin nothing more, the gateways that nobody is charged through, what a restore lost."""
     order = halting.halt()
     return {
-        "halted": f"{order}. Since {_instant(order.ordered_at)}" if order is not None else "",
+        "halted": order
+        and {
+            "by": order.ordered_by,
+            "since": _instant(order.ordered_at),
+            "because": order.because,
+        },
         "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
         "restored": [
             (str(restore), reverse("admin:billing_restore_change", args=[restore.pk]))
@@ -123,16 +146,10 @@ def _how_far(kept: RunProgress | None) -> dict[str, Any]:
     seen = kept.seen
     return {
         "ended": f"{seen['steps_ended']:,} of {seen['steps_all']:,}",
-        "stopped": _stopped(seen),
+        # The release before counts none.
+        "stopped": seen.get("stopped", 0),
         "as_of": _instant(datetime.fromisoformat(seen["as_of"])),
     }
-
-
-def _stopped(seen: dict[str, Any]) -> int:
-    """How many steps wait for a person."""
-    return sum(
-        states.get(state, 0) for states in seen["steps"].values() for state in progress.STUCK
-    )
 
 
 def _summary(run: CloseRun) -> dict[str, Any]:
@@ -155,16 +172,19 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
     run = get_object_or_404(CloseRun.objects.select_related("entity"), pk=run_id)
     sight = progress.current(run, as_of=clock.now())
     so_far = sight.seen
+    # Looked up for this page, however old the count is: it changes what all of it says.
+    stops = _what_stops_all()
+    halted = None if run.is_finished else stops["halted"]
     as_of = datetime.fromisoformat(so_far["as_of"])
     context = {
         "tab": "runs",
         "run": {**_summary(run), "id": run.pk, "policy": run.get_when_balance_changed_display()},
         "may_steer": request.user.has_perm(STEER),
         "as_of": f"{formats.in_full(as_of.date(), 'en')}, {as_of:%H:%M:%S} (UTC)",
-        "said": _in_a_sentence(run, so_far),
-        "stopped": _stopped(so_far),
+        "said": _in_a_sentence(run, so_far, halted=halted),
+        "stopped": so_far["stopped"],
         "bar": {"ended": so_far["steps_ended"], "all": so_far["steps_all"]},
-        "left": pace.in_words(so_far),
+        "left": "" if halted else pace.in_words(so_far),
         "money": _money(so_far),
         "charges": _charges(so_far),
         "parts": CHARGE_PARTS.values(),
@@ -179,7 +199,7 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
         "hosts": [_host(row) for row in so_far["hosts"]],
         "clusters": [_cluster(row) for row in so_far["clusters"]],
         "trouble": so_far["trouble"],
-        **_what_stops_all(),
+        **stops,
         "changes": so_far["world_changed"],
     }
     response = render(request, "billing/run.html", context)
@@ -194,14 +214,20 @@ def _rejected(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_a_sentence(run: CloseRun, so_far: dict[str, Any]) -> str:
+def _in_a_sentence(run: CloseRun, so_far: dict[str, Any], *, halted: dict[str, str] | None) -> str:
     """What a screen reader hears when the page has changed."""
     told = f"{so_far['steps_ended']:,} of {so_far['steps_all']:,} steps have ended"
-    waits = f" {stopped:,} wait for a person." if (stopped := _stopped(so_far)) else ""
+    waits = f" {_wait(so_far['stopped'])} for a person." if so_far["stopped"] else ""
     if run.is_finished:
         return f"The run is finished. {told}.{waits}"
+    if halted is not None:
+        return f"Halted by {halted['by']}: {halted['because']}. {told}.{waits}"
     left = pace.in_words(so_far)
     return f"{told}{f', {left} left' if left else ''}.{waits}"
+
+
+def _wait(accounts: int) -> str:
+    return "1 waits" if accounts == 1 else f"{accounts:,} wait"
 
 
 def _money(so_far: dict[str, Any]) -> list[dict[str, Any]]:
@@ -244,10 +270,11 @@ def _charges(so_far: dict[str, Any]) -> list[dict[str, Any]]:
             "currency": row["currency"],
             "parts": [
                 {
+                    "label": label,
                     "count": row.get(part, nothing)["count"],
                     "amount": _grouped(row[part]["amount"]) if part in row else "",
                 }
-                for part in CHARGE_PARTS
+                for part, label in CHARGE_PARTS.items()
             ],
         }
         for row in so_far["charges"]
@@ -263,6 +290,7 @@ def _steps(run: CloseRun, so_far: dict[str, Any]) -> list[dict[str, Any]]:
             "states": [
                 {
                     "state": state,
+                    "label": Step.State(state).label,
                     "count": states.get(state, 0),
                     "url": _steps_url(run, kind=kind, state=state),
                 }
@@ -386,7 +414,7 @@ def changes(request: HttpRequest, run_id: int) -> HttpResponse:
         "tab": "runs",
         "run": {**_summary(run), "id": run.pk},
         "act": act,
-        "acts": _acts(run),
+        "acts": [(each, spelled_out(each)) for each in _acts(run)],
         "page": page,
         "decisions": [_decision(decision) for decision in page],
         "as_of": _instant(clock.now()),
@@ -422,6 +450,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "account_name": decision.account.name if decision.account else "",
         "url": decision.account.get_absolute_url() if decision.account else "",
         "act": decision.act,
+        "title": spelled_out(decision.act),
         "expected": decisions.in_words(decision.expected),
         "saw": decisions.in_words(decision.saw),
         "did": decision.get_did_display(),
@@ -486,17 +515,55 @@ def _plan(form: StartCloseForm, *, as_of: datetime) -> dict[str, Any]:
     entity, month = form.cleaned_data["entity"], form.cleaned_data["month"]
     policy = CloseRun.ChangedBalance(form.cleaned_data["when_balance_changed"])
     standing = CloseRun.objects.filter(entity=entity, month=month).first()
-    if standing is None:
-        runs.check_is_over(entity=entity, month=month, as_of=as_of)
+    plan = {} if standing else _rehearsed(entity, month, as_of=as_of)
     return {
+        **plan,
         "tab": "runs",
         "form": form,
         "entity": entity.name,
         "month": formats.period(month, "en"),
         "policy": policy.label,
-        "accounts": Account.objects.filter(entity=entity, state=Account.State.ACTIVE).count(),
         "stands": _summary(standing) if standing else None,
     }
+
+
+def _rehearsed(entity: BillingEntity, month: date, *, as_of: datetime) -> dict[str, Any]:
+    """What it would invoice and charge, by currency, and whom it could not invoice: nothing of it is written."""
+    runs.check_is_over(entity=entity, month=month, as_of=as_of)
+    stop_at = time.monotonic() + LOOK_SECONDS
+    seen = rehearsal.rehearse(
+        entity=entity, month=month, as_of=as_of, until=lambda: time.monotonic() > stop_at
+    )
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for row in seen["blocked"]:
+        by_reason[row["because"]].append(row["account"])
+    return {
+        "accounts": seen["accounts"],
+        "rehearsed": seen["rehearsed"],
+        "as_of": _instant(as_of),
+        "totals": [
+            {
+                **{name: _grouped(row[name]) for name in ("invoiced", "due", "due_with_card")},
+                "currency": row["currency"],
+                "invoices": row["invoices"],
+            }
+            for row in seen["currencies"]
+        ],
+        "blocked_accounts": len(seen["blocked"]),
+        "blocked": [
+            {"because": because, "count": len(names), "named": ", ".join(names[:BLOCKED_NAMED])}
+            for because, names in sorted(by_reason.items(), key=lambda each: -len(each[1]))
+        ],
+        "untallied": seen["untallied_batches"],
+        "rejected": [{**row, "said": rejected_rows.in_words(row)} for row in seen["rejected_rows"]],
+        "command": f"manage.py close_month {month:%Y-%m} --rehearse --entity {entity.slug}",
+    }
+
+
+# A request that takes longer is cut off by whoever stands between us and the browser.
+LOOK_SECONDS = 10
+# So many are named of those that one reason blocks.
+BLOCKED_NAMED = 10
 
 
 def _email(user: User | AnonymousUser) -> str:
