@@ -29,6 +29,7 @@ from billing.gateways import patience
 from billing.models import PaymentAttempt
 from billing.payments.charges import calls
 from config import web_server
+from tests.billing.builders import owing
 from tests.config.real_cluster import wait_until
 from tests.factories import MemberFactory
 
@@ -168,6 +169,38 @@ def test_pages_answer_while_a_provider_hangs(site: str, hanging: HangingProvider
         f"/accounts/{member.account_id}/cards/" for member in members
     }
     assert len(answers) == CUSTOMERS
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_presses_pay_waits_for_no_provider(site: str, hanging: HangingProvider) -> None:
+    """All of them at once, more than there are threads: their payments are begun, and nobody is called."""
+    members = [MemberFactory(account=owing("12.34")) for _ in range(CUSTOMERS)]
+    jars = [signed_in(member) for member in members]
+    answers: list[requests.Response] = []
+
+    def press_pay(member: Member, cookies: dict[str, str]) -> None:
+        answers.append(
+            requests.post(
+                f"{site}/accounts/{member.account_id}/pay/",
+                {"due_minor": "1234", "seen": "", "csrfmiddlewaretoken": cookies["csrftoken"]},
+                cookies=cookies,
+                allow_redirects=False,
+                timeout=HANGS_SECONDS,
+            )
+        )
+
+    customers = [
+        threading.Thread(target=press_pay, args=each) for each in zip(members, jars, strict=True)
+    ]
+    for customer in customers:
+        customer.start()
+    for customer in customers:
+        customer.join()
+
+    assert [answer.status_code for answer in answers] == [302] * CUSTOMERS
+    states = PaymentAttempt.objects.values_list("state", flat=True)
+    assert list(states) == ["RESERVED"] * CUSTOMERS
+    assert hanging.taken == []
 
 
 class TestTheSetUp:
