@@ -52,8 +52,9 @@ class EntityFactory(factory.django.DjangoModelFactory):
     def _create(cls, model_class, *args, **kwargs):
         # Also where the migration's row stands already, as it was made there.
         entity = super()._create(model_class, *args, **kwargs)
-        is_the_migrations = (entity.payment_terms_days, entity.grace_days) == (14, 7)
-        terms = ("payment_terms_days", "grace_days") if is_the_migrations else ()
+        rules_are_the_migrations = (entity.payment_terms_days, entity.grace_days) == (14, 7)
+        is_new = rules_are_the_migrations and not entity.accounts.exists()
+        terms = ("payment_terms_days", "grace_days") if is_new else ()
         rules = {name: kwargs[name] for name in ("retry_days", *terms)}
         if rules != {name: getattr(entity, name) for name in rules}:
             for name, value in rules.items():

@@ -39,7 +39,7 @@ def _hold_warning(fact: str, oldest: Invoice, *, account: Account, standing: Sta
     context = {
         "overdue": reader.money(standing.uncovered_minor, account.currency),
         "number": oldest.number,
-        "due_date": reader.day(_due_date(oldest, reader)),
+        "due_date": reader.day(oldest.last_day(reader.time_zone)),
         "last_day": reader.day(held_on),
         "bank_details": account.entity.bank_details,
         "reference": reference_of(account.pk),
@@ -60,11 +60,6 @@ def _last_day(account: Account, *, as_of: datetime) -> date:
     """The last day of the grace that it leaves, if it is delivered today."""
     today = as_of.astimezone(ZoneInfo(account.time_zone)).date()
     return today + timedelta(days=account.entity.grace_days or 0)
-
-
-def _due_date(invoice: Invoice, reader: Reader) -> date:
-    assert invoice.due_at is not None, f"{invoice} is not issued"
-    return invoice.due_date or invoice.due_at.astimezone(ZoneInfo(reader.time_zone)).date()
 
 
 @one_by_one

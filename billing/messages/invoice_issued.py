@@ -92,7 +92,6 @@ def _invoice(
     credit_minor, paid_minor = settled
     left_minor = max(invoice.total_minor, 0) - credit_minor - paid_minor
     assert invoice.issued_at is not None, "an issued invoice says when"
-    assert invoice.due_at is not None, "an issued invoice says when it is due"
     context = {
         "number": invoice.number,
         "period": reader.period(invoice.period.month),
@@ -102,7 +101,7 @@ def _invoice(
         "credit": reader.money(-credit_minor, invoice.currency) if credit_minor else "",
         "paid": reader.money(-paid_minor, invoice.currency) if paid_minor else "",
         "left": reader.money(left_minor, invoice.currency),
-        "due_date": reader.date(invoice.due_at) if left_minor > 0 else "",
+        "due_date": reader.day(invoice.last_day(reader.time_zone)) if left_minor > 0 else "",
         **_declined(prospect, invoice.issued_at),
         **words(prospect, reader, invoiced_at=invoice.issued_at),
         "bank_details": invoice.entity.bank_details,

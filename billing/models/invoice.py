@@ -1,3 +1,6 @@
+from datetime import date
+from zoneinfo import ZoneInfo
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -111,6 +114,11 @@ class Invoice(models.Model):
     @property
     def is_draft(self) -> bool:
         return self.state == self.State.DRAFT
+
+    def last_day(self, time_zone: str) -> date:
+        """The last day to pay; of what an older release issued, the day of `due_at` in this zone."""
+        assert self.due_at is not None, f"{self} is not issued"
+        return self.due_date or self.due_at.astimezone(ZoneInfo(time_zone)).date()
 
 
 class LineItem(models.Model):

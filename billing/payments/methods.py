@@ -21,7 +21,7 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from accounts import timeline
+from accounts import pauses, timeline
 from accounts.models import Account, PaymentMethod
 from billing import dunning, gateways, ledger, locks, messages
 from billing.models import DunningCase, PaymentAttempt
@@ -322,8 +322,11 @@ def _make_default(method: PaymentMethod, *, actor: str, as_of: datetime) -> None
     method.is_default = True
     method.save(update_fields=["is_default"])
     _record(method, "card.default", f"Default card: {method}", actor=actor)
-    standing = ledger.standing(method.account_id, as_of=as_of)
-    dunning.try_another_card(method.account, standing)
+    if pauses.because_of([method.account_id]):
+        dunning.try_again_soon(method.account_id, as_of=as_of)
+    else:
+        standing = ledger.standing(method.account_id, as_of=as_of)
+        dunning.try_another_card(method.account, standing)
     # The sweep gives them up: see charges/rechecking.py.
     _waiting_for_customer(method.account_id).exclude(payment_method=method).update(
         next_action_at=as_of
@@ -338,7 +341,7 @@ def charged_at_once(account_id: int, *, as_of: datetime) -> int:
     """
     standing = ledger.standing(account_id, as_of=as_of)
     ours = _waiting_for_customer(account_id).exclude(kind=PaymentAttempt.Kind.ON_SESSION)
-    if standing.due_minor < standing.least_minor:
+    if standing.due_minor < standing.least_minor or pauses.because_of([account_id]):
         return 0
     at_once = dunning.is_tried_at_once(account_id, standing) or ours.exists()
     return standing.due_minor if at_once else 0

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from accounts import clock
-from accounts.models import Account, BillingEntity, Hold, PaymentMethod
+from accounts.models import Account, BillingEntity, ChargingPause, Hold, PaymentMethod
 from billing.gateways import Status
 from billing.models import DunningCase, PaymentAttempt
 from billing.payments import charges, methods, retries, unpaid
@@ -120,6 +120,20 @@ class TestAHeldAccountThatAddsACard:
         assert due(account) == 0
 
 
+class TestWhoseChargingIsPaused:
+    def test_is_not_charged_by_adding_a_card_and_is_not_told_so(self):
+        account = held()
+        ChargingPause.objects.create(
+            account=account, reason="MANUAL", because="they called", paused_at=AS_OF
+        )
+
+        assert methods.charged_at_once(account.pk, as_of=LATER) == 0
+        add_card(account)
+        sweep()
+
+        assert due(account) == 1234
+
+
 class TestWhoOwesNothingOverdue:
     def test_is_not_charged_by_adding_a_card(self):
         account = account_using("12.34", card=None)
@@ -218,7 +232,10 @@ class TestThePages:
 
         said = self.client(account).get(f"/accounts/{account.pk}/{page}").content.decode()
 
-        assert "€12.34 is due. The card that is charged from now on is charged with it" in said
+        assert (
+            "€12.34 is due: the card that you choose to be charged from now on is charged with it"
+            in said
+        )
 
     @pytest.mark.parametrize("page", ["cards/", "cards/add/"])
     def test_say_nothing_of_it_where_nothing_is_charged(self, page):

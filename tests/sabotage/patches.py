@@ -46,6 +46,13 @@ STATEMENTS = "billing/payments/bank_statements.py"
 TRANSFERS = "billing/payments/transfers.py"
 FOLLOWING_UP = "billing/usage/imports/following_up.py"
 USAGE_FILES = "billing/usage/imports/files.py"
+OUTLOOK = "billing/messages/outlook.py"
+ISSUING = "billing/invoices/issuing.py"
+PERIODS = "billing/periods.py"
+STANDING = "billing/ledger/standing.py"
+PAST_DUE = "billing/past_due.py"
+SWEEPER = "billing/close/health/sweeper.py"
+CHARGE_STEP = "billing/close/steps/charge.py"
 HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
@@ -63,6 +70,11 @@ TEST_DISPUTES = "tests/billing/test_disputes.py"
 TEST_TRANSFERS = "tests/billing/test_transfers.py"
 TEST_IMPORTS = "tests/billing/test_imports.py"
 TEST_CLOSURE = "tests/billing/test_closure.py"
+TEST_UNPAID = "tests/billing/test_unpaid.py"
+TEST_ANOTHER_CARD = "tests/billing/test_another_card.py"
+TEST_RETRIES = "tests/billing/test_retries.py"
+TEST_INVOICING = "tests/billing/test_invoicing.py"
+TEST_HOLD = "tests/billing/close/test_steps_hold.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
 TEST_DELIVERY = "tests/notifications/test_delivery.py"
 TEST_MESSAGES = "tests/billing/test_messages.py"
@@ -962,5 +974,104 @@ PATCHES = (
             ),
         ),
         (f"{TEST_DELIVERY}::test_is_put_off_for_a_day_at_least_before_it_is_given_up",),
+    # --- terms, warnings, holds
+    Patch(
+        "the days of grace are not given",
+        (Change(OUTLOOK, "day + timedelta(days=grace_days)", "day + timedelta(days=0)"),),
+        (
+            f"{TEST_UNPAID}::test_counts_from_its_delivery",
+            f"{TEST_UNPAID}::test_is_a_reminder_a_warning_and_a_hold",
+        ),
+    ),
+    Patch(
+        "a warning is no longer waited for",
+        (
+            Change(
+                OUTLOOK,
+                "        if grace_days is None:\n            held_from",
+                "        if warning is None or warning.sent_at is None or grace_days is None:\n"
+                "            held_from",
+            ),
+        ),
+        (f"{TEST_RETRIES}::test_waits_for_the_grace_that_a_delivered_warning_leaves",),
+    ),
+    Patch(
+        "an invoice is past due at the instant of issue",
+        (
+            Change(
+                ISSUING,
+                "invoice.due_at = periods.first_instant_after(invoice.due_date, account.time_zone)",
+                "invoice.due_at = invoice.issued_at",
+            ),
+        ),
+        (
+            f"{TEST_INVOICING}::test_is_past_due_when_that_day_is_over_where_the_account_is",
+            f"{TEST_UNPAID}::test_is_a_reminder_a_warning_and_a_hold",
+        ),
+    ),
+    Patch(
+        "a due day ends where the server is",
+        (
+            Change(
+                PERIODS,
+                "datetime.combine(after, time.min, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)",
+                "datetime.combine(after, time.min, tzinfo=UTC)",
+            ),
+        ),
+        (f"{TEST_INVOICING}::test_is_past_due_when_that_day_is_over_where_the_account_is",),
+    ),
+    Patch(
+        "small change is overdue",
+        (Change(STANDING, "late.due_minor >= least.amount_minor", "late.due_minor > 0"),),
+        (
+            f"{TEST_UNPAID}::test_is_not_overdue_whatever_card_is_on_file",
+            f"{TEST_UNPAID}::test_that_is_overdue_beside_what_is_not_due_yet_holds_nobody",
+        ),
+    ),
+    Patch(
+        "who is to be charged by the close is overdue before",
+        (Change(PAST_DUE, "charge.kind = '{step_kinds.CHARGE}'", "charge.kind = ''"),),
+        (
+            f"{TEST_HOLD}::test_of_a_month_is_not_placed_for_the_next_months_invoice_before_its_charge",
+            f"{TEST_UNPAID}::test_an_account_is_not_overdue_before_its_own_close_has_charged_it",
+        ),
+    ),
+    Patch(
+        "who is tried another day is overdue",
+        (
+            Change(
+                STANDING,
+                "return 0 if self.is_tried_again else self.past_due_minor",
+                "return self.past_due_minor",
+            ),
+        ),
+        (f"{TEST_UNPAID}::test_whose_card_is_tried_another_day",),
+    ),
+    Patch(
+        "nobody goes on when the close has ended",
+        (Change(SWEEPER, '        "follow_ups": lambda: unpaid.follow_up(as_of=as_of),\n', ""),),
+        (f"{TEST_UNPAID}::test_goes_on_when_a_close_has_ended",),
+    ),
+    Patch(
+        "what waits with the card before stays",
+        (
+            Change(
+                RECHECKING,
+                "return ANOTHER_CARD if waits and replaced else None",
+                "return None if waits and replaced else None",
+            ),
+        ),
+        (f"{TEST_ANOTHER_CARD}::test_is_cancelled_first",),
+    ),
+    Patch(
+        "asked again seconds after a no at the bank",
+        (
+            Change(
+                CHARGE_STEP,
+                "for each in (*refused, *ended.order_by",
+                "for each in (*refused.none(), *ended.order_by",
+            ),
+        ),
+        (f"{TEST_ANOTHER_CARD}::test_is_the_closes_answer_too",),
     ),
 )

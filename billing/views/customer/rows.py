@@ -126,16 +126,13 @@ def _row(
 def _about(seat: Seat, invoice: Invoice) -> dict[str, Any]:
     reader = seat.reader
     assert invoice.issued_at is not None, f"{invoice} is not issued"
-    assert invoice.due_at is not None, f"{invoice} is not issued"
     return {
         "id": invoice.pk,
         "number": invoice.number,
         "url": reverse("invoice", args=[seat.account.pk, invoice.pk]),
         "period": reader.period(invoice.period.month),
         "issued": reader.date(invoice.issued_at),
-        "due_date": reader.day(invoice.due_date)
-        if invoice.due_date
-        else reader.date(invoice.due_at),
+        "due_date": reader.day(invoice.last_day(reader.time_zone)),
     }
 
 
