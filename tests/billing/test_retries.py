@@ -319,7 +319,7 @@ class TestRetries:
     def test_killed_before_anything_was_reserved_come_up_again(self, monkeypatch):
         account = declined()
         with monkeypatch.context() as killed:
-            killed.setattr(charges, "collect_all", _die)
+            killed.setattr(charges, "collect_each", _die)
             with pytest.raises(Killed):
                 retries.retry_due(as_of=day(3))
 
@@ -360,13 +360,13 @@ class TestRetries:
 
     def test_that_are_not_needed_any_more_once_they_are_claimed_are_not_made(self, monkeypatch):
         account = declined()
-        collect_all = charges.collect_all
+        collect_each = charges.collect_each
 
         def after_a_payment(*asked, **facts):
             pay_by_hand(account, 1234)
-            return collect_all(*asked, **facts)
+            return collect_each(*asked, **facts)
 
-        monkeypatch.setattr(charges, "collect_all", after_a_payment)
+        monkeypatch.setattr(charges, "collect_each", after_a_payment)
 
         retries.retry_due(as_of=day(3))
 
