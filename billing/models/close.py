@@ -129,7 +129,7 @@ class Step(models.Model):
     # How often its worker died, or slept, with it in hand. It is suspected then, and tried with few others,
     # then alone.
     deaths = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # Since when its end is unknown; stays when it is tried again, until it ends or waits for something known.
+    # Since when its end is unknown. Stays when it is tried again, until it ends or waits for something known.
     unknown_since = models.DateTimeField(null=True, blank=True)
     # What the step before it saw, e.g. {"due_minor": 1200, "currency": "EUR", "as_of": …}.
     expected = models.JSONField(default=dict)

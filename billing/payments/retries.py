@@ -38,7 +38,8 @@ def retry_due(*, as_of: datetime, limit: int = 50) -> int:
     :raises Exception: what could not be done with one of them, after all others are through. A case that is not
         charged comes up again, and so does one that cannot be ended, an hour later.
     """
-    retried, ended, failed = 0, 0, []
+    retried, ended = 0, 0
+    failed: list[Exception] = []
     if ids := _accounts(_may_begin(as_of).order_by("next_try_at", "pk"), limit):
         claimed = _claim(ids, as_of=as_of)
         requests = [charges.Request(pk, PaymentAttempt.Kind.RETRY) for pk in claimed]

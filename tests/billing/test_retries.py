@@ -320,7 +320,7 @@ class TestRetries:
     def test_killed_before_anything_was_reserved_come_up_again(self, monkeypatch):
         account = declined()
         with monkeypatch.context() as killed:
-            killed.setattr(charges, "begin", _die)
+            killed.setattr(charges, "begin_each", _die)
             with pytest.raises(Killed):
                 charging.retry_due(as_of=day(3))
 
@@ -361,13 +361,13 @@ class TestRetries:
 
     def test_that_are_not_needed_any_more_once_they_are_claimed_are_not_made(self, monkeypatch):
         account = declined()
-        begin = charges.begin
+        begin = charges.begin_each
 
         def after_a_payment(*asked, **facts):
             pay_by_hand(account, 1234)
             return begin(*asked, **facts)
 
-        monkeypatch.setattr(charges, "begin", after_a_payment)
+        monkeypatch.setattr(charges, "begin_each", after_a_payment)
 
         charging.retry_due(as_of=day(3))
 

@@ -321,7 +321,7 @@ def _end(ended: Sequence[Outcome], *, as_of: datetime) -> None:
 
 END = """
 UPDATE billing_step s
-   SET state = o.state, because = o.because, finished_at = %(as_of)s,
+   SET state = o.state, because = o.because, finished_at = %(as_of)s, unknown_since = NULL,
        lease_token = NULL, lease_until = NULL
   FROM unnest(%(ids)s::bigint[], %(states)s::text[], %(because)s::text[]) AS o(id, state, because)
  WHERE s.id = o.id

@@ -7,11 +7,7 @@ from django.db import connection
 from django.test import override_settings
 
 from accounts.models import BillingEntity
-from billing import waiting
-from billing.models import WaitingLimit
 from tests.billing.books.healthy import Month
-
-YEARS = 10**9
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +46,4 @@ def month(committed_month, db, settings) -> Month:
     shutil.copy(book, settings.SANDBOX_BOOK)
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('books.as_of', %s, true)", [month.now.isoformat()])
-    # Two months are over in them, and nobody has looked at what waits: how long it may is not what is tested here.
-    WaitingLimit.objects.bulk_create(
-        [WaitingLimit(kind=wait.kind, seconds=YEARS) for wait in waiting.WAITS]
-    )
     return month

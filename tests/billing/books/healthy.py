@@ -12,7 +12,7 @@ from decimal import Decimal
 from django.db import transaction
 
 from accounts.models import Account
-from billing import gateways, locks
+from billing import gateways, locks, waiting
 from billing.close import pipeline, runs
 from billing.close.engine import runner
 from billing.gateways import DisputeStatus, RefundStatus
@@ -25,6 +25,7 @@ from billing.models import (
     Step,
     UsageBatch,
     UsageEvent,
+    WaitingLimit,
 )
 from billing.models.usage import Kind
 from billing.payments import booking, disputes, refunds, reversals
@@ -83,6 +84,7 @@ class Month:
         self.events = 0
 
     def build(self) -> "Month":
+        self.let_all_wait()
         self.open_accounts()
         self.use(OCTOBER)
         self.give_credit()
@@ -101,6 +103,13 @@ class Month:
         self.use(DECEMBER, "pays")
         self.pay_with_an_unknown_outcome()
         return self
+
+    def let_all_wait(self) -> None:
+        """Weeks pass in which nobody looks at what waits. How long it may is tested in tests/billing/test_waiting.py."""
+        WaitingLimit.objects.bulk_create(
+            [WaitingLimit(kind=wait.kind, seconds=10**9) for wait in waiting.WAITS],
+            ignore_conflicts=True,
+        )
 
     def open_accounts(self) -> None:
         PriceFactory(
