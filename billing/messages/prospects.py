@@ -94,13 +94,14 @@ class Prospect:
             return Next.CARRIED_OVER
         if self.card is None:
             return Next.PAY
-        if self.case is not None:
-            return self._of_case(self.case, self.card)
-        if invoiced_at is None or self.was_declined_since(invoiced_at):
-            return Next.PAY
-        if not self.is_charged_by_close:
-            return Next.PAY
-        return Next.WAITS if self.card.gateway in self.closed else Next.CHARGED
+        if (
+            invoiced_at is not None
+            and self.is_charged_by_close
+            and not self.was_declined_since(invoiced_at)
+        ):
+            # Whatever an older one is in dunning for, too.
+            return Next.WAITS if self.card.gateway in self.closed else Next.CHARGED
+        return self._of_case(self.case, self.card) if self.case is not None else Next.PAY
 
     def was_declined_since(self, then: datetime) -> bool:
         """Whether a charge was declined since then, and nothing has come of it yet."""

@@ -9,7 +9,7 @@ from accounts.models import ChargingPause, Hold, PaymentMethod, TimelineEvent
 from billing import messages
 from billing.messages import Bill
 from billing.messages.decline_words import DECLINES
-from billing.models import Decision, PaymentAttempt
+from billing.models import Decision, DunningCase, PaymentAttempt
 from config.locale_catalogs import compile_catalogs
 from notifications import outbox
 from notifications.models import Message
@@ -576,6 +576,25 @@ class TestWhatComesNext:
         assert "will be charged" in message.body_text
         assert "will be charged" not in body
         assert "We could not charge your card Visa ···· 4242." in body
+
+    def test_an_invoice_that_its_close_charges_says_so_whatever_is_in_dunning(self) -> None:
+        payer = account()
+        invoice = issued(payer)
+        attempt = declined(payer)
+        PaymentAttempt.objects.update(created_at=AS_OF - timedelta(days=1))
+        DunningCase.objects.create(
+            account=payer,
+            opened_at=attempt.created_at,
+            decline_class="SOFT",
+            decline_code="insufficient_funds",
+            next_try_at=LATER,
+            ends_at=LATER,
+        )
+
+        body = tell_of(invoice).body_text
+
+        assert "Your card Visa ···· 4242 will be charged." in body
+        assert "We could not" not in body
 
     def test_who_has_removed_the_card_is_not_sent_to_the_bank(self) -> None:
         payer = account()
