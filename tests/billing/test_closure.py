@@ -616,13 +616,14 @@ class TestThePages:
             assert client.get(self.url(AccountFactory(), act)).status_code == 403
 
     def test_of_customers_say_that_it_is_closed(self, client):
-        member = MemberFactory()
+        member = MemberFactory(account=owing())
         close(member.account)
         client.force_login(member.user)
 
         page = client.get(f"/accounts/{member.account_id}/").content.decode()
 
         assert "This account is closed" in page
+        assert "is charged when an invoice is due" not in page
         assert "2 November 2018" in page
 
 

@@ -974,6 +974,7 @@ PATCHES = (
             ),
         ),
         (f"{TEST_DELIVERY}::test_is_put_off_for_a_day_at_least_before_it_is_given_up",),
+    ),
     # --- terms, warnings, holds
     Patch(
         "the days of grace are not given",

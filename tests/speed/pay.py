@@ -93,9 +93,9 @@ def measure(customers: int) -> None:
 
         def look() -> None:
             member, jar = members[0], jars[0]
+            page = f"{url}/accounts/{member.account_id}/"
             while not over.is_set():
                 timed("/healthz", lambda: requests.get(f"{url}/healthz", timeout=90), 200)
-                page = f"{url}/accounts/{member.account_id}/"
                 timed("another page", lambda: requests.get(page, cookies=jar, timeout=90), 200)
                 time.sleep(0.05)
 

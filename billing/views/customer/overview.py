@@ -47,7 +47,9 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
     as_of = clock.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     owed = standing.due_minor > 0
-    is_paused = bool(pauses.because_of([seat.account.pk]))
+    closed_on = _closed_on(seat)
+    # Nor is a closed account charged by itself.
+    is_paused = bool(closed_on or pauses.because_of([seat.account.pk]))
     context = {
         "tab": "overview",
         "as_of": seat.reader.instant(as_of),
@@ -55,7 +57,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "on_its_way": _if_any(seat, standing.in_flight_minor),
         "overdue": _if_any(seat, standing.uncovered_minor),
         "credit": _if_any(seat, standing.credit_minor),
-        "closed_on": _closed_on(seat),
+        "closed_on": closed_on,
         "in_flight": in_flight(seat, as_of=as_of),
         "hold": _hold(seat),
         # While charging is paused nothing is tried again, and nobody is held for it.
