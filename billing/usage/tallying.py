@@ -11,6 +11,7 @@ person, and added up as soon as that can be done.
 import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -196,7 +197,7 @@ def _parameters(
     *,
     only: Collection[int] | None = None,
     without: Collection[int] = (),
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "batch": batch.pk,
         "first_at": span.first_at,

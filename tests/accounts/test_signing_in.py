@@ -19,6 +19,12 @@ def sign_in(page, password, *, email="ann@example.com", address="198.51.100.7"):
     return Client(REMOTE_ADDR=address).post(page, {"username": email, "password": password})
 
 
+@pytest.fixture(autouse=True)
+def _own_locks(monkeypatch, tmp_path):
+    """Whoever signs in for another test is on another machine."""
+    monkeypatch.setattr(hashing.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
 @pytest.fixture
 def looked_at(monkeypatch):
     """The passwords that were looked at."""

@@ -5,13 +5,13 @@ import io
 import json
 import os
 import signal
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from accounts.models import BillingEntity
+from accounts.models import Account, BillingEntity
 from billing.close import foreground
 from billing.close.engine import runner
 from billing.models import CloseRun, Invoice, RejectedRow, Step, UsageBatch
@@ -19,6 +19,7 @@ from billing.reports import finance, lines
 from billing.usage import tallying
 from billing.usage.imports import following_up
 from billing.workers import halting
+from tests.billing.test_tallying import usage_batch
 from tests.closing import finish, start_close
 from tests.factories import (
     AS_OF,
@@ -171,15 +172,16 @@ class TestCloseMonth:
         with pytest.raises(CommandError, match=f"{month!r} is not a month: write it as YYYY-MM"):
             run("close_month", month)
 
-    def test_of_usage_that_cannot_be_tallied_says_which(self, monkeypatch):
-        def tally(**_facts):
-            raise tallying.EventsWithoutPeriod("usage batch 7 (late.csv): …")
+    def test_of_usage_that_could_not_be_added_up_says_whose(self):
+        account = AccountFactory()
+        Account.objects.update(time_zone="Mars/Olympus")
+        usage_batch((account, datetime(2018, 10, 5, tzinfo=UTC)))
+        tallying.tally(as_of=AS_OF)
 
-        monkeypatch.setattr(tallying, "tally", tally)
+        said = close_month("--rehearse")
 
-        with pytest.raises(CommandError, match=r"usage batch 7 \(late.csv\)"):
-            close_month()
-        assert not CloseRun.objects.exists()
+        assert f"Not in it: usage of {account.external_id} that could not be added up." in said
+        assert f"blocked: {account.external_id}: its time zone" in said
 
 
 class TestWhichEntity:
