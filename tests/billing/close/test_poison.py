@@ -58,9 +58,7 @@ def close_all():
     [*({"time_zone": zone} for zone in NO_ZONES), *({"currency": code} for code in NO_CURRENCIES)],
     ids=str,
 )
-def test_is_listed_and_blocked_while_all_others_are_closed_and_then_billed(
-    worlds, poison, client, settings
-):
+def test_is_listed_and_blocked_while_all_others_are_closed(worlds, poison, client, settings):
     good, bad = worlds
     was = {name: getattr(bad, name) for name in poison}
     Account.objects.filter(pk=bad.pk).update(**poison)
