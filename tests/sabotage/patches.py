@@ -670,7 +670,7 @@ PATCHES = (
     ),
     Patch(
         "equal transfers of a statement are one",
-        (Change(STATEMENTS, "rows.append((row, seen[row.entry]))", "rows.append((row, 1))"),),
+        (Change(STATEMENTS, "rows.append((row, seen[entry]))", "rows.append((row, 1))"),),
         (
             f"{TEST_TRANSFERS}::test_equal_ones_of_one_file_are_as_many_payments",
             f"{TEST_TRANSFERS}::test_is_the_greatest_count_of_each_in_any_file",
