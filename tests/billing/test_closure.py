@@ -452,6 +452,27 @@ class TestTwice:
         with pytest.raises(IntegrityError, match="account_is_closed_once"), transaction.atomic():
             standing.save(force_insert=True)
 
+    @pytest.mark.parametrize(
+        ("changes", "constraint"),
+        [
+            ({"written_off_minor": -1}, "closure_amounts_are_not_negative"),
+            ({"reopened_at": AS_OF, "reopened_by": ""}, "account_reopened_says_who_and_why"),
+            (
+                {
+                    "reopened_at": AS_OF - timedelta(days=1),
+                    "reopened_by": ANN,
+                    "reopened_because": "they are back",
+                },
+                "account_is_reopened_after_it_closed",
+            ),
+        ],
+    )
+    def test_says_what_can_be(self, changes, constraint):
+        close(AccountFactory())
+
+        with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
+            AccountClosure.objects.update(**changes)
+
 
 class TestWhatWasShown:
     @pytest.mark.parametrize("changed", ["invoiced_minor", "due_minor", "credit_minor"])
