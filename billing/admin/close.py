@@ -16,8 +16,8 @@ from django.utils.safestring import SafeString
 
 from accounts import clock
 from accounts.admin import ReadOnlyAdmin
-from accounts.models import User
 from billing import decisions, step_kinds
+from billing.admin.asks import email_of
 from billing.admin.forms import ReasonForm
 from billing.close import steering
 from billing.models import BillingPeriod, CloseRun, Decision, Step
@@ -77,7 +77,7 @@ class CloseRunAdmin(ReadOnlyAdmin):
         if form.is_valid():
             steered = do(
                 run,
-                actor=_email(request),
+                actor=email_of(request),
                 reason=form.cleaned_data["reason"],
                 as_of=clock.now(),
                 until=_time_is_up(),
@@ -177,7 +177,7 @@ class StepAdmin(ReadOnlyAdmin):
         try:
             steered = do(
                 queryset,
-                actor=_email(request),
+                actor=email_of(request),
                 reason=form.cleaned_data["reason"],
                 as_of=clock.now(),
                 until=_time_is_up(),
@@ -239,8 +239,3 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id")
     ordering = ("-month", "pk")
-
-
-def _email(request: HttpRequest) -> str:
-    assert isinstance(request.user, User), "the admin lets nobody else in"
-    return request.user.email
