@@ -162,7 +162,7 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
         account.pk,
         PaymentAttempt.Kind.AUTO,
         only_if_due_minor=shown_minor,
-        is_by_a_person=True,
+        of_closed_too=True,
     )
     collected = charges.collect_all([asked], as_of=as_of)
     attempt, refused = (

@@ -334,7 +334,7 @@ class TestAfterwards:
             close(account)
 
         collect(paying)
-        charges.collect_all([charges.Request(charged.pk, is_by_a_person=True)], as_of=AS_OF)
+        charges.collect_all([charges.Request(charged.pk, of_closed_too=True)], as_of=AS_OF)
 
         assert due(paying) == due(charged) == 0
 

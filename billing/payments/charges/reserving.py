@@ -35,7 +35,7 @@ class Request:
     run_id: int | None = None
     only_if_due_minor: int | None = None
     # Whether a person decided on this very charge: it is made of a closed account as well.
-    is_by_a_person: bool = False
+    of_closed_too: bool = False
 
     @property
     def is_a_persons(self) -> bool:
@@ -104,7 +104,7 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
 
 def _closed(request: Request, closed: Container[int], standing: Standing) -> AccountClosed | None:
     """Why nothing is charged of an account that is closed; its customer, and a person of ours, may."""
-    is_asked_for = request.is_by_a_person or request.kind == PaymentAttempt.Kind.ON_SESSION
+    is_asked_for = request.of_closed_too or request.kind == PaymentAttempt.Kind.ON_SESSION
     if is_asked_for or request.account_id not in closed:
         return None
     return AccountClosed("the account is closed", standing=standing)
