@@ -136,7 +136,7 @@ def _rows(products: list[tuple[str, int]], *, currency: str, reader: Reader) -> 
 def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
     """By account: the card or mandate the close will charge, if one can be charged."""
     # Of a closed account nothing is charged by itself.
-    closed = AccountClosure.objects.standing(account_ids).values_list("account", flat=True)
+    closed = AccountClosure.objects.accounts_among(account_ids)
     cards = PaymentMethod.objects.default_of(account_ids).exclude(account__in=closed)
     return {card.account_id: card for card in cards if not card.has_expired(as_of)}
 

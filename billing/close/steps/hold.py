@@ -49,7 +49,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
     }
     paused = pauses.because_of(chunk.accounts)
-    closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
+    closed = AccountClosure.objects.accounts_among(chunk.accounts)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
         if pk in closed:

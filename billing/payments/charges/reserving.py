@@ -72,7 +72,7 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
     blocked = methods.blocked_tokens(cards.values())
     stopped = stopped | guard.closed(method.gateway for method in cards.values())
     paused = pauses.because_of(ids)
-    closed = set(AccountClosure.objects.standing(ids).values_list("account", flat=True))
+    closed = AccountClosure.objects.accounts_among(ids)
     collected = Collected()
     for request in requests:
         pk = request.account_id
