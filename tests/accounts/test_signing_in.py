@@ -168,6 +168,16 @@ class TestHashing:
         with hashing.turn():
             pass
 
+    def test_looks_again_until_the_other_is_done(self, monkeypatch):
+        monkeypatch.setattr(hashing, "AT_ONCE", 1)
+        other = hashing._over_processes(0)
+        other.__enter__()
+        # The other is done when we have looked once and waited.
+        monkeypatch.setattr(hashing.time, "sleep", lambda _: other.__exit__(None, None, None))
+
+        with hashing.turn():
+            pass
+
     def test_counts_by_process_where_no_file_can_be_locked(self, monkeypatch, tmp_path):
         monkeypatch.setattr(hashing.tempfile, "gettempdir", lambda: str(tmp_path / "not there"))
 

@@ -760,8 +760,9 @@ def test_usage_of_an_account_is_left_once_for_each_batch():
         "noted_at": AS_OF,
         "again_at": AS_OF,
     }
-    UntalliedUsage.objects.create(**left)
+    noted = UntalliedUsage.objects.create(**left)
 
+    assert str(noted) == f"{left['account']}, {left['batch']}"
     with pytest.raises(IntegrityError, match="usage_left_once"):
         UntalliedUsage.objects.create(**left)
 

@@ -226,6 +226,19 @@ class TestPatience:
         # On a busy machine the thread may come too late to send it at all.
         assert isinstance(answered[attempt], gateways.OutcomeUnknown | gateways.NotSent)
 
+    def test_leaves_half_of_the_threads_to_other_pages(self, settings: Any) -> None:
+        settings.WEB_THREADS = 2
+
+        with (
+            patience.until(math.inf),
+            patience.turn(),
+            pytest.raises(patience.NobodyWaits, match="too many"),
+            patience.turn(),
+        ):
+            pass
+        with patience.until(math.inf), patience.turn():
+            pass
+
     def test_a_worker_waits_for_as_long_as_a_provider_may_take(self) -> None:
         with patience.turn():
             assert patience.left(25) == 25

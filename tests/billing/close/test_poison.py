@@ -84,7 +84,7 @@ def test_is_listed_and_blocked_while_all_others_are_closed(worlds, poison, clien
     client.force_login(UserFactory(is_staff=True, is_superuser=True))
     assert bad.external_id in client.get("/runs/").content.decode()
     for page in (f"/runs/{started[0].pk}/", f"/admin/accounts/account/{bad.pk}/change/",
-                 "/admin/accounts/account/", "/metrics"):  # fmt: skip
+                 "/admin/accounts/account/", "/admin/billing/untalliedusage/", "/metrics"):  # fmt: skip
         assert client.get(page).status_code == 200, page
 
     Account.objects.filter(pk=bad.pk).update(**was)
