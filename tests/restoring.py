@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from billing.models import GatewayGuard
+from billing.models import GatewayGuard, Sweep
 from billing.payments import guard
 from tests.emptying import TABLES
 
@@ -50,7 +50,9 @@ class Backup:
 
 def looks_like_itself(*, checked_ago: timedelta = timedelta(0)) -> None:
     """The database we are in is the one that charged, as far as its own rows can tell."""
-    GatewayGuard.objects.update(database_identity=guard.identity(), checked_at=Now() - checked_ago)
+    identity = guard.identity()
+    GatewayGuard.objects.update(database_identity=identity, checked_at=Now() - checked_ago)
+    Sweep.objects.exclude(database_identity="").update(database_identity=identity)
 
 
 @contextmanager

@@ -27,9 +27,9 @@ class _Throttled(Base):
             with hashing.turn():
                 cleaned = super().clean()
         except tries.TooManyTries:
-            raise ValidationError(tries.TOO_MANY, code="too_many_tries") from None
+            raise ValidationError(str(tries.TOO_MANY), code="too_many_tries") from None
         except hashing.TooBusy:
-            raise ValidationError(hashing.BUSY, code="busy") from None
+            raise ValidationError(str(hashing.BUSY), code="busy") from None
         if self.get_user() is not None:
             tries.forget(**who)
         return cleaned

@@ -7,13 +7,12 @@ one place is stopped soon, and hardly keeps its owner, elsewhere, from signing i
 
 import hashlib
 from collections.abc import Iterable
-from datetime import timedelta
 
 from django.db import connection
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-WINDOW = timedelta(minutes=15)
+WINDOW_SECONDS = 15 * 60
 PER_ACCOUNT_AND_ADDRESS = 10
 PER_ACCOUNT = 50
 # A whole office may stand behind one.
@@ -36,8 +35,8 @@ def count(*, username: str, address: str) -> None:
     """
     limits = _limits(username, address)
     with connection.cursor() as cursor:
-        cursor.execute(CLEAR, {"window": WINDOW, "cleared": CLEARED})
-        cursor.execute(COUNT, {"keys": sorted(limits), "window": WINDOW})
+        cursor.execute(CLEAR, {"window": WINDOW_SECONDS, "cleared": CLEARED})
+        cursor.execute(COUNT, {"keys": sorted(limits), "window": WINDOW_SECONDS})
         made = dict(cursor.fetchall())
     if any(made[key] > limit for key, limit in limits.items()):
         raise TooManyTries
@@ -68,7 +67,7 @@ def _keys(of: Iterable[tuple[str, ...]]) -> list[str]:
 
 CLEAR = """
 DELETE FROM accounts_signintries
- WHERE key IN (SELECT key FROM accounts_signintries WHERE since < now() - %(window)s
+ WHERE key IN (SELECT key FROM accounts_signintries WHERE since < now() - %(window)s * interval '1 second'
                 ORDER BY since LIMIT %(cleared)s FOR UPDATE SKIP LOCKED)
 """
 # In the order of the keys, so that two tries at once wait for each other and do not deadlock.
@@ -76,7 +75,7 @@ COUNT = """
 INSERT INTO accounts_signintries AS t (key, tries, since)
 SELECT key, 1, now() FROM unnest(%(keys)s::text[]) AS k (key) ORDER BY key
 ON CONFLICT (key) DO UPDATE
-   SET tries = CASE WHEN t.since < now() - %(window)s THEN 1 ELSE t.tries + 1 END,
-       since = CASE WHEN t.since < now() - %(window)s THEN now() ELSE t.since END
+   SET tries = CASE WHEN t.since < now() - %(window)s * interval '1 second' THEN 1 ELSE t.tries + 1 END,
+       since = CASE WHEN t.since < now() - %(window)s * interval '1 second' THEN now() ELSE t.since END
 RETURNING key, tries
 """

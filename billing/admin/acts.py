@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from accounts import clock, holds, pauses
-from accounts.models import Account, ChargingPause, Hold, PaymentMethod, User
+from accounts.models import Account, ChargingPause, Hold, PaymentMethod
 from billing import decisions, dunning, ledger
 from billing.admin import forecast
 from billing.admin.account_page import in_flight
+from billing.admin.asks import account_of, email_of, sent
 from billing.admin.cells import instant, money
 from billing.admin.forms import GrantCreditForm, MoneyForm, ReasonForm, RecordPaymentForm
 from billing.invoices import credits
@@ -28,8 +28,8 @@ Context = Callable[[HttpRequest], dict[str, Any]]
 
 def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Give credit: a form, what will be true after, and the grant."""
-    account = _account(request, account_id, "accounts.grant_credit")
-    form = GrantCreditForm(_sent(request), account=account, as_of=clock.now())
+    account = account_of(request, account_id, "accounts.grant_credit")
+    form = GrantCreditForm(sent(request), account=account, as_of=clock.now())
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Grant credit", site=site)
     try:
@@ -39,7 +39,7 @@ def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> Htt
             amount_minor=form.amount_minor,
             currency=account.currency,
             reason=form.cleaned_data["reason"],
-            granted_by=_email(request),
+            granted_by=email_of(request),
             as_of=form.as_of,
             kind=form.cleaned_data["kind"],
             expires_at=form.expires_at,
@@ -54,8 +54,8 @@ def grant_credit(request: HttpRequest, account_id: int, *, site: Context) -> Htt
 
 def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Book money that came in by itself: a form, what will be true after, and the payment."""
-    account = _account(request, account_id, "accounts.record_payment")
-    form = RecordPaymentForm(_sent(request), account=account, as_of=clock.now())
+    account = account_of(request, account_id, "accounts.record_payment")
+    form = RecordPaymentForm(sent(request), account=account, as_of=clock.now())
     if not _is_confirmed(request, form):
         return _money_page(request, account, form, "Record payment", site=site)
     try:
@@ -66,7 +66,7 @@ def record_payment(request: HttpRequest, account_id: int, *, site: Context) -> H
             currency=account.currency,
             method=form.method_in_words,
             reason=form.cleaned_data["reason"],
-            recorded_by=_email(request),
+            recorded_by=email_of(request),
             as_of=form.as_of,
         )
     except booking.AlreadyRecorded:
@@ -120,8 +120,8 @@ def _chosen(value: Any) -> str:
 
 def charge(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Charge what is due now: shows the amount and the card, then asks the provider."""
-    account = _account(request, account_id, "accounts.charge_account")
-    form = ReasonForm(_sent(request))
+    account = account_of(request, account_id, "accounts.charge_account")
+    form = ReasonForm(sent(request))
     newest = account.attempts.order_by("-created_at").first()
     seen = str(newest.pk) if newest else ""
     if request.method == "POST" and request.POST.get("seen", "") != seen:
@@ -162,7 +162,7 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
         account.pk,
         PaymentAttempt.Kind.AUTO,
         only_if_due_minor=shown_minor,
-        is_by_a_person=True,
+        of_closed_too=True,
     )
     collected = charges.begin([asked], as_of=as_of)
     attempt, refused = (
@@ -180,7 +180,7 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
             saw=standing.facts,
             world_changed=refused is not None,
             attempt=attempt,
-            actor=_email(request),
+            actor=email_of(request),
         )
     )
     if refused:
@@ -207,14 +207,14 @@ def _shown_minor(request: HttpRequest) -> int:
 
 def place_hold(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Place a hold by hand, with a reason."""
-    account = _account(request, account_id, "accounts.place_hold")
-    form = ReasonForm(_sent(request))
+    account = account_of(request, account_id, "accounts.place_hold")
+    form = ReasonForm(sent(request))
     if form.is_valid():
         try:
             dunning.place_hold_by_hand(
                 account_id=account.pk,
                 reason=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except holds.AlreadyHeld:
@@ -230,15 +230,15 @@ def lift_hold(
     request: HttpRequest, account_id: int, hold_id: int, *, site: Context
 ) -> HttpResponse:
     """Lift a hold by hand, with a reason."""
-    account = _account(request, account_id, "accounts.place_hold")
+    account = account_of(request, account_id, "accounts.place_hold")
     hold = get_object_or_404(Hold, pk=hold_id, account=account)
-    form = ReasonForm(_sent(request))
+    form = ReasonForm(sent(request))
     if form.is_valid():
         try:
             dunning.lift_hold_by_hand(
                 hold_id=hold.pk,
                 reason=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except dunning.NotHeld:
@@ -255,14 +255,14 @@ def lift_hold(
 
 def pause_charging(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Stop charging the account by itself, with a reason."""
-    account = _account(request, account_id, "accounts.pause_charging")
-    form = ReasonForm(_sent(request))
+    account = account_of(request, account_id, "accounts.pause_charging")
+    form = ReasonForm(sent(request))
     if form.is_valid():
         try:
             disputes.pause_by_hand(
                 account_id=account.pk,
                 reason=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except pauses.AlreadyPaused:
@@ -278,15 +278,15 @@ def resume_charging(
     request: HttpRequest, account_id: int, pause_id: int, *, site: Context
 ) -> HttpResponse:
     """End a pause, with a reason."""
-    account = _account(request, account_id, "accounts.pause_charging")
+    account = account_of(request, account_id, "accounts.pause_charging")
     pause = get_object_or_404(ChargingPause, pk=pause_id, account=account)
-    form = ReasonForm(_sent(request))
+    form = ReasonForm(sent(request))
     if form.is_valid():
         try:
             disputes.resume_by_hand(
                 pause_id=pause.pk,
                 reason=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except disputes.NotPaused:
@@ -300,19 +300,3 @@ def resume_charging(
         return redirect(account)
     context = {"title": "Resume charging", "account": account, "form": form, "pause": pause}
     return render(request, "admin/accounts/account/pause.html", site(request) | context)
-
-
-def _account(request: HttpRequest, account_id: int, permission: str) -> Account:
-    if not request.user.has_perm(permission):
-        raise PermissionDenied
-    return get_object_or_404(Account, pk=account_id)
-
-
-def _sent(request: HttpRequest) -> QueryDict | None:
-    """What a form is bound to: an empty one that was sent has errors, one that was not has none."""
-    return request.POST if request.method == "POST" else None
-
-
-def _email(request: HttpRequest) -> str:
-    assert isinstance(request.user, User), "the admin lets nobody else in"
-    return request.user.email

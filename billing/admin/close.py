@@ -16,8 +16,8 @@ from django.utils.safestring import SafeString
 
 from accounts import clock
 from accounts.admin import CodeFilter
-from accounts.models import User
 from billing import decisions, step_kinds
+from billing.admin.asks import email_of
 from billing.admin.forms import ReasonForm
 from billing.admin.in_words import ReadableAdmin
 from billing.close import steering
@@ -78,7 +78,7 @@ class CloseRunAdmin(ReadableAdmin):
         if form.is_valid():
             steered = do(
                 run,
-                actor=_email(request),
+                actor=email_of(request),
                 reason=form.cleaned_data["reason"],
                 as_of=clock.now(),
                 until=_time_is_up(),
@@ -178,7 +178,7 @@ class StepAdmin(ReadableAdmin):
         try:
             steered = do(
                 queryset,
-                actor=_email(request),
+                actor=email_of(request),
                 reason=form.cleaned_data["reason"],
                 as_of=clock.now(),
                 until=_time_is_up(),
@@ -240,8 +240,3 @@ class BillingPeriodAdmin(ReadableAdmin):
     list_select_related = ("account",)
     search_fields = ("account__name", "account__external_id")
     ordering = ("-month", "pk")
-
-
-def _email(request: HttpRequest) -> str:
-    assert isinstance(request.user, User), "the admin lets nobody else in"
-    return request.user.email

@@ -15,7 +15,8 @@ from django.shortcuts import redirect, render
 from accounts import clock
 from accounts.models import Account
 from billing import closure
-from billing.admin.acts import Context, _account, _email, _sent
+from billing.admin.acts import Context
+from billing.admin.asks import account_of, email_of, sent
 from billing.admin.cells import instant, money
 from billing.admin.forms import ReasonForm
 from billing.models import AccountClosure
@@ -86,14 +87,14 @@ class CloseForm(ReasonForm):
 
 def close_account(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Show what closing does, ask what becomes of debt and credit, then close."""
-    account = _account(request, account_id, PERMISSION)
+    account = account_of(request, account_id, PERMISSION)
     as_of = clock.now()
     seen = closure.preview(account_id=account.pk, as_of=as_of)
-    form = CloseForm(_sent(request), seen=seen)
+    form = CloseForm(sent(request), seen=seen)
     if form.is_valid():
         try:
             closed = closure.close_account(
-                account_id=account.pk, wanted=form.wanted(actor=_email(request)), as_of=as_of
+                account_id=account.pk, wanted=form.wanted(actor=email_of(request)), as_of=as_of
             )
         except closure.AlreadyClosed as already:
             messages.info(request, f"Nothing was done: {already}.")
@@ -141,14 +142,14 @@ def _in_words(seen: closure.Preview) -> dict[str, Any]:
 
 def reopen_account(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Open a closed account again, with a reason."""
-    account = _account(request, account_id, PERMISSION)
-    form = ReasonForm(_sent(request))
+    account = account_of(request, account_id, PERMISSION)
+    form = ReasonForm(sent(request))
     if form.is_valid():
         try:
             closure.reopen_account(
                 account_id=account.pk,
                 because=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except closure.NotClosed:
@@ -162,8 +163,8 @@ def reopen_account(request: HttpRequest, account_id: int, *, site: Context) -> H
 
 def invoice_later(request: HttpRequest, account_id: int, *, site: Context) -> HttpResponse:
     """Invoice what came in after an account was closed, with a reason."""
-    account = _account(request, account_id, PERMISSION)
-    form = ReasonForm(_sent(request))
+    account = account_of(request, account_id, PERMISSION)
+    form = ReasonForm(sent(request))
     as_of = clock.now()
     if form.is_valid():
         _invoice_later(request, account, because=form.cleaned_data["reason"])
@@ -181,7 +182,7 @@ def invoice_later(request: HttpRequest, account_id: int, *, site: Context) -> Ht
 def _invoice_later(request: HttpRequest, account: Account, *, because: str) -> None:
     try:
         invoice = closure.invoice_later_usage(
-            account_id=account.pk, because=because, actor=_email(request), as_of=clock.now()
+            account_id=account.pk, because=because, actor=email_of(request), as_of=clock.now()
         )
     except closure.CannotClose as refused:
         messages.warning(request, f"Nothing was invoiced: {refused}.")

@@ -16,8 +16,8 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
 from accounts import clock
-from accounts.models import User
 from billing import gateways, reconciliation
+from billing.admin.asks import email_of
 from billing.admin.cells import money, tag
 from billing.admin.forms import ReasonForm
 from billing.admin.in_words import ReadableAdmin
@@ -125,7 +125,7 @@ class ReconciliationAdmin(ReadableAdmin):
         if not request.user.has_perm("billing.run_reconciliation"):
             raise PermissionDenied
         for name in gateways.names():
-            reconciliation.start(gateway=name, started_by=_email(request), as_of=clock.now())
+            reconciliation.start(gateway=name, started_by=email_of(request), as_of=clock.now())
         self.message_user(request, "Started. This page shows how far it is.", messages.SUCCESS)
         return redirect("admin:billing_reconciliation_changelist")
 
@@ -154,7 +154,7 @@ class RestoreAdmin(ReadableAdmin):
     def deal_with(self, request: HttpRequest, queryset: QuerySet[Restore]) -> None:
         """Note that the person who asks has dealt with them."""
         dealt_with = sum(
-            restores.deal_with(restore_id=each.pk, actor=_email(request), as_of=clock.now())
+            restores.deal_with(restore_id=each.pk, actor=email_of(request), as_of=clock.now())
             for each in queryset
         )
         self.message_user(request, f"Dealt with: {dealt_with}.", messages.SUCCESS)
@@ -197,7 +197,7 @@ class ReconciliationBreakAdmin(ReadableAdmin):
         taken = 0
         for found in queryset:
             try:
-                reconciliation.take_over(break_id=found.pk, owner=_email(request))
+                reconciliation.take_over(break_id=found.pk, owner=email_of(request))
                 taken += 1
             except reconciliation.AlreadyEnded as ended:
                 self.message_user(request, f"{ended}.", messages.WARNING)
@@ -216,7 +216,7 @@ class ReconciliationBreakAdmin(ReadableAdmin):
             try:
                 reconciliation.accept(
                     break_id=found.pk,
-                    owner=_email(request),
+                    owner=email_of(request),
                     reason=form.cleaned_data["reason"],
                     as_of=clock.now(),
                 )
@@ -286,8 +286,3 @@ def _payout(row: dict[str, Any]) -> list[str]:
         money(row["other_net_minor"], settled),
         row["exchange_rate"] or "–",
     ]
-
-
-def _email(request: HttpRequest) -> str:
-    assert isinstance(request.user, User), "the admin lets nobody else in"
-    return request.user.email

@@ -14,9 +14,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from accounts import clock
-from accounts.models import Account, User
+from accounts.models import Account
 from billing import ledger
 from billing.admin import forecast
+from billing.admin.asks import email_of
 from billing.admin.cells import admin_url, instant, money, tag
 from billing.admin.forms import AssignTransferForm, ReasonForm
 from billing.admin.in_words import ReadableAdmin
@@ -133,7 +134,7 @@ class IncomingTransferAdmin(ReadableAdmin):
                 transfer_id=transfer.pk,
                 account_id=form.whose.pk,
                 reason=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except transfers.AlreadyBooked as already:
@@ -150,7 +151,7 @@ class IncomingTransferAdmin(ReadableAdmin):
             return self._page(request, transfer, form, "Not ours", account=None)
         try:
             transfers.put_aside(
-                transfer_id=transfer.pk, reason=form.cleaned_data["reason"], actor=_email(request)
+                transfer_id=transfer.pk, reason=form.cleaned_data["reason"], actor=email_of(request)
             )
         except transfers.AlreadyBooked as already:
             messages.info(request, f"{already}.")
@@ -168,7 +169,7 @@ class IncomingTransferAdmin(ReadableAdmin):
             transfers.take_as_recorded(
                 transfer_id=transfer.pk,
                 reason=form.cleaned_data["reason"],
-                actor=_email(request),
+                actor=email_of(request),
                 as_of=clock.now(),
             )
         except (transfers.AlreadyBooked, transfers.ResemblesNothing) as refused:
@@ -309,7 +310,7 @@ class RepeatedTransferAdmin(ReadableAdmin):
             }
             return render(request, "admin/billing/incomingtransfer/decide.html", context)
         transfer = transfers.count_apart(
-            repeat_id=repeat.pk, reason=form.cleaned_data["reason"], actor=_email(request)
+            repeat_id=repeat.pk, reason=form.cleaned_data["reason"], actor=email_of(request)
         )
         messages.success(request, f"{transfer} is counted apart, and waits: say whose it is.")
         return redirect("admin:billing_incomingtransfer_assign", transfer.pk)
@@ -345,8 +346,3 @@ def _line(transfer: IncomingTransfer) -> dict[str, Any]:
         "account": transfer.payment.account.external_id if transfer.payment else "",
         "decided_by": transfer.decided_by,
     }
-
-
-def _email(request: HttpRequest) -> str:
-    assert isinstance(request.user, User), "the admin lets nobody else in"
-    return request.user.email

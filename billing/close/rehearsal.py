@@ -29,9 +29,10 @@ def rehearse(
     """
     Say what closing the month now would invoice and charge, by currency, and write nothing.
 
-    Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not tallied yet is not in them; how many
-    batches that is stands beside them, and what rows name that were rejected and not dealt with. Stops early once
-    `until` says so: `rehearsed` is how many of the accounts were looked at.
+    Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not
+    tallied yet is not in them; how many batches that is stands beside them, whose usage could not be added up, and
+    what rows name that were rejected and not dealt with. Stops early once `until` says so: `rehearsed` is how many of
+    the accounts were looked at.
     """
     run = CloseRun(entity=entity, month=month, started_by="rehearsal", started_at=as_of)
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -54,6 +55,12 @@ def rehearse(
         "accounts": len(accounts),
         "rehearsed": rehearsed,
         "untallied_batches": UsageBatch.objects.filter(tallied_at=None).count(),
+        "untallied_accounts": list(
+            Account.objects.filter(entity=entity, untallied_usage__isnull=False)
+            .order_by("external_id")
+            .values_list("external_id", flat=True)
+            .distinct()
+        ),
         "rejected_rows": rejected_rows.of_month(month),
         "currencies": [
             # Whom a currency is wrong of stands among the blocked.

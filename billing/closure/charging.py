@@ -42,7 +42,7 @@ def charge_due(*, as_of: datetime, account_id: int | None = None) -> int:
 
 def _charge(closure: AccountClosure, *, as_of: datetime) -> int:
     if not _was_begun(closure):
-        asked = charges.Request(closure.account_id, is_by_a_person=True)
+        asked = charges.Request(closure.account_id, of_closed_too=True)
         collected = charges.begin([asked], as_of=as_of)
         refused = collected.refused.get(closure.account_id)
         if isinstance(refused, charges.AttemptInFlight | charges.GatewayClosed):

@@ -34,7 +34,6 @@ def preview(*, account_id: int, as_of: datetime) -> Preview:
     """Say what closing the account now would invoice, and what would be due or credit then. Writes nothing."""
     account = locks.account_for_update(account_id)
     cannot, invoiced_minor = "", 0
-    point = transaction.savepoint()
     try:
         invoice = final_invoice.issue(account, as_of=as_of)
         invoiced_minor = invoice.total_minor if invoice else 0
@@ -52,6 +51,5 @@ def preview(*, account_id: int, as_of: datetime) -> Preview:
         more_usage_waits=UsageBatch.objects.filter(tallied_at=None).exists()
         or UntalliedUsage.objects.filter(account=account).exists(),
     )
-    transaction.savepoint_rollback(point)
     transaction.set_rollback(True)
     return seen

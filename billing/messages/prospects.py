@@ -273,7 +273,7 @@ def _in_flight(account_ids: Collection[int]) -> dict[int, PaymentAttempt]:
 
 def _chargeable(account_ids: Collection[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
     """By account: the card or mandate that is charged by itself, if it can be. Of a closed account none is."""
-    closed = AccountClosure.objects.standing(account_ids).values_list("account", flat=True)
+    closed = AccountClosure.objects.accounts_among(account_ids)
     cards = list(PaymentMethod.objects.default_of(account_ids).exclude(account__in=closed))
     blocked = PaymentMethod.objects.blocked(cards)
     return {

@@ -12,6 +12,10 @@ class ClosureQuerySet(models.QuerySet["AccountClosure"]):
         """Of these accounts, those that are closed now. To act on it, hold the accounts' locks."""
         return self.filter(account__in=account_ids, reopened_at=None)
 
+    def accounts_among(self, account_ids: Iterable[int]) -> set[int]:
+        """Which of these accounts are closed now, in one query."""
+        return set(self.standing(account_ids).values_list("account", flat=True))
+
 
 class AccountClosure(models.Model):
     """

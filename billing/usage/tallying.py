@@ -11,6 +11,7 @@ person, and added up as soon as that can be done.
 import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -196,7 +197,7 @@ def _parameters(
     *,
     only: Collection[int] | None = None,
     without: Collection[int] = (),
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "batch": batch.pk,
         "first_at": span.first_at,
@@ -244,14 +245,15 @@ def _add_to_summaries(
 def _leave(batch: UsageBatch, left: dict[int, str], *, as_of: datetime) -> None:
     """Note whose events of the batch are left, for a person and for the next try."""
     for account in Account.objects.filter(pk__in=left).order_by("pk"):
-        because = unbillable.why(account) or left[account.pk]
+        cannot_be_billed = unbillable.why(account)
+        because = cannot_be_billed or left[account.pk]
         logger.error("usage of %s in %s could not be added up: %s", account, batch, because)
         UntalliedUsage.objects.create(
             batch=batch,
             account=account,
             because=because[:300],
             noted_at=as_of,
-            again_at=as_of if unbillable.why(account) else as_of + TRY_AGAIN_AFTER,
+            again_at=as_of if cannot_be_billed else as_of + TRY_AGAIN_AFTER,
         )
 
 

@@ -19,6 +19,12 @@ def sign_in(page, password, *, email="ann@example.com", address="198.51.100.7"):
     return Client(REMOTE_ADDR=address).post(page, {"username": email, "password": password})
 
 
+@pytest.fixture(autouse=True)
+def _own_locks(monkeypatch, tmp_path):
+    """Whoever signs in for another test is on another machine."""
+    monkeypatch.setattr(hashing.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
 @pytest.fixture
 def looked_at(monkeypatch):
     """The passwords that were looked at."""
@@ -159,6 +165,16 @@ class TestHashing:
             hashing._over_processes(0),
         ):
             pass
+        with hashing.turn():
+            pass
+
+    def test_looks_again_until_the_other_is_done(self, monkeypatch):
+        monkeypatch.setattr(hashing, "AT_ONCE", 1)
+        other = hashing._over_processes(0)
+        other.__enter__()
+        # The other is done when we have looked once and waited.
+        monkeypatch.setattr(hashing.time, "sleep", lambda _: other.__exit__(None, None, None))
+
         with hashing.turn():
             pass
 

@@ -5,16 +5,18 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from accounts.models import Account, TimelineEvent
 from billing import closure, gateways
 from billing.close import runs
 from billing.close.health import sweeper
+from billing.gateways import registry
 from billing.models import (
     AccountClosure,
     CreditGrant,
     DunningCase,
+    GatewayGuard,
     Invoice,
     PaymentAttempt,
     Refund,
@@ -92,6 +94,13 @@ class TestTheFinalInvoice:
         assert account.state == Account.State.CLOSED
         assert Message.objects.filter(account=account, kind="INVOICE").count() == 1
         assert_books_hold()
+
+    def test_is_written_to_nobody_where_there_is_no_address(self):
+        account = account_using("10.00")
+        Account.objects.update(email="")
+
+        assert close(account).final_invoice.total_minor == 1000
+        assert not Message.objects.exists()
 
     def test_there_is_none_where_nothing_was_used(self):
         assert close(AccountFactory()).final_invoice is None
@@ -188,6 +197,53 @@ class TestDebt:
         closed.refresh_from_db()
         assert closed.charge_at is None
 
+    def test_waits_for_a_gateway_that_charges_nobody(self):
+        collect(owing())
+        account = owing()
+        closed = close(account, debt=Debt.CHARGE)
+        GatewayGuard.objects.update(paused_at=AS_OF, paused_because="restored", list_from=AS_OF)
+
+        assert closure.charge_due(as_of=AS_OF) == 0
+
+        assert not account.attempts.exists()
+        closed.refresh_from_db()
+        assert closed.charge_at == AS_OF
+        GatewayGuard.objects.update(paused_at=None, paused_because="", list_from=None)
+        assert closure.charge_due(as_of=AS_OF) == 1
+        assert due(account) == 0
+        assert_books_hold()
+
+    @pytest.mark.parametrize(
+        ("fault", "charged"),
+        [
+            # Of the one account: the others are charged.
+            (ValueError("an amount that is none"), 1),
+            # Of the database: nobody's charge would be noted.
+            (OperationalError("the server went away"), 0),
+        ],
+    )
+    def test_that_cannot_be_charged_stays_to_be_charged(self, fault, charged, monkeypatch):
+        bad, good = owing(), owing()
+        for account in (bad, good):
+            close(account, debt=Debt.CHARGE)
+        real = charges.collect_all
+
+        def collect_all(requests, **how):
+            if requests[0].account_id == bad.pk:
+                raise fault
+            return real(requests, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(charges, "collect_all", collect_all)
+            with pytest.raises(type(fault), match=str(fault)):
+                closure.charge_due(as_of=AS_OF)
+
+        assert (bad.attempts.count(), good.attempts.count()) == (0, charged)
+        closure.charge_due(as_of=AS_OF)
+        assert (bad.attempts.count(), good.attempts.count()) == (1, 1)
+        assert due(bad) == due(good) == 0
+        assert_books_hold()
+
     def test_is_written_off_as_a_bad_debt(self):
         account = owing()
         use(account, as_of=AS_OF - timedelta(days=1))
@@ -267,6 +323,19 @@ class TestCredit:
         assert closed.paid_back_minor == 0
         assert credit(account) == 500
 
+    def test_that_came_by_a_provider_which_is_off_is_kept(self, provider, settings, monkeypatch):
+        account = owing()
+        provider.before("submit", in_a_thread_of_the_provider(lambda: pay_by_hand(account, 1000)))
+        collect(account)
+        settings.GATEWAYS = ["none"]
+        monkeypatch.setattr(gateways, "get", registry.get)
+
+        closed = close(account, credit=Credit.PAY_BACK)
+
+        assert closed.paid_back_minor == 0
+        assert credit(account) == 1000
+        assert not Refund.objects.exists()
+
     def test_that_cannot_be_sent_now_keeps_the_account_open(self, provider):
         account = owing()
         provider.before("submit", in_a_thread_of_the_provider(lambda: pay_by_hand(account, 1000)))
@@ -335,7 +404,7 @@ class TestAfterwards:
             close(account)
 
         collect(paying)
-        charging.collect_all([charges.Request(charged.pk, is_by_a_person=True)], as_of=AS_OF)
+        charging.collect_all([charges.Request(charged.pk, of_closed_too=True)], as_of=AS_OF)
 
         assert due(paying) == due(charged) == 0
 
@@ -453,6 +522,27 @@ class TestTwice:
         with pytest.raises(IntegrityError, match="account_is_closed_once"), transaction.atomic():
             standing.save(force_insert=True)
 
+    @pytest.mark.parametrize(
+        ("changes", "constraint"),
+        [
+            ({"written_off_minor": -1}, "closure_amounts_are_not_negative"),
+            ({"reopened_at": AS_OF, "reopened_by": ""}, "account_reopened_says_who_and_why"),
+            (
+                {
+                    "reopened_at": AS_OF - timedelta(days=1),
+                    "reopened_by": ANN,
+                    "reopened_because": "they are back",
+                },
+                "account_is_reopened_after_it_closed",
+            ),
+        ],
+    )
+    def test_says_what_can_be(self, changes, constraint):
+        close(AccountFactory())
+
+        with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
+            AccountClosure.objects.update(**changes)
+
 
 class TestWhatWasShown:
     @pytest.mark.parametrize("changed", ["invoiced_minor", "due_minor", "credit_minor"])
@@ -486,9 +576,10 @@ class TestWhatWasShown:
 def test_is_written_down():
     account = account_using("10.00")
 
-    close(account, debt=Debt.WRITE_OFF)
+    closed = close(account, debt=Debt.WRITE_OFF)
     reopen(account)
 
+    assert str(closed) == f"closed on 2018-11-02 by {ANN}: they have left"
     decision = decision_on(account, "CLOSE_ACCOUNT")
     assert decision.actor == ANN
     assert "they have left" in decision.because
@@ -531,6 +622,7 @@ class TestThePages:
         assert "This field is required" in undecided
         assert "is closed" in answer.content.decode()
         assert "Open again" in answer.content.decode()
+        assert ">Closed<" in staff.get("/admin/accounts/account/").content.decode()
         closed = AccountClosure.objects.get()
         assert (closed.debt, closed.written_off_minor, closed.closed_by) == ("WRITE_OFF", 1000, ANN)
 
@@ -624,6 +716,7 @@ class TestThePages:
 
         assert "This account is closed" in page
         assert "is charged when an invoice is due" not in page
+        assert "not charged automatically at the moment" not in page
         assert "2 November 2018" in page
 
 

@@ -113,6 +113,7 @@ class TestDealingWithIt:
         restore = Restore.objects.get()
         client.force_login(UserFactory(is_staff=True, is_superuser=True, email="ann@example.com"))
 
+        listed = client.get("/admin/billing/restore/").content.decode()
         record = client.get(f"/admin/billing/restore/{restore.pk}/change/")
         for _ in range(2):
             client.post(
@@ -120,6 +121,7 @@ class TestDealingWithIt:
                 {"action": "deal_with", "_selected_action": [restore.pk]},
             )
 
+        assert str(restore) in listed
         assert b"say so, in the list" in record.content
         restore.refresh_from_db()
         assert restore.dealt_with_by == "ann@example.com"

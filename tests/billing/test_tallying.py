@@ -4,7 +4,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import Sum
 
 from accounts.models import Account
@@ -343,6 +343,55 @@ class TestTally:
         tallying.tally(as_of=AS_OF + tallying.TRY_AGAIN_AFTER)
         assert UsageSummary.objects.get().events == 1
         assert not UntalliedUsage.objects.exists()
+
+    def test_what_was_left_is_added_up_once(self, batch, monkeypatch):
+        batch((AccountFactory(), at(1)))
+        with monkeypatch.context() as patch:
+            patch.setattr(tallying, "open_periods_of", lambda _: None)
+            tallying.tally(as_of=AS_OF)
+        left = UntalliedUsage.objects.get()
+        tallying.tally(as_of=left.again_at)
+
+        # A process that had read the row before another was done with it.
+        tallying._tally_left(left.pk)
+
+        assert UsageSummary.objects.get().events == 1
+
+    def test_a_fault_of_the_database_is_no_accounts(self, batch, monkeypatch):
+        usage = batch((AccountFactory(), at(1)))
+
+        def gone(*_args, **_kwargs):
+            raise OperationalError("the server went away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tallying, "_add_to_summaries", gone)
+            with pytest.raises(OperationalError):
+                tallying.tally(as_of=AS_OF)
+
+        usage.refresh_from_db()
+        assert usage.tallied_at is None
+        assert not UntalliedUsage.objects.exists()
+        tallying.tally(as_of=AS_OF)
+        assert UsageSummary.objects.get().events == 1
+
+    def test_nor_is_one_that_comes_while_what_was_left_is_tried(self, batch, monkeypatch):
+        batch((AccountFactory(), at(1)))
+        with monkeypatch.context() as patch:
+            patch.setattr(tallying, "open_periods_of", lambda _: None)
+            tallying.tally(as_of=AS_OF)
+        left = UntalliedUsage.objects.get()
+
+        def gone(_left_id):
+            raise OperationalError("the server went away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tallying, "_tally_left", gone)
+            with pytest.raises(OperationalError):
+                tallying.tally(as_of=left.again_at)
+
+        assert UntalliedUsage.objects.get().again_at == left.again_at
+        tallying.tally(as_of=left.again_at)
+        assert UsageSummary.objects.get().events == 1
 
 
 def draft_invoice(account):

@@ -105,6 +105,23 @@ class TestTheEmbeddedOne:
         assert Account.objects.count() == 1
         assert value("SELECT count(*) FROM pg_database WHERE datname LIKE '%restored%'") == 0
 
+    def test_stays_as_it_is_where_no_other_can_be_made_beside_it(self, a_copy):
+        AccountFactory()
+
+        with pytest.raises(backups.CannotRestore, match=r"already exists.*CREATEDB"):
+            backups._create(a_copy, like=a_copy)
+
+        assert Account.objects.count() == 1
+
+    def test_stays_as_it_is_and_open_where_it_cannot_be_renamed(self, a_copy):
+        AccountFactory()
+
+        with pytest.raises(backups.CannotRestore, match="does not exist"):
+            backups._swap(a_copy, f"{a_copy}_fresh", f"{a_copy}_kept")
+
+        assert Account.objects.count() == 1
+        assert value("SELECT count(*) FROM pg_database WHERE datname LIKE '%_kept'") == 0
+
     def test_asks_for_the_name_of_what_is_replaced(self, monkeypatch):
         monkeypatch.setattr("builtins.input", lambda _: "another")
 

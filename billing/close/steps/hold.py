@@ -54,7 +54,7 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     }
     paused = pauses.because_of(chunk.accounts)
     outlooks = messages.outlooks(chunk.accounts, as_of=chunk.as_of)
-    closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
+    closed = AccountClosure.objects.accounts_among(chunk.accounts)
     lost = methods.lost_untold(chunk.accounts)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk

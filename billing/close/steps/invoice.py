@@ -23,7 +23,7 @@ batch = 200
 
 def perform(chunk: Chunk) -> Iterator[Outcome]:
     """Draft from the summaries, issue, apply credit; say what is due, for the charge to expect."""
-    closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
+    closed = AccountClosure.objects.accounts_among(chunk.accounts)
     cannot = {pk: why for pk, account in chunk.accounts.items() if (why := unbillable.why(account))}
     left_out = closed | set(cannot)
     billed = [account for pk, account in chunk.accounts.items() if pk not in left_out]

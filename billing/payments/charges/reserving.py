@@ -40,7 +40,7 @@ class Request:
     run_id: int | None = None
     only_if_due_minor: int | None = None
     # Whether a person decided on this very charge: it is made of a closed account as well.
-    is_by_a_person: bool = False
+    of_closed_too: bool = False
 
     @property
     def is_a_persons(self) -> bool:
@@ -93,7 +93,7 @@ def reserve(
     blocked = methods.blocked_tokens(cards.values())
     stopped = stopped | guard.closed(method.gateway for method in cards.values())
     paused = pauses.because_of(ids)
-    closed = set(AccountClosure.objects.standing(ids).values_list("account", flat=True))
+    closed = AccountClosure.objects.accounts_among(ids)
     collected = Collected()
     for request in requests:
         pk = request.account_id
@@ -130,7 +130,7 @@ def reserve(
 
 def _closed(request: Request, closed: Container[int], standing: Standing) -> AccountClosed | None:
     """Why nothing is charged of an account that is closed; its customer, and a person of ours, may."""
-    is_asked_for = request.is_by_a_person or request.kind == PaymentAttempt.Kind.ON_SESSION
+    is_asked_for = request.of_closed_too or request.kind == PaymentAttempt.Kind.ON_SESSION
     if is_asked_for or request.account_id not in closed:
         return None
     return AccountClosed("the account is closed", standing=standing)

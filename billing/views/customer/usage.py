@@ -30,7 +30,8 @@ def since_last_invoice(seat: Seat, *, as_of: datetime) -> dict[str, Any] | None:
     """
     Show the open usage up to now by product and unit, largest cost first, with the sum.
 
-    None where there is none, or the account cannot be billed as it stands. Each line is rounded as on the invoice, so that the sum is its total.
+    None where there is none, or the account cannot be billed as it stands. Each line is rounded as on the
+    invoice, so that the sum is its total.
     """
     month = _latest_month(seat.account, as_of=as_of)
     if month is None or unbillable.why(seat.account):
