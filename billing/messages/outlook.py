@@ -138,7 +138,8 @@ def last_days_to_pay(accounts: Mapping[int, Account], *, as_of: datetime) -> dic
         for case in DunningCase.objects.filter(account__in=accounts, closed_at=None)
     }
     owed = Invoice.objects.filter(account__in=accounts, state="ISSUED", settled_at=None)
-    first_due: dict[int, datetime] = dict(owed.order_by("-due_at").values_list("account", "due_at"))
+    due_at = owed.order_by("-due_at").values_list("account", "due_at")
+    first_due = {pk: at for pk, at in due_at if at is not None}
     return {
         pk: _last_day(
             accounts[pk],
