@@ -17,4 +17,4 @@ ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     EMBEDDED_DB_DIR=/var/lib/month-close/postgres EMAIL_FILE_PATH=/var/lib/month-close/mail
 USER month-close
 EXPOSE 8000
-CMD ["gunicorn", "config.wsgi", "--bind", "0.0.0.0:8000", "--workers", "4", "--no-control-socket"]
+CMD ["gunicorn", "--config", "python:config.web_server", "--bind", "0.0.0.0:8000"]

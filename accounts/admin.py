@@ -16,6 +16,9 @@ from accounts.models import (
     TimelineEvent,
     User,
 )
+from accounts.signing_in.forms import AdminSignInForm
+
+admin.site.login_form = AdminSignInForm
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]

@@ -30,13 +30,18 @@ class UnknownCurrency(ValueError):
     """The code is not an ISO 4217 currency."""
 
 
+def is_currency(code: str) -> bool:
+    """Whether the code is an ISO 4217 currency."""
+    return code in CURRENCIES
+
+
 def check_currency(code: str) -> str:
     """
     Return the code if it is an ISO 4217 currency.
 
     :raises UnknownCurrency: if it is not.
     """
-    if code not in CURRENCIES:
+    if not is_currency(code):
         raise UnknownCurrency(f"currency {code!r} is not an ISO 4217 code such as 'EUR'")
     return code
 

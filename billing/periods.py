@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from accounts import zones
+
 
 def next_month(month: date) -> date:
     """The first day of the month after."""
@@ -32,15 +34,20 @@ def first_instant_after(day: date, time_zone: str) -> datetime:
 
 
 def closes_at(month: date, time_zones: Iterable[str]) -> datetime:
-    """The instant a month is over in the last of the zones; in UTC where there are none."""
-    return max((ends_at(month, zone) for zone in time_zones), default=ends_at(month, "UTC"))
+    """
+    The instant a month is over in the last of the zones; in UTC where there are none.
+
+    A name of no zone does not count: whoever bears it is not billed, and the others need not wait.
+    """
+    there = zones.known(time_zones)
+    return max((ends_at(month, zone) for zone in there), default=ends_at(month, "UTC"))
 
 
 def latest_month_over(as_of: datetime, time_zones: Iterable[str]) -> date:
     """The first day of the latest month that is over in all of the zones."""
-    zones = list(time_zones)
+    in_zones = list(time_zones)
     # East of Greenwich even the month that UTC is still in may be over.
     month = as_of.astimezone(UTC).date().replace(day=1)
-    while closes_at(month, zones) > as_of:
+    while closes_at(month, in_zones) > as_of:
         month = previous_month(month)
     return month

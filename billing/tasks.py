@@ -51,8 +51,7 @@ def _take_turns(queue: str, is_over: Callable[[], bool]) -> int:
     """Work on the steps of a queue, and take its rows through their calls, turn about; until neither is left."""
     worked = 0
     while not is_over():
-        turn_over = _until(time.monotonic() + TURN_SECONDS)
-        gives_way = _gives_way(queue, is_over=is_over, turn_over=turn_over)
+        gives_way = _gives_way(queue, is_over=is_over)
         ended = runner.drain(queue, clock=clock.now, until=gives_way, stopping=halting.is_asked)
         worked += ended
         if not _dispatch(queue, is_over) and not ended:
@@ -64,11 +63,23 @@ def _take_turns(queue: str, is_over: Callable[[], bool]) -> int:
     return worked
 
 
-def _gives_way(
-    queue: str, *, is_over: Callable[[], bool], turn_over: Callable[[], bool]
-) -> Callable[[], bool]:
-    """Steps go on for longer than their turn where nothing else waits."""
-    return lambda: is_over() or (turn_over() and dispatcher.is_due(queue))
+def _gives_way(queue: str, *, is_over: Callable[[], bool]) -> Callable[[], bool]:
+    """
+    Whether steps have had their turn. Where nothing else waits, they have another one.
+
+    Asked again and again while charges are on their way, so the database is asked once a turn.
+    """
+    turn_ends_at = time.monotonic() + TURN_SECONDS
+    gives = False
+
+    def gives_way() -> bool:
+        nonlocal turn_ends_at, gives
+        if not gives and time.monotonic() > turn_ends_at:
+            turn_ends_at = time.monotonic() + TURN_SECONDS
+            gives = dispatcher.is_due(queue)
+        return gives or is_over()
+
+    return gives_way
 
 
 def _dispatch(queue: str, is_over: Callable[[], bool]) -> int:

@@ -12,7 +12,7 @@ class ConfigConfig(AppConfig):
 
     def ready(self) -> None:
         """Look at every database before the first query reaches it; keep django-q in its place; load what is dispatched."""
-        from config import checks_gateways, checks_pooler, checks_q, q_admin
+        from config import checks_gateways, checks_pooler, checks_q, checks_restore, q_admin
         from config.checks import refuse_unsafe_database
         from notifications import dispatcher
 
@@ -20,6 +20,7 @@ class ConfigConfig(AppConfig):
         system_checks.register(checks_q.lease_outlives_the_queue)
         system_checks.register(checks_pooler.pooler_fits_the_settings)
         system_checks.register(checks_pooler.pooled_sessions_end, system_checks.Tags.database)
+        system_checks.register(checks_restore.nothing_stands_twice, system_checks.Tags.database)
         system_checks.register(checks_gateways.gateways_are_set_up)
         system_checks.register(
             checks_gateways.nothing_is_in_flight_where_nobody_asks, system_checks.Tags.database

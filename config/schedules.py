@@ -54,10 +54,39 @@ CLUSTER = "default"
 def sync() -> None:
     """Write `SCHEDULES` to the database and delete whatever else is scheduled there."""
     as_of = _locked_as_of()
+    _mend_key()
     Schedule.objects.exclude(name__in=[entry.name for entry in SCHEDULES]).delete()
     Schedule.objects.filter(name=None).delete()
     for entry in SCHEDULES:
         _sync_entry(entry, as_of=as_of)
+
+
+def _mend_key() -> None:
+    """
+    Have each row once and the key that keeps it so, also after a restore that failed.
+
+    Rows with one id would be changed together, and both would fire.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(DROP_DOUBLES)
+        cursor.execute(HAS_KEY)
+        (has_key,) = cursor.fetchone()
+        if not has_key:
+            cursor.execute("ALTER TABLE django_q_schedule ADD PRIMARY KEY (id)")
+        cursor.execute(NEXT_ID)
+
+
+DROP_DOUBLES = """
+DELETE FROM django_q_schedule a USING django_q_schedule b WHERE a.id = b.id AND a.ctid > b.ctid
+"""
+HAS_KEY = """
+SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = 'django_q_schedule'::regclass AND indisprimary)
+"""
+# A sequence that was not restored gives ids out that are taken.
+NEXT_ID = """
+SELECT setval(pg_get_serial_sequence('django_q_schedule', 'id'), greatest(max(id), 1))
+  FROM django_q_schedule WHERE pg_get_serial_sequence('django_q_schedule', 'id') IS NOT NULL
+"""
 
 
 def _sync_entry(entry: Entry, *, as_of: datetime) -> None:

@@ -9,7 +9,6 @@ import logging
 import smtplib
 import sys
 import uuid
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -48,33 +47,19 @@ SLOW_DOWN_SECONDS = 30.0
 ORDERED = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivered:
-    """How many messages of one batch went which way. Failed ones wait for their next try, or are dead."""
-
-    sent: int = 0
-    cancelled: int = 0
-    failed: int = 0
-
-
 class NotDead(Exception):
     """Only a message that is dead or parked can be tried again."""
 
 
-def deliver(*, as_of: datetime, message_ids: Collection[uuid.UUID]) -> Delivered:
+def deliver(*, as_of: datetime, message_ids: Collection[uuid.UUID]) -> list[Message]:
     """
     Deliver those of these messages that are due, whose step has asked the lane about them.
 
     Opens transactions of its own: call it with none open. A message that fails does not stop the
-    others; it is tried again later, or is dead with its last error beside it.
+    others; it is tried again later, or is dead with its last error beside it. Returns those that
+    came to rest.
     """
-    rested = dispatcher.drive(MESSAGES, message_ids, clock=lambda: as_of)
-    ends = Counter(message.state for message in rested)
-    return Delivered(
-        sent=ends[State.SENT],
-        cancelled=ends[State.CANCELLED],
-        failed=ends[State.QUEUED] + ends[State.DEAD],
-    )
+    return dispatcher.drive(MESSAGES, message_ids, clock=lambda: as_of)
 
 
 def retry(message: Message, *, actor: str = "system") -> None:

@@ -25,6 +25,7 @@ from babel.numbers import (
 from django.conf import settings
 from django.utils.translation import get_supported_language_variant
 
+from accounts import zones
 from accounts.models import Account
 
 BABEL_LOCALES = {"en": "en_GB"}
@@ -41,8 +42,8 @@ class Reader:
 
     @classmethod
     def of(cls, account: Account) -> "Reader":
-        """The reader of an account's messages; English if we have no texts in its language."""
-        return cls(locale=supported(account.language), time_zone=account.time_zone)
+        """The reader of an account's messages: in English, and in UTC, where what it says is not there."""
+        return cls(locale=supported(account.language), time_zone=zones.or_utc(account.time_zone))
 
     def money(self, amount_minor: int, currency: str) -> str:
         return money(amount_minor, currency, self.locale)
@@ -174,4 +175,8 @@ def use_exponents(exponent: Callable[[str], int]) -> None:
 
 
 def _exponent(currency: str) -> int:
-    return _exponents[0](currency)
+    """Two where there is no such currency: one wrong account must not take a page of many away."""
+    try:
+        return _exponents[0](currency)
+    except ValueError:
+        return 2

@@ -50,7 +50,7 @@ class Backup:
 
 def looks_like_itself(*, checked_ago: timedelta = timedelta(0)) -> None:
     """The database we are in is the one that charged, as far as its own rows can tell."""
-    GatewayGuard.objects.update(database_identity=guard._identity(), checked_at=Now() - checked_ago)
+    GatewayGuard.objects.update(database_identity=guard.identity(), checked_at=Now() - checked_ago)
 
 
 @contextmanager

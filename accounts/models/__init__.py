@@ -4,6 +4,7 @@ from accounts.models.charging_pause import ChargingPause
 from accounts.models.hold import Hold
 from accounts.models.member import Member
 from accounts.models.payment_method import PaymentMethod
+from accounts.models.sign_in_tries import SignInTries
 from accounts.models.timeline_event import TimelineEvent
 from accounts.models.user import User
 
@@ -15,6 +16,7 @@ __all__ = [
     "Hold",
     "Member",
     "PaymentMethod",
+    "SignInTries",
     "TimelineEvent",
     "User",
 ]

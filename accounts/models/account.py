@@ -2,6 +2,8 @@ from django.db import models
 from django.db.models.functions import Now
 from django.urls import reverse
 
+from accounts.validators import check_currency, check_language, check_time_zone
+
 
 class Account(models.Model):
     """
@@ -22,13 +24,14 @@ class Account(models.Model):
     external_id = models.CharField(max_length=200, unique=True)
     name = models.CharField(max_length=200)
     # ISO 4217. Everything this account owes is in this currency.
-    currency = models.CharField(max_length=3)
+    currency = models.CharField(max_length=3, validators=[check_currency])
     # Where this account's month begins and ends. A change holds from the next period on:
     # periods already cut keep their stored bounds.
-    time_zone = models.CharField(max_length=64, default="UTC")
-    language = models.CharField(max_length=10, default="en")
+    time_zone = models.CharField(max_length=64, default="UTC", validators=[check_time_zone])
+    language = models.CharField(max_length=10, default="en", validators=[check_language])
     # Where messages go. Empty: no message is sent, and the email step says so.
     email = models.EmailField(blank=True)
+    # Moved by billing/closure/ alone, with the closing that says what was decided.
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     created_at = models.DateTimeField(db_default=Now())
 
@@ -41,6 +44,7 @@ class Account(models.Model):
             ("refund_payment", "Can pay money back"),
             ("place_hold", "Can place and lift holds by hand"),
             ("pause_charging", "Can pause charging an account, and resume it"),
+            ("close_account", "Can close an account, and open it again"),
         ]
         constraints = [
             models.CheckConstraint(

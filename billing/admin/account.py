@@ -18,14 +18,14 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from accounts import clock
+from accounts import clock, zones
 from accounts.models import Account, Hold, Member
 from billing import ledger
-from billing.admin import account_page, acts
+from billing.admin import account_page, acts, closing
 from billing.admin.cells import instant, money, tag
 from billing.ledger import Standing
 from billing.models import Invoice
-from billing.money import UnknownCurrency, check_currency
+from billing.money import UnknownCurrency, check_currency, is_currency
 from billing.references import WrongCheckDigits, account_ids_in
 
 
@@ -57,8 +57,16 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Account
         fields = (
-            "entity", "external_id", "name", "currency", "email", "language", "time_zone", "state",
+            "entity", "external_id", "name", "currency", "email", "language", "time_zone",
         )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zone = self.instance.time_zone
+        if not zones.is_known(zone):
+            # Shown as it stands, and refused: else a browser would choose the first of the list.
+            field = self.fields["time_zone"]
+            field.widget.choices = [(zone, f"{zone} (does not exist)"), *field.choices]  # type: ignore[attr-defined]
 
     def clean_currency(self) -> str:
         code: str = self.cleaned_data["currency"].upper()
@@ -154,6 +162,8 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="hold")
     def hold(self, account: Account) -> str | SafeString:
+        if account.state == Account.State.CLOSED:
+            return tag("Closed", "")
         return tag("On hold", "bad") if account.is_held else "–"  # type: ignore[attr-defined]
 
     # --- one account
@@ -175,8 +185,10 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_readonly_fields(
         self, request: HttpRequest, obj: Account | None = None
     ) -> tuple[str, ...]:
-        # Usage knows it by the id, and its books are in the currency.
-        return ("entity", "external_id", "currency") if obj else ()
+        if obj is None:
+            return ()
+        # Usage knows it by the id, and its books are in the currency; in one that is none, there are no books.
+        return ("entity", "external_id", *(["currency"] if is_currency(obj.currency) else []))
 
     def has_delete_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
         return False
@@ -197,6 +209,9 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 acts.resume_charging,
                 "resume_charging",
             ),
+            self._url("<int:account_id>/close/", closing.close_account, "close"),
+            self._url("<int:account_id>/reopen/", closing.reopen_account, "reopen"),
+            self._url("<int:account_id>/invoice-later/", closing.invoice_later, "invoice_later"),
             *super().get_urls(),
         ]
 
@@ -253,6 +268,7 @@ PERMISSIONS = {
     "charge": "charge_account",
     "hold": "place_hold",
     "pause": "pause_charging",
+    "close": "close_account",
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from django.db.models import Model, QuerySet
 from django.urls import reverse
@@ -11,7 +12,7 @@ from accounts.models import RETRIES_MAX, Account, ChargingPause, Hold, PaymentMe
 from billing import decisions, dunning, ledger
 from billing.admin.cells import Cell, Table, instant, money, row, to
 from billing.ledger import Standing, settlement
-from billing.models import Decision, Invoice, PaymentAttempt
+from billing.models import AccountClosure, Decision, Invoice, PaymentAttempt, UsageSummary
 from billing.references import reference_of
 from notifications.models import Message
 
@@ -39,6 +40,8 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
         "is_paused_by_hand": any(
             p.reason == ChargingPause.Reason.MANUAL for p in _open_pauses(account)
         ),
+        "closure": _closure(account),
+        "later": _later_usage(account),
         "tables": [
             _invoices(account, standing),
             _decisions(account),
@@ -87,6 +90,33 @@ def _dunning(account: Account) -> dict[str, str] | None:
         "next_try": instant(case.next_try_at),
         "ends": instant(case.ends_at),
         "url": reverse("admin:billing_dunningcase_change", args=[case.pk]),
+    }
+
+
+def _closure(account: Account) -> dict[str, str] | None:
+    """How it was closed, if it is; in the words of an earlier release where that only said so."""
+    closure = AccountClosure.objects.standing([account.pk]).select_related("final_invoice").first()
+    if closure is None:
+        return None
+    return {
+        "since": instant(closure.closed_at),
+        "by": closure.closed_by,
+        "because": closure.because,
+        "debt": closure.get_debt_display(),
+        "credit": closure.get_credit_display(),
+        "invoice": str(closure.final_invoice.number) if closure.final_invoice else "",
+    }
+
+
+def _later_usage(account: Account) -> dict[str, Any] | None:
+    """What came in after a closed account's final invoice, if something has."""
+    later = UsageSummary.objects.filter(account=account, invoice=None)
+    if not (AccountClosure.objects.standing([account.pk]).exists() and later.exists()):
+        return None
+    url = reverse("admin:billing_usagesummary_changelist")
+    return {
+        "rows": later.count(),
+        "url": f"{url}?{urlencode({'q': account.external_id, 'invoice__isempty': 1})}",
     }
 
 

@@ -158,7 +158,12 @@ def _charge_page(
 def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
     as_of = clock.now()
     shown_minor = _shown_minor(request)
-    asked = charges.Request(account.pk, PaymentAttempt.Kind.AUTO, only_if_due_minor=shown_minor)
+    asked = charges.Request(
+        account.pk,
+        PaymentAttempt.Kind.AUTO,
+        only_if_due_minor=shown_minor,
+        is_by_a_person=True,
+    )
     collected = charges.collect_all([asked], as_of=as_of)
     attempt, refused = (
         collected.attempts.get(account.pk),

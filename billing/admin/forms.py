@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from django import forms
 
+from accounts import zones
 from accounts.models import Account
 from billing.models import CreditGrant, IncomingTransfer
 from billing.money import NotWhole, exponent, to_major, to_minor
@@ -93,7 +94,7 @@ class GrantCreditForm(MoneyForm):
 
 def _end_of(day: date, time_zone: str) -> datetime:
     after = day + timedelta(days=1)
-    return datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(time_zone))
+    return datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(zones.or_utc(time_zone)))
 
 
 class RecordPaymentForm(MoneyForm):

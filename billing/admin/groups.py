@@ -17,7 +17,7 @@ MAY = {
     "Finance": (
         "grant_credit", "record_payment", "charge_account", "refund_payment", "place_hold", "pause_charging",
         "assign_incomingtransfer", "add_closerun", "change_step", "change_paymentattempt", "resolve_paymentattempt", "change_message", "change_lane",
-        "run_reconciliation", "settle_break", "set_aside_rejects",
+        "run_reconciliation", "settle_break", "set_aside_rejects", "close_account",
         "add_product", "change_product", "add_price", "change_price", "delete_price",
         "add_leastamount", "change_leastamount",
     ),

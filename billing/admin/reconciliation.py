@@ -21,8 +21,9 @@ from accounts.models import User
 from billing import gateways, reconciliation
 from billing.admin.cells import money, tag
 from billing.admin.forms import ReasonForm
-from billing.models import GatewayGuard, Reconciliation, ReconciliationBreak
+from billing.models import GatewayGuard, Reconciliation, ReconciliationBreak, Restore
 from billing.money import to_major
+from billing.payments import restores
 from billing.reports import csv_cells
 
 State = ReconciliationBreak.State
@@ -127,6 +128,36 @@ class ReconciliationAdmin(ReadOnlyAdmin):
             reconciliation.start(gateway=name, started_by=_email(request), as_of=clock.now())
         self.message_user(request, "Started. This page shows how far it is.", messages.SUCCESS)
         return redirect("admin:billing_reconciliation_changelist")
+
+
+@admin.register(Restore)
+class RestoreAdmin(ReadOnlyAdmin):
+    list_display = ("window", "because", "noticed_at", "dealt_with_at", "dealt_with_by")
+    list_filter = (("dealt_with_at", admin.EmptyFieldListFilter),)
+    ordering = ("-noticed_at",)
+    actions = ("deal_with",)
+
+    @admin.display(description="what may be missing or repeated")
+    def window(self, restore: Restore) -> str:
+        return str(restore)
+
+    def acts(self, request: HttpRequest, record: Restore) -> list[tuple[str, str]]:
+        """Say that it is dealt with: an act of the list."""
+        is_open = record.dealt_with_at is None and self.has_handle_permission(request)
+        url = reverse("admin:billing_restore_changelist")
+        return [(url, "Usage was sent again: say so, in the list")] if is_open else []
+
+    def has_handle_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.settle_break")
+
+    @admin.action(description="Usage was sent again: dealt with", permissions=["handle"])
+    def deal_with(self, request: HttpRequest, queryset: QuerySet[Restore]) -> None:
+        """Note that the person who asks has dealt with them."""
+        dealt_with = sum(
+            restores.deal_with(restore_id=each.pk, actor=_email(request), as_of=clock.now())
+            for each in queryset
+        )
+        self.message_user(request, f"Dealt with: {dealt_with}.", messages.SUCCESS)
 
 
 @admin.register(ReconciliationBreak)

@@ -16,7 +16,7 @@ from accounts.admin import ReadOnlyAdmin
 from accounts.models import User
 from billing.admin.cells import instant, tag
 from billing.admin.forms import SetAsideForm
-from billing.models import RejectedRow, UsageBatch, UsageSummary
+from billing.models import RejectedRow, UntalliedUsage, UsageBatch, UsageSummary
 from billing.reports import rejected_rows
 from billing.usage.imports import following_up
 
@@ -113,6 +113,14 @@ class UsageBatchAdmin(ReadOnlyAdmin):
         else:
             messages.success(request, f"The rejected rows of {batch} are set aside.")
         return redirect("admin:billing_usagebatch_changelist")
+
+
+@admin.register(UntalliedUsage)
+class UntalliedUsageAdmin(ReadOnlyAdmin):
+    list_display = ("account", "batch", "because", "noted_at", "again_at")
+    list_select_related = ("account", "batch")
+    search_fields = ("account__name", "account__external_id", "batch__name")
+    ordering = ("noted_at", "pk")
 
 
 @admin.register(UsageSummary)

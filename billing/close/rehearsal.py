@@ -13,7 +13,7 @@ from billing.close import runs
 from billing.close.step import Chunk, Outcome
 from billing.close.steps import invoice
 from billing.models import CloseRun, Step, UsageBatch
-from billing.money import to_major
+from billing.money import is_currency, to_major
 from billing.reports import rejected_rows
 from notifications import bisect
 
@@ -28,8 +28,9 @@ def rehearse(
     """
     Say what closing the month now would invoice and charge, by currency, and write nothing.
 
-    Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not tallied yet is not in them; how many
-    batches that is stands beside them, and what rows name that were rejected and not dealt with.
+    Amounts are strings in major units. `blocked` lists whom the close could not invoice, and why. Usage that is not
+    tallied yet is not in them; how many batches that is stands beside them, whose usage could not be added up, and
+    what rows name that were rejected and not dealt with.
     """
     run = CloseRun(entity=entity, month=month, started_by="rehearsal", started_at=as_of)
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -47,8 +48,19 @@ def rehearse(
         "as_of": as_of.isoformat(),
         "accounts": len(accounts),
         "untallied_batches": UsageBatch.objects.filter(tallied_at=None).count(),
+        "untallied_accounts": list(
+            Account.objects.filter(entity=entity, untallied_usage__isnull=False)
+            .order_by("external_id")
+            .values_list("external_id", flat=True)
+            .distinct()
+        ),
         "rejected_rows": rejected_rows.of_month(month),
-        "currencies": [_row(currency, totals[currency]) for currency in sorted(totals)],
+        "currencies": [
+            # Whom a currency is wrong of stands among the blocked.
+            _row(currency, totals[currency])
+            for currency in sorted(totals)
+            if is_currency(currency)
+        ],
         "blocked": blocked,
     }
 

@@ -75,11 +75,11 @@ def start_due(*, as_of: datetime) -> list[CloseRun]:
     for entity in BillingEntity.objects.filter(
         Exists(Account.objects.filter(entity=OuterRef("pk")))
     ):
-        month = periods.latest_month_over(as_of, zones(entity))
         try:
+            month = periods.latest_month_over(as_of, zones(entity))
             run, is_new = start(entity=entity, month=month, started_by="schedule", as_of=as_of)
         except Exception as error:
-            logger.exception("%s %s cannot be closed", entity, month)
+            logger.exception("the latest month of %s cannot be closed", entity)
             errors.append(error)
         else:
             started += [run] if is_new else []
@@ -141,12 +141,14 @@ def _planned() -> dict[str, list[str]]:
     }
 
 
-# Every account that is open, or that closed owing us an invoice.
+# Every account that is open; or that a release before this one called closed, and that owes us an invoice. One
+# whose closing stands has its final invoice: what came later is a person's to invoice (billing/closure/).
 TO_CLOSE = """
   FROM accounts_account a
  WHERE a.entity_id = %(entity)s
    AND (a.state = 'ACTIVE'
         OR EXISTS (SELECT 1 FROM billing_usagesummary s WHERE s.account_id = a.id AND s.invoice_id IS NULL))
+   AND NOT EXISTS (SELECT 1 FROM billing_accountclosure c WHERE c.account_id = a.id AND c.reopened_at IS NULL)
 """
 # The card is PaymentMethod.objects.default_of, in SQL.
 PLAN = f"""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from accounts.models import RETRIES_MAX, Account, PaymentMethod
 from billing import charge_protocol, messages, step_kinds
 from billing.ledger import Standing
-from billing.models import DunningCase, PaymentAttempt, Step
+from billing.models import AccountClosure, DunningCase, PaymentAttempt, Step
 
 # What the provider says where the bank has asked the customer, who did not say yes.
 REFUSED_AT_THE_BANK = "payment_intent_authentication_failure"
@@ -20,10 +20,12 @@ def note_failure(
     Open a case for a declined automatic charge of a (locked) account, or note it in the open one.
 
     Returns None where there is nothing to follow up: the customer was on the site, nothing is due any
-    more, the entity retries nothing and the close itself holds, or the fault is ours. What the customer refuses
-    at the bank while the close has still to charge them is its answer as well.
+    more, the account is closed, the entity retries nothing and the close itself holds, or the fault is ours. What
+    the customer refuses at the bank while the close has still to charge them is its answer as well.
     """
     if standing.due_minor <= 0:
+        return None
+    if AccountClosure.objects.standing([account.pk]).exists():
         return None
     case = open_case(account.pk)
     days = account.entity.retry_days

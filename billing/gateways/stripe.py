@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from billing.charge_protocol import Status
-from billing.gateways import declines, stripe_currencies
+from billing.gateways import declines, patience, stripe_currencies
 from billing.gateways.base import (
     About,
     AttemptSpec,
@@ -609,7 +609,7 @@ def _connected(secret_key: str, base: str, process_id: int) -> stripe.StripeClie
     session = requests.Session()
     for scheme in ("https://", "http://"):
         # One kept for each call at once: greeting anew costs as much as the call.
-        adapter = HTTPAdapter(pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
+        adapter = _PatientAdapter(pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
         session.mount(scheme, adapter)
     return stripe.StripeClient(
         secret_key,
@@ -618,6 +618,27 @@ def _connected(secret_key: str, base: str, process_id: int) -> stripe.StripeClie
         max_network_retries=0,
         http_client=stripe.RequestsClient(timeout=(CONNECT_SECONDS, READ_SECONDS), session=session),
     )
+
+
+class _PatientAdapter(HTTPAdapter):
+    """Waits no longer than whoever calls: a page has a few seconds."""
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 - requests'
+        timeout: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> requests.Response:
+        connect, read = timeout
+        try:
+            with patience.turn():
+                patient = (patience.left(connect), patience.left(read))
+                return super().send(request, stream, patient, *args, **kwargs)
+        except patience.NobodyWaits as nobody:
+            # As a server that is not reached: nothing was sent.
+            raise requests.ConnectTimeout(str(nobody)) from nobody
 
 
 # --- errors

@@ -1,7 +1,7 @@
 """Credit: granted by us, used on invoices oldest expiry first, expired when its time is over."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -13,6 +13,7 @@ from billing import dunning, ledger, locks
 from billing.ledger import settlement
 from billing.models import Allocation, CreditGrant
 from billing.money import money
+from notifications import bisect
 
 
 class AlreadyGranted(Exception):
@@ -153,14 +154,30 @@ def expire_credits(accounts: Sequence[Account], *, as_of: datetime) -> list[Cred
     return expired
 
 
-@transaction.atomic(durable=True)
 def expire_due_credits(*, as_of: datetime, limit: int = 200) -> int:
-    """Expire the credit of up to `limit` accounts whose time is over; for the sweeper."""
-    holders: Iterable[int] = (
+    """
+    Expire the credit of up to `limit` accounts whose time is over; for the sweeper.
+
+    :raises Exception: what could not be done with one of them, after the others.
+    """
+    holders = (
         CreditGrant.objects.filter(remaining_minor__gt=0, expires_at__lte=as_of)
         .order_by("account")
         .values_list("account", flat=True)
         .distinct()[:limit]
     )
-    accounts = locks.accounts_for_update(list(holders))
+    expired = 0
+
+    def expire(some: Sequence[int]) -> None:
+        nonlocal expired
+        expired += _expire(some, as_of=as_of)
+
+    if failed := list(bisect.failures(expire, list(holders), what="accounts")):
+        raise failed[0][1]
+    return expired
+
+
+@transaction.atomic(durable=True)
+def _expire(account_ids: Sequence[int], *, as_of: datetime) -> int:
+    accounts = locks.accounts_for_update(account_ids)
     return len(expire_credits(list(accounts.values()), as_of=as_of))

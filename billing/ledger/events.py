@@ -62,7 +62,8 @@ def _said(instant: datetime | None) -> datetime:
 
 
 def credit_granted(grant: CreditGrant, *, entity_id: int, as_of: datetime) -> Event:
-    """A credit granted: it costs us promotions, and we owe it to the customer."""
+    """A credit granted: it costs us promotions, or a bad debt that is written off; and we owe it to the customer."""
+    cost = Kind.BAD_DEBT if grant.kind == CreditGrant.Kind.WRITE_OFF else Kind.PROMOTIONS
     return _credit(
         LedgerEntry.Kind.CREDIT_GRANTED,
         f"grant:{grant.pk}",
@@ -70,7 +71,7 @@ def credit_granted(grant: CreditGrant, *, entity_id: int, as_of: datetime) -> Ev
         entity_id=entity_id,
         as_of=as_of,
         legs=(
-            Leg(Kind.PROMOTIONS, grant.amount_minor),
+            Leg(cost, grant.amount_minor),
             Leg(Kind.CUSTOMER_CREDIT, -grant.amount_minor),
         ),
     )

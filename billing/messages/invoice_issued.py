@@ -14,7 +14,7 @@ from django.db.models import Q, Sum, prefetch_related_objects
 from accounts.models import Account, PaymentMethod
 from billing.messages.letters import compose
 from billing.messages.rechecks import Looked, cancel, keep_or_rerender, look, stated, subject
-from billing.models import Allocation, Invoice, LineItem
+from billing.models import AccountClosure, Allocation, Invoice, LineItem
 from billing.references import reference_of
 from notifications import outbox
 from notifications.catalog import Verdict
@@ -134,7 +134,9 @@ def _rows(products: list[tuple[str, int]], *, currency: str, reader: Reader) -> 
 
 def _cards_to_charge(account_ids: Sequence[int], *, as_of: datetime) -> dict[int, PaymentMethod]:
     """By account: the card or mandate the close will charge, if one can be charged."""
-    cards = PaymentMethod.objects.default_of(account_ids)
+    # Of a closed account nothing is charged by itself.
+    closed = AccountClosure.objects.standing(account_ids).values_list("account", flat=True)
+    cards = PaymentMethod.objects.default_of(account_ids).exclude(account__in=closed)
     return {card.account_id: card for card in cards if not card.has_expired(as_of)}
 
 

@@ -1,3 +1,4 @@
+from billing.models.account_closure import AccountClosure
 from billing.models.billing_period import BillingPeriod
 from billing.models.catalog import Price, Product
 from billing.models.claim_marker import ClaimMarker
@@ -24,10 +25,18 @@ from billing.models.provider_event import ProviderEvent
 from billing.models.reconciliation import ListedObject, Reconciliation
 from billing.models.reconciliation_break import ReconciliationBreak
 from billing.models.refund import Refund
+from billing.models.restore import Restore
 from billing.models.run_progress import RunProgress
-from billing.models.usage import RejectedRow, UsageBatch, UsageEvent, UsageSummary
+from billing.models.usage import (
+    RejectedRow,
+    UntalliedUsage,
+    UsageBatch,
+    UsageEvent,
+    UsageSummary,
+)
 
 __all__ = [
+    "AccountClosure",
     "Allocation",
     "BankStatement",
     "BillingPeriod",
@@ -63,9 +72,11 @@ __all__ = [
     "Refund",
     "RejectedRow",
     "RepeatedTransfer",
+    "Restore",
     "RunProgress",
     "Step",
     "Sweep",
+    "UntalliedUsage",
     "UsageBatch",
     "UsageEvent",
     "UsageSummary",

@@ -20,6 +20,7 @@ class CreditGrant(models.Model):
         SURPLUS = "SURPLUS", "Paid too much"  # real money: never expires
         RETURNED = "RETURNED", "Refund sent back"  # real money too
         INVOICE = "INVOICE", "Invoiced credit"  # an invoice whose total was negative
+        WRITE_OFF = "WRITE_OFF", "Written off"  # a debt that nobody pays any more: used at once
 
     account = models.ForeignKey("accounts.Account", on_delete=models.PROTECT, related_name="grants")
     # From the form or the source: the same grant sent twice is one grant.

@@ -67,6 +67,10 @@ class Sweep(models.Model):
     ended_at = models.DateTimeField()
     # The parts that failed, comma separated; empty: none did.
     failed = models.CharField(max_length=300, blank=True)
+    # Written by billing/payments/restores.py: whose last sign of life this is, and when nobody swept for long.
+    database_identity = models.CharField(max_length=100, blank=True, default="", db_default="")
+    silent_from = models.DateTimeField(null=True, blank=True)
+    silent_until = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
         return f"{self.ended_at:%Y-%m-%d %H:%M:%S} on {self.host}"

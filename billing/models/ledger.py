@@ -23,6 +23,7 @@ class LedgerAccount(models.Model):
         )  # withdrawn from cash until a dispute is decided; one per gateway
         DISPUTE_FEES = "DISPUTE_FEES", "Dispute fees"
         PROMOTIONS = "PROMOTIONS", "Promotions"  # what credits given away cost us
+        BAD_DEBT = "BAD_DEBT", "Bad debt"  # what was written off
         REFUNDS = "REFUNDS", "Refunds"  # what was paid back without being owed: less revenue
         REFUNDS_IN_TRANSIT = "REFUNDS_IN_TRANSIT", "Refunds in transit"  # on their way, per gateway
 

@@ -98,6 +98,36 @@ class RejectedRow(models.Model):
         return f"{self.batch}, row {self.number}: {self.field}"
 
 
+class UntalliedUsage(models.Model):
+    """
+    An account's events of a batch that could not be added up, though the others of the batch were.
+
+    Written with the tally of its batch, and deleted in the transaction that adds the events up after all:
+    nothing is billed of them before, and nothing is lost.
+    """
+
+    # `usage_left_once` looks it up.
+    batch = models.ForeignKey(
+        UsageBatch, on_delete=models.PROTECT, related_name="untallied", db_index=False
+    )
+    account = models.ForeignKey(
+        "accounts.Account", on_delete=models.PROTECT, related_name="untallied_usage"
+    )
+    because = models.CharField(max_length=300)
+    noted_at = models.DateTimeField()
+    # When to try again; sooner where the account was mended.
+    again_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "usage that could not be added up"
+        constraints = [
+            models.UniqueConstraint(fields=["batch", "account"], name="usage_left_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account}, {self.batch}"
+
+
 class UsageEvent(models.Model):
     """
     One measurement. Append-only (trigger), partitioned by the month of `effective_at` (migration).

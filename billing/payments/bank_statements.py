@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from billing.money import NotWhole, UnknownCurrency, check_currency, to_minor
 from billing.usage.imports.file_errors import FileRefused, RowRejected
@@ -23,8 +24,14 @@ REJECTS_SHOWN = 20
 LONGEST_NAME = 300
 
 
-# What the bank says of an entry, all of which makes it known again.
-Entry = tuple[str, date, int, str, str, str, str]
+# What the bank says of an entry, all of which makes it known again: of a row here, of a stored transfer as well.
+SAID = ("bank_account", "bank_ref", "received_on", "currency", "amount_minor", "reference", "payer")
+Entry = tuple[Any, ...]
+
+
+def entry_of(said: object) -> Entry:
+    """What the bank says of a row or a stored transfer."""
+    return tuple(getattr(said, name) for name in SAID)
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,6 @@ class StatementRow:
     payer: str
     bank_ref: str
     bank_account: str
-
-    @property
-    def entry(self) -> Entry:
-        """What the bank says of it."""
-        return (self.bank_ref, self.received_on, self.amount_minor, self.currency,
-                self.bank_account, self.reference, self.payer)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ def read(*paths: Path) -> Statement:
     seen: Counter[Entry] = Counter()
     rows = []
     for row in (row for rows, _sha256 in parts for row in rows):
-        seen[row.entry] += 1
-        rows.append((row, seen[row.entry]))
+        entry = entry_of(row)
+        seen[entry] += 1
+        rows.append((row, seen[entry]))
     return Statement(
         name=", ".join(path.name for path in paths)[:LONGEST_NAME],
         sha256=digests[0] if len(digests) == 1 else _digest(digests),

@@ -156,7 +156,7 @@ def paused() -> list[GatewayGuard]:
 def reopen(guard: GatewayGuard) -> bool:
     """Open a gateway, unless it was closed again meanwhile."""
     with connection.cursor() as cursor:
-        cursor.execute(REOPEN, [_identity(), guard.gateway, guard.paused_at])
+        cursor.execute(REOPEN, [identity(), guard.gateway, guard.paused_at])
         is_open = bool(cursor.rowcount)
     if is_open:
         logger.warning("charging through %s goes on: the provider was listed", guard.gateway)
@@ -232,11 +232,11 @@ def _standing(name: str) -> _Standing | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    because, identity, is_fresh, is_recent = row
-    return _Standing(because, identity == _identity(), is_fresh, is_recent)
+    because, of_row, is_fresh, is_recent = row
+    return _Standing(because, of_row == identity(), is_fresh, is_recent)
 
 
-def _identity() -> str:
+def identity() -> str:
     """The identity of this database; without the server's part if we may not read it."""
     with connection.cursor() as cursor:
         cursor.execute(DATABASE)
@@ -252,13 +252,13 @@ def _identity() -> str:
 @transaction.atomic(durable=True)
 def _open(name: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(OPEN, [name, _identity()])
+        cursor.execute(OPEN, [name, identity()])
 
 
 @transaction.atomic(durable=True)
 def _close(name: str, because: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(CLOSE, [name, _identity(), because, _list_from(name)])
+        cursor.execute(CLOSE, [name, identity(), because, _list_from(name)])
         is_news = bool(cursor.rowcount)
     if is_news:
         logger.error("charging through %s is paused: %s", name, because)

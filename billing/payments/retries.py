@@ -120,7 +120,7 @@ def _refused(case: DunningCase, refused: charges.CannotCollect, standing: Standi
         case charges.NoPaymentMethod():
             # Another card, or a renewed one, starts the next try.
             _try_again_at(case, None)
-        case charges.NothingDue():
+        case charges.NothingDue() | charges.AccountClosed():
             dunning.close_case(case, because=refused.because[:300], as_of=standing.as_of)
         case charges.AttemptInFlight(attempt=attempt) if (
             attempt.state == PaymentAttempt.State.CANCELING

@@ -33,7 +33,7 @@ from billing.models import (
 )
 from billing.money import money
 from billing.payments import bank_statements, booking
-from billing.payments.bank_statements import Entry, StatementRow
+from billing.payments.bank_statements import SAID, Entry, StatementRow, entry_of
 
 State = IncomingTransfer.State
 
@@ -88,7 +88,7 @@ def import_statement(*paths: Path, as_of: datetime) -> Imported:
     """
     read = bank_statements.read(*paths)
     statement = BankStatement.objects.create(name=read.name, sha256=read.sha256)
-    entries = {row.entry for row, _ordinal in read.rows}
+    entries = {entry_of(row) for row, _ordinal in read.rows}
     imported = Imported()
     for row, ordinal in read.rows:
         taken = _take(row, ordinal, statement=statement, entries=entries, as_of=as_of)
@@ -114,13 +114,7 @@ def _take(
     named = _whose(row)
     account = locks.account_for_update(named.account_id) if named.account_id is not None else None
     transfer, is_new = IncomingTransfer.objects.get_or_create(
-        bank_account=row.bank_account,
-        bank_ref=row.bank_ref,
-        received_on=row.received_on,
-        currency=row.currency,
-        amount_minor=row.amount_minor,
-        reference=row.reference,
-        payer=row.payer,
+        **_said(row),
         ordinal=ordinal,
         defaults={
             "statement": statement,
@@ -284,12 +278,12 @@ def _told_otherwise(
     )
     if transfer.bank_account:
         alike = alike.filter(bank_account__in=["", transfer.bank_account])
-    return next((other for other in alike if _entry(other) not in entries), None)
+    return next((other for other in alike if entry_of(other) not in entries), None)
 
 
-def _entry(transfer: IncomingTransfer) -> Entry:
-    return (transfer.bank_ref, transfer.received_on, transfer.amount_minor, transfer.currency,
-            transfer.bank_account, transfer.reference, transfer.payer)  # fmt: skip
+def _said(of: StatementRow | IncomingTransfer) -> dict[str, Any]:
+    """The columns of what the bank says, as a query or a new row takes them."""
+    return dict(zip(SAID, entry_of(of), strict=True))
 
 
 def _ask(transfer: IncomingTransfer, account: Account, doubt: Doubt, *, as_of: datetime) -> None:
@@ -304,7 +298,7 @@ def _say_who_may_be_asked(transfer: IncomingTransfer, *, saw: dict[str, Any] | N
     """Tell the account that it may be from that it waits for a person, and why."""
     if transfer.suggested_account_id is None:
         return
-    told = f"{money(transfer.amount_minor, transfer.currency)} by {transfer}"
+    told = _told(transfer)
     decisions.record(
         decisions.decision(
             act="BOOK_TRANSFER",
@@ -366,7 +360,7 @@ def take_as_recorded(
         raise ResemblesNothing(f"{other} is that payment: assign this one, or put it aside")
     transfer.state, transfer.because, transfer.decided_by = State.RECORDED, reason[:300], actor
     transfer.save(update_fields=["state", "because", "decided_by"])
-    told = f"{money(transfer.amount_minor, transfer.currency)} by {transfer}"
+    told = _told(transfer)
     decisions.record(
         decisions.decision(
             act="BOOK_TRANSFER",
@@ -402,25 +396,11 @@ def count_apart(*, repeat_id: int, reason: str, actor: str) -> IncomingTransfer:
     if repeat.counted_apart_as is not None:
         return repeat.counted_apart_as
     known = locks.transfer_for_update(repeat.transfer_id)
-    equal = IncomingTransfer.objects.filter(
-        bank_account=known.bank_account,
-        bank_ref=known.bank_ref,
-        received_on=known.received_on,
-        amount_minor=known.amount_minor,
-        currency=known.currency,
-        reference=known.reference,
-        payer=known.payer,
-    )
+    equal = IncomingTransfer.objects.filter(**_said(known))
     newest = equal.aggregate(Max("ordinal"))["ordinal__max"]
     payment = known.payment
     repeat.counted_apart_as = IncomingTransfer.objects.create(
-        bank_account=known.bank_account,
-        bank_ref=known.bank_ref,
-        received_on=known.received_on,
-        amount_minor=known.amount_minor,
-        currency=known.currency,
-        reference=known.reference,
-        payer=known.payer,
+        **_said(known),
         ordinal=newest + 1,
         because=f"{actor} says that it is another transfer: {reason}"[:300],
         suggested_account=payment.account if payment else known.suggested_account,
@@ -470,9 +450,14 @@ def _book(
         decisions.decision(
             act="BOOK_TRANSFER",
             did=Decision.Did.DONE,
-            because=f"{money(transfer.amount_minor, transfer.currency)} by {transfer}: {because}",
+            because=f"{_told(transfer)}: {because}",
             account_id=account.pk,
             saw=saw.facts,
             actor=actor,
         )
     )
+
+
+def _told(transfer: IncomingTransfer) -> str:
+    """As Decisions and the timeline name it: how much, and by whom."""
+    return f"{money(transfer.amount_minor, transfer.currency)} by {transfer}"

@@ -5,6 +5,7 @@ The progress of a close run: steps by kind and state, money by currency, what wa
 whether to count again, which pages do after they have answered.
 """
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from billing.step_kinds import Through
 from billing.workers import heartbeats
 from notifications import lanes
 
+logger = logging.getLogger(__name__)
 State = Step.State
 STUCK = (State.BLOCKED, State.DEAD)
 # So many reasons are listed; the rest is in the list of steps.
@@ -96,10 +98,21 @@ def expire(run_ids: Iterable[int]) -> None:
 
 
 def refresh_running(*, as_of: datetime) -> int:
-    """Count every running run, so that its speed is known when somebody looks."""
+    """
+    Count every running run, so that its speed is known when somebody looks.
+
+    :raises Exception: what could not be counted of one of them, after the others.
+    """
     running = list(CloseRun.objects.filter(state=CloseRun.State.RUNNING).select_related("entity"))
+    errors = []
     for run in running:
-        refresh(run, as_of=as_of)
+        try:
+            refresh(run, as_of=as_of)
+        except Exception as error:
+            logger.exception("%s could not be counted", run)
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return len(running)
 
 

@@ -1,13 +1,18 @@
 """Opening billing periods: cut in each account's time zone, stored once, without gaps."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import date
 
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
+from accounts import zones
 from billing import periods
 from billing.usage.partitions import Span, span_of
+from notifications import bisect
+
+logger = logging.getLogger(__name__)
 
 # One at a time, across processes: each sees the periods of the one before.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('billing periods', 0))"
@@ -47,6 +52,7 @@ WITH homeless AS MATERIALIZED (
     SELECT event.account_id, event.effective_at
       FROM billing_usageevent event
      WHERE event.batch_id = %(batch)s
+       AND (%(account)s::bigint IS NULL OR event.account_id = %(account)s)
        AND event.effective_at >= %(first_at)s AND event.effective_at <= %(last_at)s
        AND NOT EXISTS (
                SELECT 1 FROM billing_billingperiod period
@@ -80,16 +86,16 @@ def open_periods(*, month: date, account_ids: Sequence[int] | None = None) -> in
     month = month.replace(day=1)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(LOCK)
-        zones = _zones(cursor)
+        in_zones = _zones(cursor)
         cursor.execute(
             OPEN_PERIODS,
             {
                 "month": month,
                 "previous_month": periods.previous_month(month),
                 "next_month": periods.next_month(month),
-                "zones": zones,
-                "starts": [periods.starts_at(month, zone) for zone in zones],
-                "ends": [periods.ends_at(month, zone) for zone in zones],
+                "zones": in_zones,
+                "starts": [periods.starts_at(month, zone) for zone in in_zones],
+                "ends": [periods.ends_at(month, zone) for zone in in_zones],
                 "account_ids": None if account_ids is None else list(account_ids),
             },
         )
@@ -106,20 +112,33 @@ def open_periods_to_close(*, month: date, entity_id: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(WITHOUT_PERIOD, {"month": month, "entity": entity_id})
         account_ids = [account_id for (account_id,) in cursor.fetchall()]
-    return open_periods(month=month, account_ids=account_ids) if account_ids else 0
+    return _open_one_by_one_if_need_be(month, account_ids)
 
 
-def open_periods_of(batch_id: int) -> None:
+def open_periods_of(batch_id: int, *, account_id: int | None = None) -> None:
     """
-    Store the billing periods of a batch's events that are not stored yet.
+    Store the billing periods of a batch's events, or of one account's, that are not stored yet.
 
     In transactions of their own: within the tally's, every other opener would wait for the whole tally.
     """
-    for account_ids, month in _missing_periods(batch_id):
-        open_periods(month=month, account_ids=account_ids)
+    for account_ids, month in _missing_periods(batch_id, account_id):
+        _open_one_by_one_if_need_be(month, account_ids)
 
 
-def _missing_periods(batch_id: int) -> Iterator[tuple[list[int], date]]:
+def _open_one_by_one_if_need_be(month: date, account_ids: Sequence[int]) -> int:
+    """Store the month's periods of these accounts, of all but those whose period cannot be. Returns how many."""
+    opened = 0
+
+    def open_them(some: Sequence[int]) -> None:
+        nonlocal opened
+        opened += open_periods(month=month, account_ids=some)
+
+    for account_id, error in bisect.failures(open_them, account_ids, what="accounts"):
+        logger.error("account %s has no period %s: %r", account_id, f"{month:%Y-%m}", error)
+    return opened
+
+
+def _missing_periods(batch_id: int, account_id: int | None) -> Iterator[tuple[list[int], date]]:
     with connection.cursor() as cursor:
         span = span_of(batch_id, cursor)
         if not span.events:
@@ -129,6 +148,7 @@ def _missing_periods(batch_id: int) -> Iterator[tuple[list[int], date]]:
             MISSING_PERIODS,
             {
                 "batch": batch_id,
+                "account": account_id,
                 "first_at": span.first_at,
                 "last_at": span.last_at,
                 "zones": [zone for zone, _ in bounds],
@@ -147,15 +167,16 @@ def _missing_periods(batch_id: int) -> Iterator[tuple[list[int], date]]:
 
 
 def _zones(cursor: CursorWrapper) -> list[str]:
+    """Those that exist: the accounts of a name that does not get no period, and no bill before it is mended."""
     cursor.execute(ZONES)
-    return [zone for (zone,) in cursor.fetchall()]
+    return zones.known(zone for (zone,) in cursor.fetchall())
 
 
-def _bounds(zones: Sequence[str], span: Span) -> list[tuple[str, date]]:
+def _bounds(in_zones: Sequence[str], span: Span) -> list[tuple[str, date]]:
     """Each zone with each month in which an event of the span can fall there."""
     month = periods.previous_month(span.first_at.date())
     months = []
     while month <= periods.next_month(span.last_at.date()):
         months.append(month)
         month = periods.next_month(month)
-    return [(zone, month) for zone in zones for month in months]
+    return [(zone, month) for zone in in_zones for month in months]

@@ -56,6 +56,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # First, so that whatever the others log bears it.
     "config.request_id.RequestIdMiddleware",
+    "config.web_patience.PatienceMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -70,6 +71,8 @@ MIDDLEWARE = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 AUTH_USER_MODEL = "accounts.User"
+# How many proxies stand before the site: whose word counts for where somebody signs in from.
+WEB_PROXIES = env.int("WEB_PROXIES", default=0)
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "overview"
 LOGOUT_REDIRECT_URL = "login"
@@ -187,6 +190,12 @@ STEP_LEASE_SECONDS = env.int("STEP_LEASE_SECONDS", default=60)
 # How many calls to payment providers one process has on their way at the most, each in a thread that only
 # waits. In flight is the rate times the latency, twice that for a charge: 100 a second at 300 ms are 60.
 CALLS_AT_ONCE = env.int("CALLS_AT_ONCE", default=128)
+
+# The site's processes, and the threads of each (config/web_server.py): half of these at the most wait for a
+# provider. And how long a page waits for one, whatever it asks.
+WEB_WORKERS = env.int("WEB_WORKERS", default=2)
+WEB_THREADS = env.int("WEB_THREADS", default=8)
+WEB_PATIENCE_SECONDS = env.float("WEB_PATIENCE_SECONDS", default=5.0)
 
 # What the demo was charged through, if there was one: a provider process of our own on this machine. It
 # stands in for Stripe until a key is given; never beside a database that was given (docs/fakestripe.md).

@@ -5,14 +5,14 @@ import io
 import json
 import os
 import signal
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from accounts import clock
-from accounts.models import BillingEntity
+from accounts.models import Account, BillingEntity
 from billing.close import foreground
 from billing.close.engine import runner
 from billing.close.step import later
@@ -22,6 +22,7 @@ from billing.reports import finance, lines
 from billing.usage import tallying
 from billing.usage.imports import following_up
 from billing.workers import halting
+from tests.billing.test_tallying import usage_batch
 from tests.closing import finish, start_close
 from tests.factories import (
     AS_OF,
@@ -183,15 +184,16 @@ class TestCloseMonth:
         with pytest.raises(CommandError, match=f"{month!r} is not a month: write it as YYYY-MM"):
             run("close_month", month)
 
-    def test_of_usage_that_cannot_be_tallied_says_which(self, monkeypatch):
-        def tally(**_facts):
-            raise tallying.EventsWithoutPeriod("usage batch 7 (late.csv): …")
+    def test_of_usage_that_could_not_be_added_up_says_whose(self):
+        account = AccountFactory()
+        Account.objects.update(time_zone="Mars/Olympus")
+        usage_batch((account, datetime(2018, 10, 5, tzinfo=UTC)))
+        tallying.tally(as_of=AS_OF)
 
-        monkeypatch.setattr(tallying, "tally", tally)
+        said = close_month("--rehearse")
 
-        with pytest.raises(CommandError, match=r"usage batch 7 \(late.csv\)"):
-            close_month()
-        assert not CloseRun.objects.exists()
+        assert f"Not in it: usage of {account.external_id} that could not be added up." in said
+        assert f"blocked: {account.external_id}: its time zone" in said
 
 
 class TestWhichEntity:

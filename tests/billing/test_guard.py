@@ -179,7 +179,7 @@ class TestCloses:
         GatewayGuard.objects.create(
             gateway="debit", **PAUSED | {"paused_at": None, "paused_because": ""}
         )
-        GatewayGuard.objects.update(database_identity=guard._identity())
+        GatewayGuard.objects.update(database_identity=guard.identity())
         assert not guard.closed(["debit"])
         object_of("somebody", sandbox, attempt=ATTEMPT)
 
@@ -232,11 +232,11 @@ class TestCloses:
     def identity_for(role: str) -> str:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL ROLE {role}")
-            return guard._identity()
+            return guard.identity()
 
     def test_in_a_role_that_may_not_ask_the_server_who_it_is(self):
         collect(owing())
-        whole = guard._identity()
+        whole = guard.identity()
         with connection.cursor() as cursor:
             cursor.execute("CREATE ROLE plain_reconcile")
             cursor.execute("GRANT SELECT ON billing_gatewayguard TO plain_reconcile")

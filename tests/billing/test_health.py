@@ -108,7 +108,7 @@ class TestReady:
         start_close()
         Client().get("/readyz")
 
-        with django_assert_max_num_queries(13):
+        with django_assert_max_num_queries(15):
             Client().get("/readyz")
 
 

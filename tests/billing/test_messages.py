@@ -22,9 +22,8 @@ from billing.models import (
 )
 from config.locale_catalogs import compile_catalogs
 from notifications import outbox
-from notifications.delivery import Delivered
 from notifications.models import Message
-from tests.mailing import deliver
+from tests.mailing import Delivered, deliver
 from tests.notifications.builders import AS_OF, account
 
 pytestmark = pytest.mark.django_db

@@ -43,7 +43,9 @@ from billing.models import (
     Refund,
     RejectedRow,
     RepeatedTransfer,
+    Restore,
     Step,
+    UntalliedUsage,
     UsageBatch,
     UsageEvent,
     UsageSummary,
@@ -732,7 +734,36 @@ BROKEN_ELSEWHERE = {
     "usage_event_stored_once",
     "usage_price_is_stated_one_way",
     "one_halt_at_a_time",
+    # tests/billing/test_closure.py
+    "account_is_closed_once",
+    "account_is_reopened_after_it_closed",
+    "account_reopened_says_who_and_why",
+    "closure_amounts_are_not_negative",
+    # below
+    "restore_dealt_with_says_by_whom",
+    "usage_left_once",
 }
+
+
+def test_a_restore_that_was_dealt_with_says_by_whom():
+    with pytest.raises(IntegrityError, match="restore_dealt_with_says_by_whom"):
+        Restore.objects.create(
+            known_until=AS_OF, noticed_at=AS_OF, because="restored", dealt_with_at=AS_OF
+        )
+
+
+def test_usage_of_an_account_is_left_once_for_each_batch():
+    left = {
+        "batch": UsageBatch.objects.create(name="a.csv"),
+        "account": AccountFactory(),
+        "because": "its zone does not exist",
+        "noted_at": AS_OF,
+        "again_at": AS_OF,
+    }
+    UntalliedUsage.objects.create(**left)
+
+    with pytest.raises(IntegrityError, match="usage_left_once"):
+        UntalliedUsage.objects.create(**left)
 
 
 def test_every_constraint_of_these_models_is_broken_here():

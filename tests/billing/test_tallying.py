@@ -9,7 +9,14 @@ from django.db.models import Sum
 
 from accounts.models import Account
 from billing import periods
-from billing.models import BillingPeriod, Invoice, UsageBatch, UsageEvent, UsageSummary
+from billing.models import (
+    BillingPeriod,
+    Invoice,
+    UntalliedUsage,
+    UsageBatch,
+    UsageEvent,
+    UsageSummary,
+)
 from billing.usage import billing_periods, partitions, tallying
 from tests.factories import AccountFactory, EntityFactory, PeriodFactory, ProductFactory
 from tests.workers import Aside, wait_until_somebody_waits
@@ -323,16 +330,19 @@ class TestTally:
         assert (taken.events, open_one.events, open_one.invoice_id) == (1, 2, None)
         assert taken.period == open_one.period
 
-    def test_a_batch_that_cannot_be_tallied_whole_is_not_tallied(self, batch, monkeypatch):
+    def test_usage_without_a_period_is_left_and_added_up_later(self, batch, monkeypatch):
         usage = batch((AccountFactory(), at(1)))
-        monkeypatch.setattr(tallying, "open_periods_of", lambda _: None)
-
-        with pytest.raises(tallying.EventsWithoutPeriod, match="of its 1 events only 0"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tallying, "open_periods_of", lambda _: None)
             tallying.tally(as_of=AS_OF)
 
         usage.refresh_from_db()
-        assert usage.tallied_at is None
+        assert usage.tallied_at == AS_OF
         assert not UsageSummary.objects.exists()
+        assert "of 1 events only 0" in UntalliedUsage.objects.get().because
+        tallying.tally(as_of=AS_OF + tallying.TRY_AGAIN_AFTER)
+        assert UsageSummary.objects.get().events == 1
+        assert not UntalliedUsage.objects.exists()
 
 
 def draft_invoice(account):

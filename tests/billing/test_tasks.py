@@ -108,6 +108,23 @@ class TestDrain:
 
         assert gave_way == [False, True, False]
 
+    def test_asks_once_a_turn_whether_something_else_is_due(self, monkeypatch):
+        """The steps in hand ask between any two batches whether they shall give way."""
+        now, asked, is_due = [0.0], [], [False]
+        monkeypatch.setattr(tasks.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(dispatcher, "is_due", lambda queue: asked.append(queue) or is_due[0])
+        gives_way = tasks._gives_way("charge", is_over=bool)
+
+        said = []
+        for now[0] in (1, 4, 6, 7, 8, 12):
+            said.append(gives_way())
+        is_due[0] = True
+        for now[0] in (13, 18, 19, 40):
+            said.append(gives_way())
+
+        assert said == [False] * 7 + [True] * 3
+        assert asked == ["charge"] * 3
+
     def test_of_the_mail_stops_between_batches_when_told(self, monkeypatch):
         turns: list[int] = []
 

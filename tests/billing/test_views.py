@@ -1180,8 +1180,9 @@ class TestALargeRunsPage:
         with django_assert_max_num_queries(35):
             client.get(f"/runs/{run.pk}/")
         monkeypatch.setattr(progress, "QUICK_MS", -1)
-        # Session, user, permissions, run, what was counted, whether work is halted, paused gateways, rejected rows.
-        with django_assert_max_num_queries(10):
+        # Session, user, permissions, run, what was counted, whether work is halted, paused gateways, restores,
+        # rejected rows.
+        with django_assert_max_num_queries(11):
             client.get(f"/runs/{run.pk}/")
 
 

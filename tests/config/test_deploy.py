@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management import get_commands
 
 from billing.workers import doorbell
-from config import cluster
+from config import cluster, web_server
 from tests.config.test_settings_table import TOLD
 
 ROOT: Path = settings.BASE_DIR
@@ -54,6 +54,12 @@ class TestCompose:
         for queue in doorbell.queues():
             grace = int(SERVICES[queue]["stop_grace_period"].removesuffix("s"))
             assert grace > cluster.STOP_SECONDS + 10
+
+    def test_lets_the_requests_in_hand_end(self):
+        of_compose = int(SERVICES["site"]["stop_grace_period"].removesuffix("s"))
+        of_systemd = int(unit(UNITS / "month-close-web.service")["Service"]["TimeoutStopSec"])
+
+        assert min(of_compose, of_systemd) > web_server.graceful_timeout + 10
 
     def test_knows_the_commands_and_settings_that_exist(self):
         text = (ROOT / "compose.yaml").read_text()

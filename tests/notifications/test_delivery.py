@@ -13,9 +13,8 @@ from django.db.models.functions import Now
 from accounts.models import Account, TimelineEvent
 from notifications import delivery, dispatcher, lanes, mail, mail_server, smtp
 from notifications.catalog import Cancel, Content, Keep, Rerender, Verdict
-from notifications.delivery import Delivered
 from notifications.models import Lane, LaneTally, Message
-from tests.mailing import deliver
+from tests.mailing import Delivered, deliver
 from tests.notifications.builders import AS_OF, account, make_due, queued, rechecked_by
 from tests.notifications.conftest import Sink
 

@@ -41,8 +41,8 @@ def measure(*, accounts: int, seconds: int, viewers: int) -> dict[str, object]:
     port = free_port()
     took: dict[str, list[float]] = {}
     pages = pages_of(run)
-    with process("gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "2",
-                 "--threads", "4", "--no-control-socket", "--log-level", "error"):  # fmt: skip
+    with process("gunicorn", "--config", "python:config.web_server", "--bind", f"127.0.0.1:{port}",
+                 "--log-level", "error"):  # fmt: skip
         wait_for(port)
         # Each process reads its templates once.
         for _ in range(4):

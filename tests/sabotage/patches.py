@@ -55,6 +55,7 @@ TEST_ANOTHER_CARD = "tests/billing/test_another_card.py"
 TEST_RETRIES = "tests/billing/test_retries.py"
 TEST_INVOICING = "tests/billing/test_invoicing.py"
 TEST_HOLD = "tests/billing/close/test_steps_hold.py"
+TEST_CLOSURE = "tests/billing/test_closure.py"
 TEST_CLAIMING = "tests/billing/close/test_claiming.py"
 TEST_DISPATCHER = "tests/notifications/test_dispatcher.py"
 TEST_LANES = "tests/notifications/lanes/test_traffic.py"
@@ -352,6 +353,24 @@ PATCHES = (
             ),
         ),
         (f"{TEST_GUARD}::test_for_every_kind_of_charge_when_it_is_another_database",),
+    ),
+    Patch(
+        "a closed account is charged by itself",
+        (Change(RESERVING, "if is_asked_for or request.account_id not in closed:", "if True:"),),
+        (f"{TEST_CLOSURE}::test_a_run_that_had_invoiced_it_charges_and_holds_it_no_more",),
+    ),
+    Patch(
+        "one account's time zone stops every close",
+        (
+            Change(
+                "billing/periods.py",
+                "there = zones.known(time_zones)",
+                "there = list(time_zones)",
+            ),
+        ),
+        (
+            "tests/billing/close/test_poison.py::test_is_listed_and_blocked_while_all_others_are_closed",
+        ),
     ),
     Patch(
         "the provider's newest objects are not looked at",
@@ -663,7 +682,7 @@ PATCHES = (
     ),
     Patch(
         "equal transfers of a statement are one",
-        (Change(STATEMENTS, "rows.append((row, seen[row.entry]))", "rows.append((row, 1))"),),
+        (Change(STATEMENTS, "rows.append((row, seen[entry]))", "rows.append((row, 1))"),),
         (
             f"{TEST_TRANSFERS}::test_equal_ones_of_one_file_are_as_many_payments",
             f"{TEST_TRANSFERS}::test_is_the_greatest_count_of_each_in_any_file",

@@ -9,6 +9,8 @@ SELECT account_id, product_id, kind, coalesce(e.events, 0) AS events, coalesce(s
           FROM billing_usageevent event
           JOIN billing_usagebatch batch ON batch.id = event.batch_id
          WHERE batch.tallied_at IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM billing_untalliedusage u
+                            WHERE u.batch_id = event.batch_id AND u.account_id = event.account_id)
          GROUP BY event.account_id, event.product_id, event.kind) e
   FULL JOIN (SELECT account_id, product_id, kind, sum(events)::bigint AS events,
                     sum(quantity) AS quantity, sum(amount) AS amount

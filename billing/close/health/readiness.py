@@ -18,8 +18,9 @@ from django.db.models import Count
 
 from billing import step_kinds
 from billing.close.engine import claiming
+from billing.close.health import damage
 from billing.models import CloseRun, Step
-from billing.payments import guard
+from billing.payments import guard, restores
 from billing.reports import kinds
 from billing.workers import doorbell, halting, heartbeats
 from notifications import lanes
@@ -106,6 +107,10 @@ class Readiness:
     halted: str
     # Kinds of which steps wait, and that CLOSE_STEPS does not list here.
     not_installed: list[str]
+    # What a restore may have lost, as long as nobody has dealt with it.
+    restored: list[str]
+    # Tables whose rows may stand twice, and schedules that do.
+    damaged: list[str]
     degraded: list[str] = field(default_factory=list)
 
 
@@ -132,6 +137,8 @@ def look() -> Readiness:
                 },
                 halted="" if (order := halting.halt()) is None else str(order),
                 not_installed=kinds.not_installed(),
+                restored=[str(each) for each in restores.not_dealt_with()],
+                damaged=damage.found(),
             )
         )
     except Error as error:
@@ -250,6 +257,8 @@ def _with_words(ready: Readiness) -> Readiness:
     words += [
         f"{kind} steps wait, and CLOSE_STEPS lists no such step" for kind in ready.not_installed
     ]
+    words += [f"after a restore {each} may be missing or repeated" for each in ready.restored]
+    words += ready.damaged
     words += [f"charging through {gateway} is paused" for gateway in ready.paused]
     if ready.halted:
         words.append(ready.halted)

@@ -15,14 +15,14 @@ from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Least, Now
 
-from billing import reconciliation
+from billing import closure, reconciliation
 from billing.close import pipeline, runs
 from billing.close.engine import claiming, markers, runner
 from billing.close.health import waking
 from billing.close.step import Outcome
 from billing.invoices import credits
 from billing.models import CloseRun, Step
-from billing.payments import charges, guard, inbound, refunds, retries, unpaid
+from billing.payments import charges, guard, inbound, refunds, restores, retries, unpaid
 from billing.usage import tallying
 from billing.workers import doorbell, halting, heartbeats
 from notifications import lanes
@@ -44,6 +44,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
     Raises the first error after all parts ran.
     """
     ours: dict[str, Callable[[], int]] = {
+        "restores": restores.look,
         "leases": lambda: free_expired_leases(as_of=as_of),
         "claims": lambda: markers.count_deaths(lambda dead: _mark_dead(dead, as_of=as_of)),
         "tallied": lambda: tallying.tally(as_of=as_of),
@@ -63,6 +64,7 @@ def sweep(*, as_of: datetime) -> dict[str, int]:
         "attempts": lambda: charges.drive_due(as_of=as_of),
         "refunds": lambda: refunds.drive_due(as_of=as_of),
         "retries": lambda: retries.retry_due(as_of=as_of),
+        "closures": lambda: closure.charge_due(as_of=as_of),
     }
     call_before = time.monotonic() + CALL_WITHIN_SECONDS
     healed, errors = {}, {}

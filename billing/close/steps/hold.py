@@ -13,7 +13,7 @@ from billing import dunning, ledger, messages, step_kinds
 from billing.close.step import Chunk, Outcome, done, later, skipped, wait_for
 from billing.ledger import Standing
 from billing.messages import Outlook
-from billing.models import DunningCase, Invoice, PaymentAttempt, Step
+from billing.models import AccountClosure, DunningCase, Invoice, PaymentAttempt, Step
 from billing.payments import charges, guard, throttle
 from billing.step_kinds import Through
 from billing.workers import doorbell
@@ -54,18 +54,23 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
     }
     paused = pauses.because_of(chunk.accounts)
     outlooks = messages.outlooks(chunk.accounts, as_of=chunk.as_of)
+    closed = set(AccountClosure.objects.standing(chunk.accounts).values_list("account", flat=True))
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
-        yield _decide(
-            chunk,
-            step,
-            standings[pk],
-            on_their_way.get(pk),
-            cases.get(pk),
-            paused.get(pk),
-            outlooks[pk],
-            cannot_pay.get(pk),
-        )
+        if pk in closed:
+            because = "the account was closed meanwhile"
+            yield skipped(step, because, saw=standings[pk].facts, world_changed=True)
+        else:
+            yield _decide(
+                chunk,
+                step,
+                standings[pk],
+                on_their_way.get(pk),
+                cases.get(pk),
+                paused.get(pk),
+                outlooks[pk],
+                cannot_pay.get(pk),
+            )
 
 
 def _decide(

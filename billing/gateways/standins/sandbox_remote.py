@@ -5,12 +5,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from billing.charge_protocol import Status
+from billing.gateways import patience
 from billing.gateways.base import (
     AttemptSpec,
     Foreign,
@@ -104,16 +105,11 @@ class RemoteSandbox(SandboxGateway):
         :raises OutcomeUnknown: if it went away in the middle, or failed.
         :raises RateLimited: if it has had enough.
         """
-        idle = _idle[os.getpid(), self._address]
-        connection = idle.pop() if idle else self._connect()
         try:
-            connection.request("POST", f"/{name}", json.dumps(said).encode())
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, HTTPException, ValueError) as error:
-            connection.close()
-            raise OutcomeUnknown(f"the sandbox did not answer {name}: {error!r}") from error
-        idle.append(connection)
+            with patience.turn():
+                response, answer = self._exchange(name, said)
+        except patience.NobodyWaits as nobody:
+            raise NotSent(str(nobody)) from nobody
         if response.status == 429:
             raise RateLimited(answer["retry_after_seconds"])
         if response.status == 500:
@@ -122,8 +118,23 @@ class RemoteSandbox(SandboxGateway):
             raise ERRORS[answer["error"]](answer["because"])
         return answer["result"]
 
+    def _exchange(self, name: str, said: dict[str, Any]) -> tuple[HTTPResponse, Any]:
+        idle = _idle[os.getpid(), self._address]
+        connection = idle.pop() if idle else self._connect()
+        if connection.sock is not None:
+            connection.sock.settimeout(patience.left(TIMEOUT_SECONDS))
+        try:
+            connection.request("POST", f"/{name}", json.dumps(said).encode())
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, HTTPException, ValueError) as error:
+            connection.close()
+            raise OutcomeUnknown(f"the sandbox did not answer {name}: {error!r}") from error
+        idle.append(connection)
+        return response, answer
+
     def _connect(self) -> HTTPConnection:
-        connection = HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
+        connection = HTTPConnection(self._address, timeout=patience.left(TIMEOUT_SECONDS))
         try:
             connection.connect()
         except OSError as error:

@@ -16,7 +16,6 @@ from billing.management import progress_bar, tables
 from billing.models import CloseRun
 from billing.reports import progress as progress_report
 from billing.reports import rejected_rows
-from billing.usage import tallying
 from billing.workers import halting
 
 INTERRUPTED = 130
@@ -82,7 +81,7 @@ class Command(BaseCommand):
                 as_of=clock.now(),
                 when_balance_changed=policy or CloseRun.ChangedBalance.CHARGE_DUE_NOW,
             )
-        except (halting.Halted, runs.NotOverYet, tallying.EventsWithoutPeriod) as error:
+        except (halting.Halted, runs.NotOverYet) as error:
             raise CommandError(str(error)) from error
         if policy not in {None, run.when_balance_changed}:
             raise CommandError(
@@ -121,6 +120,8 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"Not in it: {result['untallied_batches']} batches of usage not tallied yet."
             )
+        for account in result["untallied_accounts"]:
+            self.stdout.write(f"Not in it: usage of {account} that could not be added up.")
         for line in rejected_rows.lines(result["rejected_rows"]):
             self.stdout.write(line)
 

@@ -31,6 +31,7 @@ from billing.payments.charges.collecting import (
 from billing.payments.charges.debits import on_its_way, waits_for_its_day
 from billing.payments.charges.rechecking import give_up
 from billing.payments.charges.refusals import (
+    AccountClosed,
     AccountPaused,
     AttemptInFlight,
     BalanceChanged,
@@ -44,6 +45,7 @@ from billing.payments.charges.reviewing import NotInReview, resolve_review, take
 from billing.payments.charges.settling import apply_provider_state
 
 __all__ = [
+    "AccountClosed",
     "AccountPaused",
     "AttemptInFlight",
     "BalanceChanged",

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -53,7 +54,8 @@ class Window:
         assert not transaction.get_connection().in_atomic_block, (
             "a network call with a transaction open"
         )
-        call = self._pool.submit(_answer_of(ask), attempt, before)
+        # The context says how long whoever asks can wait: gateways/patience.py.
+        call = self._pool.submit(copy_context().run, _answer_of(ask), attempt, before)
         self._out[call] = attempt
         call.add_done_callback(self._back.put)
 

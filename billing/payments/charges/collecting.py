@@ -140,9 +140,12 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
         .order_by("next_action_at", "pk")
     )
     in_flight = due.filter(state__in=PaymentAttempt.IN_FLIGHT)
-    driven = drive(throttle.let_begin(in_flight, limit=limit), as_of=as_of)
-    given_up = due.filter(state=State.RELEASED)
-    _collect_the_rest(throttle.let_begin(given_up, limit=limit), as_of=as_of)
+    try:
+        driven = drive(throttle.let_begin(in_flight, limit=limit), as_of=as_of)
+    finally:
+        # Also where one of those raises, each time: these have nobody else.
+        given_up = due.filter(state=State.RELEASED)
+        _collect_the_rest(throttle.let_begin(given_up, limit=limit), as_of=as_of)
     return len(driven)
 
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from accounts import zones
 from accounts.models import Account
 from billing import gateways
 from billing.charge_protocol import State
@@ -15,7 +16,7 @@ def charge_date(account: Account, gateway: str, *, as_of: datetime) -> date | No
     capabilities = _capabilities(gateway)
     if capabilities is None or not capabilities.typical_days:
         return None
-    today = as_of.astimezone(ZoneInfo(account.time_zone)).date()
+    today = as_of.astimezone(_zone(account)).date()
     return today + timedelta(days=capabilities.notice_days)
 
 
@@ -33,8 +34,11 @@ def waits_for_its_day(attempt: PaymentAttempt, *, as_of: datetime) -> bool:
 
 def begins_at(attempt: PaymentAttempt) -> datetime:
     assert attempt.charge_date is not None, f"{attempt} is charged at once"
-    zone = ZoneInfo(attempt.account.time_zone)
-    return datetime.combine(attempt.charge_date, time.min, tzinfo=zone)
+    return datetime.combine(attempt.charge_date, time.min, tzinfo=_zone(attempt.account))
+
+
+def _zone(account: Account) -> ZoneInfo:
+    return ZoneInfo(zones.or_utc(account.time_zone))
 
 
 def on_its_way(attempt: PaymentAttempt, *, as_of: datetime) -> str:

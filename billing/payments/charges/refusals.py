@@ -41,6 +41,10 @@ class AccountPaused(CannotCollect):
     """
 
 
+class AccountClosed(CannotCollect):
+    """This account was closed (billing/closure/): nothing is charged of it by itself; its customer may pay."""
+
+
 class AttemptInFlight(CannotCollect):
     """Another attempt of this account has not come to its end."""
 

@@ -10,11 +10,12 @@ from accounts import pauses
 from accounts.models import Account, PaymentMethod
 from billing import ledger, locks, messages
 from billing.ledger import Standing
-from billing.models import PaymentAttempt
+from billing.models import AccountClosure, PaymentAttempt
 from billing.money import money
 from billing.payments import guard, methods
 from billing.payments.charges import amounts, debits, time_limits
 from billing.payments.charges.refusals import (
+    AccountClosed,
     AccountPaused,
     AttemptInFlight,
     BalanceChanged,
@@ -33,6 +34,8 @@ class Request:
     kind: str = PaymentAttempt.Kind.AUTO
     run_id: int | None = None
     only_if_due_minor: int | None = None
+    # Whether a person decided on this very charge: it is made of a closed account as well.
+    is_by_a_person: bool = False
 
     @property
     def is_a_persons(self) -> bool:
@@ -69,18 +72,23 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
     blocked = methods.blocked_tokens(cards.values())
     stopped = stopped | guard.closed(method.gateway for method in cards.values())
     paused = pauses.because_of(ids)
+    closed = set(AccountClosure.objects.standing(ids).values_list("account", flat=True))
     collected = Collected()
     for request in requests:
         pk = request.account_id
-        refusal = _refusal(
-            request,
-            standings[pk],
-            in_flight.get(pk),
-            cards.get(pk),
-            blocked,
-            pausing(request.kind, paused.get(pk)),
-            as_of=as_of,
-        ) or _stopped(stopped, standings[pk], cards[pk])
+        refusal = (
+            _closed(request, closed, standings[pk])
+            or _refusal(
+                request,
+                standings[pk],
+                in_flight.get(pk),
+                cards.get(pk),
+                blocked,
+                pausing(request.kind, paused.get(pk)),
+                as_of=as_of,
+            )
+            or _stopped(stopped, standings[pk], cards[pk])
+        )
         if refusal is not None:
             collected.refused[pk] = refusal
         else:
@@ -92,6 +100,14 @@ def reserve(requests: Sequence[Request], stopped: dict[str, str], *, as_of: date
                 attempt, account=accounts[pk], due_minor=standings[pk].due_minor, as_of=as_of
             )
     return collected
+
+
+def _closed(request: Request, closed: Container[int], standing: Standing) -> AccountClosed | None:
+    """Why nothing is charged of an account that is closed; its customer, and a person of ours, may."""
+    is_asked_for = request.is_by_a_person or request.kind == PaymentAttempt.Kind.ON_SESSION
+    if is_asked_for or request.account_id not in closed:
+        return None
+    return AccountClosed("the account is closed", standing=standing)
 
 
 def _refusal(

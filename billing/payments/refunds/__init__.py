@@ -17,7 +17,7 @@ the crash of each phase leaves, and the tests for it: docs/payments.md. A phase 
 
 from billing.payments.refunds.driving import drive_due
 from billing.payments.refunds.learning import learn, payment_is_coming
-from billing.payments.refunds.requesting import refund
+from billing.payments.refunds.requesting import refund, reserve_for_later
 from billing.payments.refunds.reserving import (
     AlreadyRequested,
     CannotRefund,
@@ -46,5 +46,6 @@ __all__ = [
     "payment_is_coming",
     "refund",
     "refundable_minor",
+    "reserve_for_later",
     "resolve_review",
 ]

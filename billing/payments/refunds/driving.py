@@ -15,6 +15,7 @@ from billing.gateways import RefundSeen
 from billing.models import Refund
 from billing.payments import guard, throttle
 from billing.payments.refunds import learning, reserving, settling, time_limits
+from notifications.faults import is_the_databases_fault
 
 logger = logging.getLogger(__name__)
 State = Refund.State
@@ -27,6 +28,8 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     Take on the refunds whose time has come: crashed, unknown, on their way, or just sent.
 
     Those that there is no time for, or whose provider falls silent meanwhile, are left as they are.
+
+    :raises Exception: what could not be done with one of them, after the others.
     """
     stop_at = time.monotonic() + time_limits.BEGIN_WITHIN_SECONDS
     waiting = [paused.gateway for paused in guard.paused()]
@@ -39,17 +42,24 @@ def drive_due(*, as_of: datetime, limit: int = 50) -> int:
     if not due:
         return 0
     stopped = guard.watch(each.gateway for each in due)
-    driven = 0
+    driven, errors = 0, []
     for each in due:
         if each.gateway in stopped:
             continue
         for claimed in _claim([each], as_of=as_of):
-            drive(claimed, as_of=as_of)
+            try:
+                drive(claimed, as_of=as_of)
+            except Exception as error:
+                if is_the_databases_fault(error):
+                    raise
+                errors.append(error)
             driven += 1
         # After it, since the first may be the one by which an open breaker asks.
         stopped |= throttle.shut([each.gateway])
         if time.monotonic() > stop_at:
             break
+    if errors:
+        raise errors[0]
     return driven
 
 

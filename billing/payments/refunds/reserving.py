@@ -80,6 +80,13 @@ def reserve(wanted: Refund, stopped: Mapping[str, str], *, by_hand: bool) -> Ref
     `stopped`: why nothing may be sent, by gateway, as far as known before the lock.
     """
     account = locks.account_for_update(wanted.account_id)
+    return write_down(wanted, stopped, account=account, by_hand=by_hand)
+
+
+def write_down(
+    wanted: Refund, stopped: Mapping[str, str], *, account: Account, by_hand: bool
+) -> Refund:
+    """As `reserve`, in the caller's transaction, which holds the account's lock."""
     payment, as_of = wanted.payment, wanted.requested_at
     if Refund.objects.filter(token=wanted.token).exists():
         raise AlreadyRequested("this refund was requested already")

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from accounts import clock, pauses
 from accounts.models import Hold, Member, PaymentMethod
 from billing import dunning, ledger, messages
-from billing.models import PaymentAttempt
+from billing.models import AccountClosure, PaymentAttempt
 from billing.views.access import LAST_ACCOUNT, Seat, members_only, show
 from billing.views.customer import usage
 from billing.views.customer.rows import charge_day, invoice_rows, payment_rows
@@ -47,7 +47,9 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
     as_of = clock.now()
     standing = ledger.standing(seat.account.pk, as_of=as_of)
     owed = standing.due_minor > 0
-    is_paused = bool(pauses.because_of([seat.account.pk]))
+    closed_on = _closed_on(seat)
+    # Nor is a closed account charged by itself.
+    is_paused = bool(closed_on or pauses.because_of([seat.account.pk]))
     context = {
         "tab": "overview",
         "as_of": seat.reader.instant(as_of),
@@ -56,6 +58,7 @@ def account(request: HttpRequest, seat: Seat) -> HttpResponse:
         "overdue": _if_any(seat, standing.uncovered_minor),
         "credit": _if_any(seat, standing.credit_minor),
         "in_flight": _in_flight(seat, as_of=as_of),
+        "closed_on": closed_on,
         "hold": _hold(seat),
         # While charging is paused nothing is tried again, and nobody is held for it.
         "dunning": None if is_paused else _dunning(seat, as_of=as_of),
@@ -93,6 +96,12 @@ def _in_flight(seat: Seat, *, as_of: datetime) -> dict[str, str] | None:
         "since": seat.reader.instant(attempt.created_at),
         "day": charge_day(seat, attempt, as_of=as_of),
     }
+
+
+def _closed_on(seat: Seat) -> str:
+    """The day the account was closed; empty: it is open."""
+    closure = AccountClosure.objects.standing([seat.account.pk]).first()
+    return "" if closure is None else seat.reader.date(closure.closed_at)
 
 
 def _hold(seat: Seat) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from django.db.models import Min
 
 from accounts.models import Account
+from billing import unbillable
 from billing.invoices import rating
 from billing.models import BillingPeriod, UsageSummary
 from billing.views import numbers
@@ -29,10 +30,10 @@ def since_last_invoice(seat: Seat, *, as_of: datetime) -> dict[str, Any] | None:
     """
     Show the open usage up to now by product and unit, largest cost first, with the sum.
 
-    None where there is none. Each line is rounded as on the invoice, so that the sum is its total.
+    None where there is none, or the account cannot be billed as it stands. Each line is rounded as on the invoice, so that the sum is its total.
     """
     month = _latest_month(seat.account, as_of=as_of)
-    if month is None:
+    if month is None or unbillable.why(seat.account):
         return None
     rated = rating.rate_open_usage([seat.account], months_up_to=month).get(seat.account.pk)
     if rated is None:

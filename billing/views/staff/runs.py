@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.contrib.auth.models import AnonymousUser
 from django.core.paginator import Paginator
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -16,17 +16,20 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import clock
 from accounts.models import Account, BillingEntity, Hold, User
-from billing import decisions, periods, step_kinds
+from billing import decisions, periods, step_kinds, unbillable
 from billing.close import runs
 from billing.models import (
+    AccountClosure,
     CloseRun,
     Decision,
     Dispute,
     ReconciliationBreak,
     RunProgress,
     Step,
+    UntalliedUsage,
+    UsageSummary,
 )
-from billing.payments import guard
+from billing.payments import guard, restores
 from billing.reports import finance, lines, pace, progress, rejected_rows
 from billing.views.csv_files import csv_file
 from billing.views.staff.afterwards import counted_afterwards
@@ -39,6 +42,7 @@ SEE = "billing.view_closerun"
 START = "billing.add_closerun"
 STEER = "billing.change_step"
 CHANGES_PER_PAGE = 50
+UNBILLABLE_SHOWN = 20
 
 
 @require_safe
@@ -52,6 +56,15 @@ def listed(request: HttpRequest) -> HttpResponse:
         "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
         "may_start": request.user.has_perm(START),
         **_what_stops_all(),
+        "unbillable": [
+            {"account": str(account), "because": because, "url": account.get_absolute_url()}
+            for account, because in unbillable.accounts()[:UNBILLABLE_SHOWN]
+        ],
+        "closed_with_usage": [
+            {"account": str(account), "url": account.get_absolute_url()}
+            for account in _closed_with_usage()[:UNBILLABLE_SHOWN]
+        ],
+        "untallied": UntalliedUsage.objects.values("account").distinct().count(),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "breaks_open": ReconciliationBreak.objects.filter(
             state=ReconciliationBreak.State.OPEN
@@ -59,6 +72,13 @@ def listed(request: HttpRequest) -> HttpResponse:
         "disputes_open": Dispute.objects.filter(state=Dispute.State.NEEDS_RESPONSE).count(),
     }
     return render(request, "billing/runs.html", context)
+
+
+def _closed_with_usage() -> QuerySet[Account]:
+    """Closed accounts with usage that came after their final invoice: no close takes it."""
+    is_closed = AccountClosure.objects.filter(account=OuterRef("pk"), reopened_at=None)
+    later = UsageSummary.objects.filter(account=OuterRef("pk"), invoice=None)
+    return Account.objects.filter(Exists(is_closed), Exists(later)).order_by("pk")
 
 
 def _coming(entity: BillingEntity) -> dict[str, Any]:
@@ -84,11 +104,15 @@ def _coming(entity: BillingEntity) -> dict[str, Any]:
 
 
 def _what_stops_all() -> dict[str, Any]:
-    """The order that workers begin nothing more, in words, and the gateways that nobody is charged through."""
+    """The order that workers begin nothing more, the gateways that nobody is charged through, what a restore lost."""
     order = halting.halt()
     return {
         "halted": f"{order}. Since {_instant(order.ordered_at)}" if order is not None else "",
         "paused": [(each.gateway, each.paused_because) for each in guard.paused()],
+        "restored": [
+            (str(restore), reverse("admin:billing_restore_change", args=[restore.pk]))
+            for restore in restores.not_dealt_with()
+        ],
     }
 
 

@@ -15,6 +15,8 @@ from config.cluster import die_with
 from config.together import Together
 
 SITE, WORKERS = "site", "workers"
+# As in the systemd unit and the image.
+WEB_SERVER = "python:config.web_server"
 DEMO_ADDRESSES = "@" + provider.STAFF_EMAIL.partition("@")[2]
 
 
@@ -71,9 +73,9 @@ def become(part: str, *, bind: str, started_by: int) -> None:
     die_with(started_by)
     command = {
         SITE: [
-            *(sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", bind),
-            # Two processes, for two cores; a line per request would bury the workers' words.
-            *("--workers", "2", "--no-control-socket", "--log-level", "warning"),
+            *(sys.executable, "-m", "gunicorn", "--config", WEB_SERVER, "--bind", bind),
+            # A line per request would bury the workers' words.
+            *("--log-level", "warning"),
         ],
         WORKERS: [*manage("cluster"), "--supervise"],
     }[part]

@@ -54,6 +54,15 @@ def next_on(kind: str, of: str, amount: int) -> str:
                (SELECT balance_minor + {amount} {latest})"""
 
 
+def closure_of(of: str, *, locked_at: str = "now()", reopened_at: str, written_off: int = 0) -> str:
+    return f"""
+        INSERT INTO billing_accountclosure (account_id, token, debt, credit, because, closed_at, closed_by, locked_at,
+                                            written_off_minor, paid_back_minor, reopened_at, reopened_by,
+                                            reopened_because)
+        VALUES ({account(of)}, gen_random_uuid(), 'COLLECT', 'KEEP', 'x', '2000-01-01', 'ann', {locked_at},
+                {written_off}, 0, {reopened_at}, 'ann', 'x')"""
+
+
 def case_of(of: str, next_try_on: str) -> str:
     return f"""
         INSERT INTO billing_dunningcase (account_id, opened_at, decline_class, decline_code, retries_made,
@@ -413,6 +422,13 @@ BREAKS = {
         + f"""UPDATE billing_creditgrant SET remaining_minor = remaining_minor + CASE amount_minor WHEN 500 THEN 1 ELSE -1 END
                WHERE account_id = {account("has much credit")}""",
         also=frozenset({"credit_remaining_adds_up"}),
+    ),
+    "closure_account_is_closed": Break(closure_of("pays", reopened_at="NULL")),
+    "closure_ends_charging": Break(
+        closure_of("pays", locked_at="'2000-01-01'", reopened_at="'2100-01-01'")
+    ),
+    "closure_write_off_is_booked": Break(
+        closure_of("pays", reopened_at="'2000-01-02'", written_off=1)
     ),
     "credit_given_is_booked": unbooked("CREDIT_GRANTED"),
     "credit_use_is_booked": unbooked("CREDIT_APPLIED"),
