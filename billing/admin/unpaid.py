@@ -30,8 +30,12 @@ class LeastAmountForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         """Refuse less than a provider charges: what is asked for can be paid by card."""
         cleaned = super().clean() or {}
-        currency, minor = cleaned.get("currency"), cleaned.get("amount_minor")
-        for name in gateways.names() if currency and minor else ():
+        if "currency" in cleaned and "amount_minor" in cleaned:
+            self._check_providers(cleaned["currency"], cleaned["amount_minor"])
+        return cleaned
+
+    def _check_providers(self, currency: str, minor: int) -> None:
+        for name in gateways.names():
             with suppress(gateways.Misconfigured):
                 least = gateways.get(name).capabilities.minimum_minor.get(currency, 1)
                 if minor < least:
@@ -39,7 +43,6 @@ class LeastAmountForm(forms.ModelForm):  # type: ignore[type-arg]
                         "amount_minor",
                         f"{name} charges no less than {money(least, currency)}: enter {least} or more.",
                     )
-        return cleaned
 
 
 @admin.register(LeastAmount)

@@ -72,7 +72,7 @@ def standings(account_ids: Iterable[int], *, as_of: datetime) -> dict[int, Stand
                 "in_flight": list(PaymentAttempt.IN_FLIGHT),
             },
         )
-        return {row[0]: Standing(*row, as_of) for row in cursor.fetchall()}
+        return {row[0]: Standing(*(*row, as_of)) for row in cursor.fetchall()}
 
 
 STANDINGS = f"""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from accounts import pauses
+from accounts import pauses, zones
 from accounts.models import Account, Hold
 from billing import ledger
 from billing.ledger import Standing
@@ -58,7 +58,7 @@ def _hold_warning(fact: str, oldest: Invoice, *, account: Account, standing: Sta
 
 def _last_day(account: Account, *, as_of: datetime) -> date:
     """The last day of the grace that it leaves, if it is delivered today."""
-    today = as_of.astimezone(ZoneInfo(account.time_zone)).date()
+    today = as_of.astimezone(ZoneInfo(zones.or_utc(account.time_zone))).date()
     return today + timedelta(days=account.entity.grace_days or 0)
 
 

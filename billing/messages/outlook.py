@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from accounts import zones
 from accounts.models import Account, BillingEntity
 from billing import ledger, periods
 from billing.models import DunningCase, Invoice
@@ -93,8 +94,10 @@ def _latest(*instants: datetime | None) -> datetime:
 
 def grace_ends_at(account: Account, warned_at: datetime, grace_days: int) -> datetime:
     """The first instant after the last day that a warning of this instant leaves: days end where the account is."""
-    day = warned_at.astimezone(ZoneInfo(account.time_zone)).date()
-    return periods.first_instant_after(day + timedelta(days=grace_days), account.time_zone)
+    day = warned_at.astimezone(ZoneInfo(zones.or_utc(account.time_zone))).date()
+    return periods.first_instant_after(
+        day + timedelta(days=grace_days), zones.or_utc(account.time_zone)
+    )
 
 
 def _warnings(
@@ -138,7 +141,8 @@ def last_days_to_pay(accounts: Mapping[int, Account], *, as_of: datetime) -> dic
         for case in DunningCase.objects.filter(account__in=accounts, closed_at=None)
     }
     owed = Invoice.objects.filter(account__in=accounts, state="ISSUED", settled_at=None)
-    first_due: dict[int, datetime] = dict(owed.order_by("-due_at").values_list("account", "due_at"))
+    due_at = owed.order_by("-due_at").values_list("account", "due_at")
+    first_due = {pk: at for pk, at in due_at if at is not None}
     return {
         pk: _last_day(
             accounts[pk],
@@ -172,4 +176,4 @@ def _last_day(
         )
         held_from = max(at_least, grace_ends_at(account, warned_at, entity.grace_days))
     last = (held_from or at_least) - timedelta(microseconds=1)
-    return last.astimezone(ZoneInfo(account.time_zone)).date()
+    return last.astimezone(ZoneInfo(zones.or_utc(account.time_zone))).date()

@@ -11,7 +11,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0020_accounts_say_what_exists"),
-        ("billing", "0029_attempts_and_refunds_are_dispatched"),
+        ("billing", "0028_rejected_rows_are_kept"),
     ]
 
     operations = [

@@ -24,7 +24,7 @@ from django.db.models import Max, QuerySet
 from accounts import pauses, timeline
 from accounts.models import Account, PaymentMethod
 from billing import dunning, gateways, ledger, locks, messages
-from billing.models import DunningCase, PaymentAttempt
+from billing.models import AccountClosure, DunningCase, PaymentAttempt
 
 logger = logging.getLogger(__name__)
 State = PaymentMethod.State
@@ -322,7 +322,7 @@ def _make_default(method: PaymentMethod, *, actor: str, as_of: datetime) -> None
     method.is_default = True
     method.save(update_fields=["is_default"])
     _record(method, "card.default", f"Default card: {method}", actor=actor)
-    if pauses.because_of([method.account_id]):
+    if _is_not_charged(method.account_id):
         dunning.try_again_soon(method.account_id, as_of=as_of)
     else:
         standing = ledger.standing(method.account_id, as_of=as_of)
@@ -341,10 +341,16 @@ def charged_at_once(account_id: int, *, as_of: datetime) -> int:
     """
     standing = ledger.standing(account_id, as_of=as_of)
     ours = _waiting_for_customer(account_id).exclude(kind=PaymentAttempt.Kind.ON_SESSION)
-    if standing.due_minor < standing.least_minor or pauses.because_of([account_id]):
+    if standing.due_minor < standing.least_minor or _is_not_charged(account_id):
         return 0
     at_once = dunning.is_tried_at_once(account_id, standing) or ours.exists()
     return standing.due_minor if at_once else 0
+
+
+def _is_not_charged(account_id: int) -> bool:
+    """Whether nothing is charged by itself: charging is paused, or the account is closed."""
+    is_closed = AccountClosure.objects.standing([account_id]).exists()
+    return is_closed or bool(pauses.because_of([account_id]))
 
 
 def _waiting_for_customer(account_id: int) -> QuerySet[PaymentAttempt]:

@@ -20,7 +20,7 @@ from accounts.models import Account, BillingEntity, Hold
 from billing import decisions, dunning, ledger, locks, messages
 from billing.ledger import Standing
 from billing.messages import Outlook
-from billing.models import Decision, DunningCase, FollowUp, Invoice
+from billing.models import AccountClosure, Decision, DunningCase, FollowUp, Invoice
 from billing.payments import guard, throttle
 from notifications import bisect
 from notifications.models import Message
@@ -152,6 +152,8 @@ def _see(
         for case in DunningCase.objects.filter(account__in=accounts, closed_at=None)
     }
     paused = pauses.because_of(accounts)
+    closed = AccountClosure.objects.standing(accounts).values_list("account", flat=True)
+    stopped = paused | dict.fromkeys(closed, "the account is closed")
     cannot_pay = throttle.nobody_can_pay(accounts)
     lost = "payments may have been lost: charging is paused until they are found"
     everywhere = lost if guard.any_is_closed() else ""
@@ -163,7 +165,7 @@ def _see(
             next_due=next_due.get(pk),
             is_held=pk in held,
             case=cases.get(pk),
-            stopped=everywhere or paused.get(pk, ""),
+            stopped=everywhere or stopped.get(pk, ""),
             cannot_pay=cannot_pay.get(pk, ""),
             because_before=follow_ups[pk].because,
         )

@@ -11,7 +11,14 @@ from billing import books, dunning, ledger
 from billing.close.health import sweeper
 from billing.gateways import Status
 from billing.gateways.stripe_currencies import MINIMUM_MINOR, chargeable_minor
-from billing.models import Decision, DunningCase, FollowUp, LeastAmount, PaymentAttempt
+from billing.models import (
+    AccountClosure,
+    Decision,
+    DunningCase,
+    FollowUp,
+    LeastAmount,
+    PaymentAttempt,
+)
 from billing.payments import charges, unpaid
 from billing.payments.charges import NothingDue
 from notifications.models import Message
@@ -261,6 +268,21 @@ class TestNobodyIsHeldOrWarned:
         )
 
         sweep(18, 40)
+
+        assert (is_held(account), mails(account)) == (False, [])
+
+    def test_whose_account_is_closed(self):
+        account = patient()
+        AccountClosure.objects.create(
+            account=account,
+            debt="COLLECT",
+            credit="KEEP",
+            because="they left",
+            closed_at=AS_OF,
+            closed_by="ann",
+        )
+
+        sweep(13, 18, 40)
 
         assert (is_held(account), mails(account)) == (False, [])
 

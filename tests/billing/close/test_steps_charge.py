@@ -123,7 +123,9 @@ class TestCharge:
             "€\xa00.49 is less than can be charged: carried forward"
         )
         work_once("HOLD")
-        assert decision_on(account, "HOLD").because == "less is due than can be charged"
+        assert decision_on(account, "HOLD").because == (
+            "less is due than is asked for: carried to the next invoice"
+        )
         assert not account.holds.exists()
 
     def test_is_blocked_where_our_set_up_is_wrong_and_stops_no_other(self):
