@@ -7,8 +7,9 @@ Its customer is told, another card is charged where they allow it, dunning goes 
 from datetime import timedelta
 
 import pytest
+from django.urls import reverse
 
-from accounts.models import BillingEntity, Hold, PaymentMethod
+from accounts.models import BillingEntity, Hold, PaymentMethod, TimelineEvent
 from billing import gateways
 from billing.close.health import sweeper
 from billing.models import Decision, DunningCase, PaymentAttempt
@@ -18,7 +19,7 @@ from tests import charging
 from tests.billing.builders import collect
 from tests.billing.stripe_builders import event, owing, told, using
 from tests.closing import assert_books_hold, decision_on, start_close, step_of, work
-from tests.factories import AS_OF, CardFactory
+from tests.factories import AS_OF, CardFactory, MemberFactory, account_using
 from tests.stripe_provider import new_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -291,6 +292,48 @@ class TestTold:
 
         assert told(event("payment_method.detached", card.token)) == ["IGNORED"]
         assert methods.lost_untold([account.pk]) == {}
+
+
+class TestTheirChoice:
+    def test_is_made_on_the_page_of_the_cards_and_taken_back(self, client):
+        account = account_using("12.34")
+        CardFactory(account=account, token="sandbox_mastercard", is_default=False)
+        client.force_login(MemberFactory(account=account).user)
+        url = reverse("cards-others", args=[account.pk])
+
+        said = [
+            client.post(url, {"allowed": each}, follow=True).content.decode()
+            for each in ("yes", "yes", "no")
+        ]
+
+        assert "Charge only the one I have chosen" in said[0]
+        assert "Charge another one if that one can no longer be charged" in said[2]
+        account.refresh_from_db()
+        assert not account.charges_other_cards
+        assert TimelineEvent.objects.filter(kind="card.others").count() == 2
+
+    def test_is_nobody_elses(self, client):
+        account = account_using("12.34")
+        client.force_login(MemberFactory().user)
+
+        client.post(reverse("cards-others", args=[account.pk]), {"allowed": "yes"})
+
+        account.refresh_from_db()
+        assert not account.charges_other_cards
+
+    @pytest.mark.parametrize(
+        "facts",
+        [{"expiry_year": 2018, "expiry_month": 1}, {"state": "BLOCKED", "blocked_at": AS_OF}],
+    )
+    def test_charges_no_card_that_is_no_good(self, facts):
+        account = account_using("12.34", charges_other_cards=True)
+        CardFactory(account=account, token="sandbox_mastercard", is_default=False, **facts)
+        card = default_of(account)
+
+        methods.note_gone(account_id=account.pk, method_id=card.pk, as_of=AS_OF)
+
+        assert default_of(account) is None
+        assert "Please add another card" in Message.objects.get().body_text
 
 
 def test_a_key_of_its_own_for_each_try_shows_the_refusal_again(stripe):
