@@ -33,6 +33,7 @@ PROSPECTS = "billing/messages/prospects.py"
 RECHECKS = "billing/messages/rechecks.py"
 HOLD_LIFTED = "billing/messages/hold_lifted.py"
 PAYMENT_FAILED = "billing/messages/payment_failed.py"
+DECLINE_WORDS = "billing/messages/decline_words.py"
 FINDING = "billing/reconciliation/finding.py"
 WORKING = "billing/reconciliation/working.py"
 ATTEMPT_KIND = "billing/payments/charges/attempt_kind.py"
@@ -927,6 +928,11 @@ PATCHES = (
     Patch(
         "who has removed the card is sent to the bank",
         (
+            Change(
+                DECLINE_WORDS,
+                "return reason, advice if is_there else needs_another(attempt)",
+                "return reason, advice",
+            ),
             Change(
                 PAYMENT_FAILED,
                 "    if prospect.card is None:\n",
