@@ -21,7 +21,7 @@ from django.utils.safestring import SafeString
 from accounts import clock
 from accounts.models import Account, BillingContact, Hold, Member
 from billing import ledger
-from billing.admin import account_page, acts
+from billing.admin import account_page, acts, inviting
 from billing.admin.cells import instant, money, tag
 from billing.ledger import Standing
 from billing.models import Invoice
@@ -197,6 +197,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self._url("<int:account_id>/charge/", acts.charge, "charge"),
             self._url("<int:account_id>/hold/", acts.place_hold, "place_hold"),
             self._url("<int:account_id>/holds/<int:hold_id>/lift/", acts.lift_hold, "lift_hold"),
+            self._url("<int:account_id>/invite/", inviting.invite, "invite"),
             self._url("<int:account_id>/pause/", acts.pause_charging, "pause_charging"),
             self._url(
                 "<int:account_id>/pauses/<int:pause_id>/resume/",
@@ -259,6 +260,7 @@ PERMISSIONS = {
     "charge": "charge_account",
     "hold": "place_hold",
     "pause": "pause_charging",
+    "invite": "add_member",
 }
 
 

@@ -37,14 +37,12 @@ def open_invoices(standing: Standing) -> list[OpenInvoice]:
 
 def _spread(standing: Standing, invoices: Sequence[Invoice]) -> list[OpenInvoice]:
     due = dues(invoices)
-    flying_minor, overdue_minor = standing.in_flight_minor, standing.overdue_minor
+    flying_minor, overdue_minor = standing.in_flight_minor, standing.uncovered_minor
     shares = []
     for invoice in invoices:
         covered_minor = min(due[invoice.pk], flying_minor)
-        late_minor = min(due[invoice.pk], overdue_minor)
+        late_minor = min(due[invoice.pk] - covered_minor, overdue_minor)
         flying_minor -= covered_minor
         overdue_minor -= late_minor
-        shares.append(
-            OpenInvoice(invoice, due[invoice.pk], covered_minor, max(late_minor - covered_minor, 0))
-        )
+        shares.append(OpenInvoice(invoice, due[invoice.pk], covered_minor, late_minor))
     return shares

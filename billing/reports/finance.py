@@ -135,9 +135,9 @@ ANSWER = f"""{SPREAD}, issued AS (
            sum(least(s.amount, greatest(s.back + s.disputed - s.newer, 0))) AS away
       FROM settled s JOIN invoices i ON i.id = s.invoice_id GROUP BY i.currency
 ), waiting AS (
-    SELECT i.currency, sum(w.in_flight) AS in_flight, sum(w.overdue) AS overdue
-      FROM (SELECT id, in_flight, CASE WHEN due_at <= %(as_of)s THEN outstanding - in_flight ELSE 0 END AS overdue
-              FROM spread
+    SELECT i.currency, sum(w.in_flight) AS in_flight,
+           sum(CASE WHEN i.due_at <= %(as_of)s THEN w.uncovered ELSE 0 END) AS overdue
+      FROM (SELECT id, in_flight, outstanding - in_flight AS uncovered FROM spread
              UNION ALL
             SELECT id, in_flight, 0 FROM beyond) w JOIN invoices i USING (id)
      GROUP BY i.currency
