@@ -19,7 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from accounts import clock
-from accounts.models import Account, BillingContact, Hold, Member
+from accounts.models import Account, Hold, Member
 from billing import ledger
 from billing.admin import account_page, acts, inviting
 from billing.admin.cells import instant, money, tag
@@ -94,12 +94,6 @@ class MemberRows(admin.TabularInline):  # type: ignore[type-arg]
     autocomplete_fields = ("user",)
 
 
-class ContactRows(admin.TabularInline):  # type: ignore[type-arg]
-    model = BillingContact
-    fields = ("email",)
-    extra = 0
-
-
 @admin.register(Account)
 class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     form = AccountForm
@@ -115,7 +109,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "Name, external id, email, invoice number, payment reference, or a card's last four digits"
     )
     actions = ("grant_credit", "record_payment", "charge", "place_hold")
-    inlines = (MemberRows, ContactRows)
+    inlines = (MemberRows,)
     view_on_site = False
 
     # --- the list
