@@ -87,7 +87,7 @@ def use_writer(write: Callable[[int, str, str], str]) -> None:
     _writers[:] = [write]
 
 
-class Amount(Money):
+class Amount(Money):  # type: ignore[misc]  # moneyed has no types
     """Money that is written as staff read it everywhere: "€1,234.50"."""
 
     def __str__(self) -> str:
