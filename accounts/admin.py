@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 
 from accounts.codes import spelled_out
 from accounts.models import (
+    BillingContact,
     BillingEntity,
     ChargingPause,
     Hold,
@@ -108,6 +109,16 @@ class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_select_related = ("user", "account")
     search_fields = ("user__email", "account__name", "account__external_id")
     autocomplete_fields = ("user", "account")
+
+
+@admin.register(BillingContact)
+class BillingContactAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("email", "account", "created_at")
+    list_select_related = ("account",)
+    search_fields = ("email", "account__name", "account__external_id")
+    autocomplete_fields = ("account",)
+    fields = ("account", "email")
+    ordering = ("account__name", "email")
 
 
 @admin.register(Invitation)

@@ -5,7 +5,6 @@ import secrets
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.db.models.functions import Lower
 
 from accounts import timeline
@@ -40,7 +39,8 @@ def invite(
     account = _locked(account_id)
     if account.members.alias(lowered=Lower("user__email")).filter(lowered=email.lower()).exists():
         raise AlreadyMember(email)
-    _open_invitations(account).filter(lowered=email.lower()).update(revoked_at=as_of)
+    before = account.invitations.alias(lowered=Lower("email")).filter(lowered=email.lower())
+    before.filter(accepted_at=None, revoked_at=None).update(revoked_at=as_of)
     token = secrets.token_urlsafe(32)
     invitation = Invitation.objects.create(
         account=account,
@@ -115,7 +115,9 @@ def _join(invitation: Invitation, user: User, *, as_of: datetime) -> Member:
 def revoke(*, account_id: int, invitation_id: int, by: str, as_of: datetime) -> None:
     """Take an invitation back; one that has ended stays as it is."""
     account = _locked(account_id)
-    revoked = _open_invitations(account).filter(pk=invitation_id).first()
+    revoked = account.invitations.filter(
+        pk=invitation_id, accepted_at=None, revoked_at=None
+    ).first()
     if revoked is not None:
         revoked.revoked_at = as_of
         revoked.save(update_fields=["revoked_at"])
@@ -190,11 +192,6 @@ def change_email(*, user: User, email: str) -> bool:
 
 def _locked(account_id: int) -> Account:
     return Account.objects.select_for_update(no_key=True).get(pk=account_id)
-
-
-def _open_invitations(account: Account) -> QuerySet[Invitation]:
-    opened = account.invitations.filter(accepted_at=None, revoked_at=None)
-    return opened.alias(lowered=Lower("email"))
 
 
 def _digest(token: str) -> str:

@@ -19,6 +19,7 @@ class BillingConfig(AppConfig):
         pipeline.install(settings.CLOSE_STEPS)
         messages.register()
         formats.use_exponents(money.exponent)
+        money.use_writer(formats.money)
         pre_migrate.connect(schema.drop_before_migrating, sender=self)
         post_migrate.connect(schema.create_after_migrating, sender=self)
         post_migrate.connect(groups.create_groups, sender=self)

@@ -5,6 +5,7 @@ Stored amounts are whole minor units of their ISO 4217 currency (JPY 0 decimals,
 Nothing here is a float.
 """
 
+from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from moneyed import CURRENCIES, Money
@@ -81,6 +82,24 @@ def to_major(amount_minor: int, currency: str) -> Decimal:
     return Decimal(amount_minor).scaleb(-exponent(currency))
 
 
-def money(amount_minor: int, currency: str) -> Money:
+# notifications/formats.py, which writes amounts on pages and in mails; this module knows no other app, so that
+# billing/apps.py hands it in.
+_writers: list[Callable[[int, str, str], str]] = []
+
+
+def use_writer(write: Callable[[int, str, str], str]) -> None:
+    """Have amounts be written by this function of minor units, currency and language."""
+    _writers[:] = [write]
+
+
+class Amount(Money):  # type: ignore[misc]  # moneyed has no types
+    """Money that is written as staff read it everywhere: "€1,234.50"."""
+
+    def __str__(self) -> str:
+        code = self.currency.code
+        return _writers[0](to_minor(self.amount, code), code, "en")
+
+
+def money(amount_minor: int, currency: str) -> Amount:
     """Make the Money of an amount in minor units, for faces and messages."""
-    return Money(to_major(amount_minor, currency), currency)
+    return Amount(to_major(amount_minor, currency), currency)

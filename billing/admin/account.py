@@ -19,9 +19,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from accounts import clock, zones
-from accounts.models import Account, BillingContact, Hold, Member
+from accounts.models import Account, Hold, Member
 from billing import ledger
-from billing.admin import account_page, acts, closing
+from billing.admin import account_page, acts, closing, inviting
 from billing.admin.cells import instant, money, tag
 from billing.ledger import Standing
 from billing.models import Invoice
@@ -103,12 +103,6 @@ class MemberRows(admin.TabularInline):  # type: ignore[type-arg]
     autocomplete_fields = ("user",)
 
 
-class ContactRows(admin.TabularInline):  # type: ignore[type-arg]
-    model = BillingContact
-    fields = ("email",)
-    extra = 0
-
-
 @admin.register(Account)
 class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     form = AccountForm
@@ -124,7 +118,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "Name, external id, email, invoice number, payment reference, or a card's last four digits"
     )
     actions = ("grant_credit", "record_payment", "charge", "place_hold")
-    inlines = (MemberRows, ContactRows)
+    inlines = (MemberRows,)
     view_on_site = False
 
     # --- the list
@@ -210,6 +204,7 @@ class AccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self._url("<int:account_id>/charge/", acts.charge, "charge"),
             self._url("<int:account_id>/hold/", acts.place_hold, "place_hold"),
             self._url("<int:account_id>/holds/<int:hold_id>/lift/", acts.lift_hold, "lift_hold"),
+            self._url("<int:account_id>/invite/", inviting.invite, "invite"),
             self._url("<int:account_id>/pause/", acts.pause_charging, "pause_charging"),
             self._url(
                 "<int:account_id>/pauses/<int:pause_id>/resume/",
@@ -276,6 +271,7 @@ PERMISSIONS = {
     "hold": "place_hold",
     "pause": "pause_charging",
     "close": "close_account",
+    "invite": "add_member",
 }
 
 

@@ -28,6 +28,7 @@ def overview(account: Account, *, as_of: datetime) -> dict[str, Any]:
     return {
         "id": account.pk,
         "reference": reference_of(account.pk),
+        "mails_go_to": [account.email, *account.contacts.values_list("email", flat=True)],
         "as_of": instant(as_of),
         "due": money(standing.due_minor, currency),
         "owes": standing.due_minor > 0,
@@ -204,7 +205,7 @@ def _decisions(account: Account) -> Table:
         [
             row(
                 to(decision, instant(decision.decided_at)),
-                spelled_out(decision.act),
+                spelled_out(decision.act).lower(),
                 decisions.in_words(decision.expected) or "–",
                 Cell(
                     decisions.in_words(decision.saw) or "–",

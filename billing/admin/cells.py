@@ -52,6 +52,11 @@ class Table:
     empty: str
     more_url: str = ""
 
+    @property
+    def labelled(self) -> list[list[tuple[str, Cell]]]:
+        """Each cell with its column's name, which stands before it on a phone."""
+        return [list(zip(self.columns, row, strict=True)) for row in self.rows]
+
 
 def row(*cells: str | Cell) -> list[Cell]:
     """A table's row; bare text is a cell."""

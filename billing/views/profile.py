@@ -14,6 +14,7 @@ from django.core import signing
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import translation
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 from django.utils.translation import gettext as _
@@ -24,6 +25,7 @@ from django.views.decorators.http import require_http_methods
 from accounts import clock, people
 from accounts.models import Account, User
 from billing import messages
+from notifications.formats import Reader
 
 # For the link that is mailed to a new address.
 SALT = "billing.views.profile.email"
@@ -92,7 +94,7 @@ def profile(request: HttpRequest) -> HttpResponse:
         )
         return redirect("profile")
     context = {"form": form, "may_change": account is not None}
-    return render(request, "accounts/profile.html", context)
+    return _show(request, account, "accounts/profile.html", context)
 
 
 @transaction.atomic(durable=True)
@@ -114,7 +116,8 @@ def confirm_email(request: HttpRequest, token: str) -> HttpResponse:
     if user is None:
         return render(request, "accounts/link_over.html", status=410)
     if request.method != "POST":
-        return render(request, "accounts/email_confirm.html", {"email": said["email"]})
+        context = {"email": said["email"]}
+        return _show(request, _account_of(user), "accounts/email_confirm.html", context)
     if not people.change_email(user=user, email=said["email"]):
         return render(request, "accounts/link_over.html", status=410)
     account = _account_of(user)
@@ -149,9 +152,11 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
         return redirect_to_login(request.get_full_path(), settings.LOGIN_URL)
     context = {"account": invited.account, "email": invited.email, "inviter": invited.invited_by}
     if request.user.pk != known.pk:
-        return render(request, "accounts/invitation_of_another.html", context, status=403)
+        return _show(
+            request, invited.account, "accounts/invitation_of_another.html", context, status=403
+        )
     if request.method != "POST":
-        return render(request, "accounts/invitation.html", context)
+        return _show(request, invited.account, "accounts/invitation.html", context)
     try:
         member = people.join(token=token, user=known, as_of=clock.now())
     except people.NotOpen:
@@ -163,7 +168,7 @@ def _sign_up(request: HttpRequest, token: str, account: Account, email: str) -> 
     form = SetPasswordForm(User(email=email), request.POST if request.method == "POST" else None)
     if not form.is_valid():
         context = {"account": account, "email": email, "form": form}
-        return render(request, "accounts/sign_up.html", context)
+        return _show(request, account, "accounts/sign_up.html", context)
     try:
         member = people.sign_up(
             token=token, password=form.cleaned_data["new_password1"], as_of=clock.now()
@@ -172,3 +177,17 @@ def _sign_up(request: HttpRequest, token: str, account: Account, email: str) -> 
         return render(request, "accounts/link_over.html", status=410)
     login(request, member.user, backend=settings.AUTHENTICATION_BACKENDS[0])
     return redirect("account", member.account_id)
+
+
+def _show(
+    request: HttpRequest,
+    account: Account | None,
+    template: str,
+    context: dict[str, Any],
+    *,
+    status: int = 200,
+) -> HttpResponse:
+    """Render a page in the language of the account that its reader is of, or will be."""
+    locale = Reader.of(account).locale if account else translation.get_language()
+    with translation.override(locale):
+        return render(request, template, context, status=status)

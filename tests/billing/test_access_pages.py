@@ -51,6 +51,7 @@ class TestInvitation:
         assert mail("INVITATION").recipient == "New@example.com"
         assert "meghívja" in mail("INVITATION").subject
         assert "New@example.com" in asked
+        assert '<html lang="hu">' in asked
         assert joined.url == f"/accounts/{account.pk}/"
         assert client.get(joined.url).status_code == 200
         member = Member.objects.get(user__email="New@example.com")
@@ -138,6 +139,30 @@ class TestInvitation:
         assert "For its recipient only." in page
         assert Invitation.objects.get().token_digest not in listed
         assert token not in str(Invitation.objects.values().get())
+
+
+class TestInvitationByStaff:
+    def test_makes_the_first_owner(self):
+        account = AccountFactory()
+        client = staff("Support")
+        url = f"/admin/accounts/account/{account.pk}/invite/"
+
+        page = text(client.get(f"/admin/accounts/account/{account.pk}/change/"))
+        assert url in page
+        assert client.get(url).status_code == 200
+        sent = client.post(url, {"email": "boss@example.com", "role": "OWNER"})
+        form = {"new_password1": PASSWORD, "new_password2": PASSWORD}
+        Client().post(link_in(mail("INVITATION")), form)
+        again = text(client.post(url, {"email": "BOSS@example.com", "role": "OWNER"}))
+
+        assert sent.url == f"/admin/accounts/account/{account.pk}/change/"
+        assert account.members.get().role == "OWNER"
+        assert "They are a member already." in again
+
+    def test_is_for_those_who_may_add_members(self):
+        url = f"/admin/accounts/account/{AccountFactory().pk}/invite/"
+
+        assert staff("Finance").get(url).status_code == 403
 
 
 class TestMembers:

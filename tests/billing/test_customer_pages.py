@@ -48,7 +48,7 @@ class TestWhatIsDue:
         rows = re.search(r'aria-labelledby="what-is-due".*?</table>', page, re.DOTALL)[0]
         body, foot = rows.split("<tfoot>")
         told = {
-            state: sum(amounts_of(body, rf'">{state}</span>.*?class="number"[^>]*>€([\d,.]+)'))
+            state: sum(amounts_of(body, rf'">{state}</span>.*?class="number sum"[^>]*>€([\d,.]+)'))
             for state in ("Overdue", "On its way", "Due")
         }
         headline = {

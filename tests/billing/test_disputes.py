@@ -214,7 +214,7 @@ class TestADispute:
         payment = paid()
         see(payment, amount_minor=1000)
 
-        with pytest.raises(reversals.MoreThanThePayment, match=r"€\s2\.34 is left"):
+        with pytest.raises(reversals.MoreThanThePayment, match=r"€2\.34 is left"):
             see(payment, ref="du_other", amount_minor=235)
 
         assert see(payment, ref="du_other", amount_minor=234) is not None
@@ -249,7 +249,7 @@ class TestThePause:
         see(payment)
 
         for kind in (Kind.AUTO, Kind.RETRY):
-            with pytest.raises(charges.AccountPaused, match=r"€\s12\.34 of the payment by"):
+            with pytest.raises(charges.AccountPaused, match=r"€12\.34 of the payment by"):
                 collect(account, kind=kind, as_of=LATER)
         assert collect(account, kind=Kind.ON_SESSION, as_of=LATER).state == State.SUCCEEDED
 

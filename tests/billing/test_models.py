@@ -10,7 +10,7 @@ from django.apps import apps
 from django.db import IntegrityError, connection, models, transaction
 
 from accounts import timeline
-from accounts.models import ChargingPause, Hold, TimelineEvent
+from accounts.models import BillingContact, ChargingPause, Hold, Invitation, TimelineEvent
 from billing import decisions
 from billing.models import (
     Allocation,
@@ -63,6 +63,7 @@ from tests.factories import (
     PeriodFactory,
     PriceFactory,
     SummaryFactory,
+    UserFactory,
     account_using,
     token,
 )
@@ -277,6 +278,34 @@ class TestAccounts:
     def test_a_user_has_one_role_at_an_account(self):
         member = MemberFactory()
         return lambda: MemberFactory(account=member.account, user=member.user)
+
+
+class TestPeople:
+    @breaks("one_user_per_address_in_any_case")
+    def test_an_address_is_one_users_in_any_case(self):
+        UserFactory(email="ann@example.com")
+        return lambda: UserFactory(email="Ann@example.com")
+
+    @breaks("billing_contact_is_kept_once_per_account")
+    def test_an_address_is_a_contact_once(self):
+        account = AccountFactory()
+        BillingContact.objects.create(account=account, email="tax@example.com")
+        return BillingContact(account=account, email="TAX@example.com").save
+
+    @breaks("one_open_invitation_per_account_and_address")
+    def test_an_address_has_one_open_invitation(self):
+        account = AccountFactory()
+        invitation(account).save()
+        return invitation(account, email="NEW@example.com", token_digest="b").save
+
+    @breaks("invitation_ends_once")
+    def test_an_invitation_is_accepted_or_taken_back(self):
+        return invitation(AccountFactory(), accepted_at=AS_OF, revoked_at=AS_OF).save
+
+
+def invitation(account, **facts):
+    defaults = {"email": "new@example.com", "token_digest": "a", "invited_by": "ann"}
+    return Invitation(account=account, expires_at=AS_OF, **(defaults | facts))
 
 
 class TestPeriods:
@@ -793,7 +822,7 @@ class TestWords:
             str(row)
             for row in (
                 issued,
-                Invoice(pk=7),
+                Invoice(account_name="Acme"),
                 issued.lines.get(),
                 issued.account.periods.get(),
                 issued.entity.number_series,
@@ -824,7 +853,8 @@ class TestWords:
                 Reconciliation(gateway="sandbox", as_of=AS_OF),
                 ListedObject(provider_ref="sb_2", status="FOREIGN"),
                 ReconciliationBreak(kind="NOT_BOOKED", provider_ref="sb_3"),
-                PaymentAttempt(id=uuid.UUID(int=1)),
+                PaymentAttempt(amount_minor=1234, currency="EUR"),
+                Refund(amount_minor=500, currency="EUR"),
                 DunningCase(next_try_at=AS_OF),
                 DunningCase(ends_at=AS_OF),
                 DunningCase(closed_at=AS_OF, closed_because="paid"),
@@ -835,18 +865,18 @@ class TestWords:
 
         assert {
             "MC-000001",
-            "draft 7",
+            "draft for Acme",
             "Server · small",
             "2018-10",
             "MC: next 2",
-            "1000 to MC-000001",
+            "€10.00 to MC-000001",
             "Bank transfer 2018-11-02",
             "Goodwill: Sorry for the outage",
             "Server : 0.01 EUR/hour",
             "Server large: 2 EUR/hour",
             "Charge Acme (acme)",
             "Report Month Close 2018-10",
-            "CHARGE: Did nothing, settled meanwhile",
+            "Charge: Did nothing, settled meanwhile",
             "2018-10.csv",
             "1.5 hour small",
             "10 hour large",
@@ -860,12 +890,13 @@ class TestWords:
             "sandbox as of 2018-11-02 09:00",
             "sb_2: FOREIGN",
             "Money taken, not in our books: sb_3",
-            "Reserved 00000000-0000-0000-0000-000000000001",
+            "€12.34: reserved",
+            "€5.00: reserved",
             "next try on 2018-11-02",
             "waits for the customer until 2018-11-02",
             "closed: paid",
             "Invoice issued: Invoice MC-000001",
-            "+1234 Receivable EUR",
+            "€12.34, Receivable",
         } == said
 
     def test_a_run_knows_whether_it_is_finished(self):

@@ -6,6 +6,7 @@ import pytest
 
 from billing import money
 from billing.money import NotWhole, UnknownCurrency
+from notifications import formats
 
 
 class TestExponent:
@@ -81,3 +82,8 @@ class TestToMajor:
         shown = money.money(1234, "EUR")
 
         assert (str(shown.amount), shown.currency.code) == ("12.34", "EUR")
+
+    @pytest.mark.parametrize("currency", ["EUR", "USD", "GBP", "HUF", "JPY", "KWD", "IDR", "CHF"])
+    @pytest.mark.parametrize("minor", [0, 5, 123_456_789, -123_456, 987_654_321_012_345_678])
+    def test_is_written_in_one_way_whoever_writes_it(self, minor, currency):
+        assert str(money.money(minor, currency)) == formats.money(minor, currency, "en")

@@ -45,6 +45,7 @@ def a_customers_pages():
     SummaryFactory(account=account, product=product, unit="gigabyte-months", unit_price=Decimal("0.000000123456"), item=LONG, quantity=Decimal("9876543.123456"))  # fmt: skip
     asked = attempt_of(account, state="REQUIRES_ACTION", amount_minor=500_000_000_000)
     client = member_of(account)
+    for_staff = staff(is_superuser=True).get(f"/admin/accounts/account/{account.pk}/change/")
     people.add_contact(account_id=account.pk, email=f"{LONG.replace(' ', '.')[:50]}2018@example.com", by="ann")  # fmt: skip
     return {
         f"customer {page}": text(client.get(f"/accounts/{account.pk}/{page}"))
@@ -57,7 +58,7 @@ def a_customers_pages():
             "settings/",
             f"payments/{asked.pk}/",
         )
-    }
+    } | {"staff account": text(for_staff)}
 
 
 def pages_of_runs():

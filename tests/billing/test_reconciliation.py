@@ -346,7 +346,7 @@ class TestBreaks:
 
         (found,) = ReconciliationBreak.objects.all()
         assert (found.kind, found.amount_minor) == (Kind.AMOUNT_DIFFERS, 1234)
-        assert "our books have €\xa010.00" in found.words
+        assert "our books have €10.00" in found.words
 
     def test_an_object_that_names_no_attempt(self, sandbox):
         object_of("acme", sandbox, attempt="by hand", submit=True)

@@ -148,7 +148,7 @@ class TestRefuses:
         payment = paid()
         refund(payment, 500)
 
-        with pytest.raises(refunds.RefundTooMuch, match=r"of which €\s7\.34 is left"):
+        with pytest.raises(refunds.RefundTooMuch, match=r"of which €7\.34 is left"):
             refund(payment, amount_minor)
 
         assert at_the_provider(sandbox, payment) == [500]
@@ -185,7 +185,7 @@ class TestRefuses:
         seen = seen_of(payment, DisputeStatus.OPEN)
         disputes.apply_provider_state("sandbox", seen, as_of=AS_OF)
 
-        with pytest.raises(refunds.RefundTooMuch, match=r"of which €\s0\.00 is left"):
+        with pytest.raises(refunds.RefundTooMuch, match=r"of which €0\.00 is left"):
             refund(payment, 100)
 
         assert at_the_provider(sandbox, payment) == []

@@ -624,7 +624,7 @@ class TestProgressThatIsKept:
         progress.current(run, as_of=AS_OF)
         work("INVOICE")
 
-        monkeypatch.setattr(progress, "SHAPE", 2)
+        monkeypatch.setattr(progress, "SHAPE", progress.SHAPE + 1)
 
         assert progress.current(run, as_of=AS_OF).seen["steps"]["INVOICE"] == {"DONE": 1}
 

@@ -658,7 +658,7 @@ class TestCommand:
 
         said = capsys.readouterr().out
         assert "november.csv: 1 booked, 1 wait for a person, 0 known already." in said
-        assert "€\xa012.34 from 'Acme Ltd': it names no account" in said
+        assert "€12.34 from 'Acme Ltd': it names no account" in said
 
     def test_says_it_as_json(self, statement, capsys):
         account = owing("12.34")
@@ -690,7 +690,7 @@ class TestCommand:
         document = json.loads(capsys.readouterr().out)
 
         assert "0 booked, 0 wait for a person, 1 known already." in said
-        assert "november.csv, line 2: Bank transfer of 2018-11-02, B1: €\xa012.34" in said
+        assert "november.csv, line 2: Bank transfer of 2018-11-02, B1: €12.34" in said
         assert document["known"] == 1
         assert [(each["line"], each["bank_ref"]) for each in document["repeated"]] == [(2, "B1")]
 

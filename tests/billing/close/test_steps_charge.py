@@ -120,7 +120,7 @@ class TestCharge:
         work_once("CHARGE")
 
         assert decision_on(account, "CHARGE").because == (
-            "€\xa00.49 is less than can be charged: carried forward"
+            "€0.49 is less than can be charged: carried forward"
         )
         work_once("HOLD")
         assert decision_on(account, "HOLD").because == (
