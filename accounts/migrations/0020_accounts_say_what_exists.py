@@ -7,7 +7,7 @@ import accounts.validators
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("accounts", "0012_terms_and_warnings"),
+        ("accounts", "0011_timeline_has_one_index"),
     ]
 
     operations = [

@@ -417,7 +417,7 @@ class TestAddress:
 
 
 def test_addresses_that_differ_in_case_are_named_before_the_index_is_made(monkeypatch):
-    migration = import_module("accounts.migrations.0018_one_user_per_address")
+    migration = import_module("accounts.migrations.0026_one_user_per_address")
     UserFactory(email="ann@example.com")
     migration.check_addresses(apps, None)
 

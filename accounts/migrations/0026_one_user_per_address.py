@@ -22,7 +22,7 @@ def check_addresses(apps: Any, _schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0017_invitations_and_contacts")]
+    dependencies = [("accounts", "0025_invitations_and_contacts")]
 
     operations = [
         migrations.RunPython(check_addresses, migrations.RunPython.noop),

@@ -18,7 +18,7 @@ def give_terms_to_an_unused_one(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0015_cards_can_be_gone")]
+    dependencies = [("accounts", "0022_cards_can_be_gone")]
 
     operations = [
         migrations.AlterField(

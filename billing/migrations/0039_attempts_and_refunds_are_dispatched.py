@@ -5,8 +5,8 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("accounts", "0011_timeline_has_one_index"),
-        ("billing", "0028_rejected_rows_are_kept"),
+        ("accounts", "0021_sign_in_tries_and_closing"),
+        ("billing", "0038_accounts_are_closed"),
     ]
 
     operations = [

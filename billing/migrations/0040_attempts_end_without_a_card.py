@@ -28,7 +28,7 @@ BEFORE = ATTEMPTS_MOVE.replace("FAILED_FROM", "")
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0038_accounts_are_closed")]
+    dependencies = [("billing", "0039_attempts_and_refunds_are_dispatched")]
 
     operations = [
         migrations.RunSQL(NOW, BEFORE),

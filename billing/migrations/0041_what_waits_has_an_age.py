@@ -4,7 +4,7 @@ from django.db.models import Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0034_attempts_end_without_a_card")]
+    dependencies = [("billing", "0040_attempts_end_without_a_card")]
 
     operations = [
         migrations.CreateModel(

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("accounts", "0012_terms_and_warnings"),
+        ("accounts", "0023_terms_and_warnings"),
     ]
 
     operations = [

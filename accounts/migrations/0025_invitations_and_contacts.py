@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0016_sellers_as_customers_see_them")]
+    dependencies = [("accounts", "0024_sellers_as_customers_see_them")]
 
     operations = [
         migrations.CreateModel(

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0031_least_amounts_to_begin_with"),
+        ("billing", "0043_least_amounts_to_begin_with"),
     ]
 
     operations = [

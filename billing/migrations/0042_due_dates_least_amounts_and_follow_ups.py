@@ -11,8 +11,8 @@ from django.db.models.functions import Now
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("accounts", "0012_terms_and_warnings"),
-        ("billing", "0035_what_waits_has_an_age"),
+        ("accounts", "0023_terms_and_warnings"),
+        ("billing", "0041_what_waits_has_an_age"),
     ]
 
     operations = [

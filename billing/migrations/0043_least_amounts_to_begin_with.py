@@ -30,6 +30,6 @@ def write(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0030_due_dates_least_amounts_and_follow_ups")]
+    dependencies = [("billing", "0042_due_dates_least_amounts_and_follow_ups")]
 
     operations = [migrations.RunPython(write, migrations.RunPython.noop)]
