@@ -163,6 +163,8 @@ def _all(model: str, account: Account, field: str = "account") -> str:
 
 def _invoices(account: Account, standing: Standing) -> Table:
     still_open = {each.invoice.pk: each for each in ledger.open_invoices(standing)}
+    newest = list(_newest(account.invoices.select_related("period")))
+    written_off = ledger.written_off(invoice.pk for invoice in newest)
     return Table(
         "Invoices",
         ("Number", "Period", "Total", "Still due", "Due on", "State"),
@@ -173,9 +175,11 @@ def _invoices(account: Account, standing: Standing) -> Table:
                 money(invoice.total_minor, invoice.currency),
                 money(_due_minor(still_open.get(invoice.pk)), invoice.currency),
                 str(invoice.due_date or instant(invoice.due_at)),
-                _invoice_state(invoice, still_open.get(invoice.pk)),
+                _invoice_state(
+                    invoice, still_open.get(invoice.pk), is_written_off=invoice.pk in written_off
+                ),
             )
-            for invoice in _newest(account.invoices.select_related("period"))
+            for invoice in newest
         ],
         empty="No invoice yet.",
         more_url=_all("billing_invoice", account),
@@ -186,11 +190,13 @@ def _due_minor(still_open: OpenInvoice | None) -> int:
     return still_open.due_minor if still_open else 0
 
 
-def _invoice_state(invoice: Invoice, still_open: OpenInvoice | None) -> Cell:
+def _invoice_state(
+    invoice: Invoice, still_open: OpenInvoice | None, *, is_written_off: bool
+) -> Cell:
     if invoice.is_draft:
         return Cell("Draft")
     if still_open is None:
-        return Cell("Settled", tone="good")
+        return Cell("Written off", tone="warn") if is_written_off else Cell("Settled", tone="good")
     if still_open.overdue_minor:
         return Cell("Overdue", tone="bad")
     if still_open.not_yet_due_minor:

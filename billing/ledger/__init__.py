@@ -26,6 +26,7 @@ from billing.ledger.events import (
 )
 from billing.ledger.open_invoices import OpenInvoice, open_invoices
 from billing.ledger.posting import post
+from billing.ledger.settlement import written_off
 from billing.ledger.standing import (
     Standing,
     balance,
@@ -61,4 +62,5 @@ __all__ = [
     "refund_undone",
     "standing",
     "standings",
+    "written_off",
 ]

@@ -8,11 +8,11 @@ import pytest
 
 from accounts import clock
 from accounts.models import BillingEntity
-from billing.models import PaymentAttempt
-from tests.billing.builders import bill, pay_by_hand
+from billing.models import CreditGrant, PaymentAttempt
+from tests.billing.builders import bill, grant, pay_by_hand
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.billing.test_views import attempt_of, invoiced, member_of, text
-from tests.factories import AS_OF, AccountFactory, SummaryFactory, account_using
+from tests.factories import AS_OF, AccountFactory, SummaryFactory, UserFactory, account_using
 
 State = PaymentAttempt.State
 pytestmark = pytest.mark.django_db
@@ -155,3 +155,23 @@ class TestTheEstimate:
         page = text(member_of(account).get(f"/accounts/{account.pk}/"))
 
         assert told in page
+
+
+class TestAnInvoiceThatAGrantSettled:
+    @pytest.mark.parametrize("kind", CreditGrant.Kind.values)
+    def test_is_called_paid_unless_it_was_written_off(self, kind):
+        account = account_using("10.00")
+        bill(account)
+        grant(account, 1000, kind=kind)
+        client, invoice = member_of(account), account.invoices.get()
+        is_written_off = kind == CreditGrant.Kind.WRITE_OFF
+
+        for url in ("invoices/", f"invoices/{invoice.pk}/"):
+            page = text(client.get(f"/accounts/{account.pk}/{url}"))
+            assert (">Written off<" in page, ">Paid<" in page) == (
+                is_written_off,
+                not is_written_off,
+            ), url
+        client.force_login(UserFactory(is_staff=True, is_superuser=True))
+        looked_at = text(client.get(f"/admin/accounts/account/{account.pk}/change/"))
+        assert (">Written off<" in looked_at) == is_written_off

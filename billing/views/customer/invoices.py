@@ -149,6 +149,7 @@ CREDITS = {
     CreditGrant.Kind.SURPLUS: _("Credit from an earlier payment"),
     CreditGrant.Kind.RETURNED: _("Credit from a refund that came back"),
     CreditGrant.Kind.INVOICE: _("Credit from an earlier invoice"),
+    CreditGrant.Kind.WRITE_OFF: _("Written off"),
 }
 
 

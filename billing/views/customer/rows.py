@@ -73,14 +73,24 @@ def invoice_rows(
     else:
         invoices = issued(seat).select_related("period")
         shown = list(invoices.order_by("-issued_at", "-pk")[:limit])
-    waits = _waits_for_customer(seat)
-    return [_row(seat, each, still_open.get(each.pk), waits=waits) for each in shown]
+    waits, written_off = _waits_for_customer(seat), ledger.written_off(each.pk for each in shown)
+    return [
+        _row(
+            seat, each, still_open.get(each.pk), waits=waits, is_written_off=each.pk in written_off
+        )
+        for each in shown
+    ]
 
 
 def invoice_row(seat: Seat, invoice: Invoice, standing: Standing) -> dict[str, Any]:
     """One invoice in words."""
-    still_open = _by_invoice(standing).get(invoice.pk)
-    return _row(seat, invoice, still_open, waits=_waits_for_customer(seat))
+    return _row(
+        seat,
+        invoice,
+        _by_invoice(standing).get(invoice.pk),
+        waits=_waits_for_customer(seat),
+        is_written_off=invoice.pk in ledger.written_off([invoice.pk]),
+    )
 
 
 def due_rows(seat: Seat, standing: Standing) -> list[dict[str, Any]]:
@@ -111,7 +121,12 @@ def _waits_for_customer(seat: Seat) -> bool:
 
 
 def _row(
-    seat: Seat, invoice: Invoice, still_open: OpenInvoice | None, *, waits: bool
+    seat: Seat,
+    invoice: Invoice,
+    still_open: OpenInvoice | None,
+    *,
+    waits: bool,
+    is_written_off: bool,
 ) -> dict[str, Any]:
     due_minor = still_open.due_minor if still_open else 0
     return {
@@ -119,7 +134,7 @@ def _row(
         "total": _money(seat, invoice, invoice.total_minor),
         "due": _money(seat, invoice, due_minor),
         "is_open": still_open is not None,
-        **_state(invoice, still_open, waits=waits),
+        **_state(invoice, still_open, waits=waits, is_written_off=is_written_off),
     }
 
 
@@ -140,12 +155,14 @@ def _money(seat: Seat, invoice: Invoice, amount_minor: int) -> str:
     return seat.reader.money(amount_minor, invoice.currency)
 
 
-def _state(invoice: Invoice, still_open: OpenInvoice | None, *, waits: bool) -> dict[str, str]:
+def _state(
+    invoice: Invoice, still_open: OpenInvoice | None, *, waits: bool, is_written_off: bool
+) -> dict[str, str]:
     """Of an invoice in several states the one that asks most of its customer."""
     if invoice.total_minor < 0:
         return {"state": _("Credit"), "tone": "good"}
     if still_open is None:
-        return {"state": _("Paid"), "tone": "good"}
+        return {"state": _("Written off") if is_written_off else _("Paid"), "tone": "good"}
     return min(_parts(still_open, waits=waits), key=lambda part: URGENCY.index(part[0]["tone"]))[0]
 
 
