@@ -10,7 +10,8 @@ from accounts import clock
 from accounts.models import Account, BillingEntity, ChargingPause, Hold, PaymentMethod
 from billing.gateways import Status
 from billing.models import DunningCase, PaymentAttempt
-from billing.payments import charges, methods, retries, unpaid
+from billing.payments import charges, methods, unpaid
+from tests import charging
 from tests.billing.builders import bill, collect, due, owing
 from tests.closing import assert_books_hold, decision_on, finish, start_close, step_of, work
 from tests.factories import AS_OF, CardFactory, MemberFactory, account_using
@@ -78,8 +79,8 @@ def add_card(account: Account, token: str = "sandbox_visa", *, as_of=LATER) -> P
 
 def sweep(*, as_of=LATER) -> None:
     """Those parts of a sweep that charge, in their order."""
-    charges.drive_due(as_of=as_of)
-    retries.retry_due(as_of=as_of)
+    charging.drive_due(as_of=as_of)
+    charging.retry_due(as_of=as_of)
 
 
 class TestAHeldAccountThatAddsACard:

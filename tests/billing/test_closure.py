@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
+from accounts import clock
 from accounts.models import Account, TimelineEvent
 from billing import closure, gateways
 from billing.close import runs
@@ -150,6 +151,7 @@ class TestDebt:
 
         assert due(account) == 1234
         assert not provider.calls
+        assert not account.attempts.exists()
         assert_books_hold(as_of=DECEMBER)
 
     def test_is_charged_once_where_that_was_decided(self):
@@ -158,6 +160,7 @@ class TestDebt:
         closed = close(account, debt=Debt.CHARGE)
         for minutes in (0, 5, 10):
             closure.charge_due(as_of=AS_OF + timedelta(minutes=minutes))
+            charging.drive_due(as_of=AS_OF + timedelta(minutes=minutes))
 
         assert account.attempts.count() == 1
         assert due(account) == 0
@@ -172,7 +175,7 @@ class TestDebt:
         for days in range(10):
             sweeper.sweep(as_of=AS_OF + timedelta(days=days))
 
-        assert account.attempts.count() == 1
+        assert account.attempts.get().state == PaymentAttempt.State.FAILED
         assert not DunningCase.objects.exists()
         assert due(account) == 1234
         assert_books_hold()
@@ -182,6 +185,7 @@ class TestDebt:
         close(account, debt=Debt.CHARGE)
 
         sweeper.sweep(as_of=AS_OF)
+        charging.drive_due(as_of=AS_OF)
 
         assert due(account) == 0
 
@@ -189,11 +193,12 @@ class TestDebt:
         account = owing(card="sandbox_insufficient")
         closed = close(account, debt=Debt.CHARGE)
         closure.charge_due(as_of=AS_OF)
+        charging.drive_due(as_of=AS_OF)
         AccountClosure.objects.update(charge_at=AS_OF)
 
         closure.charge_due(as_of=AS_OF)
 
-        assert account.attempts.count() == 1
+        assert account.attempts.get().state == PaymentAttempt.State.FAILED
         closed.refresh_from_db()
         assert closed.charge_at is None
 
@@ -210,6 +215,7 @@ class TestDebt:
         assert closed.charge_at == AS_OF
         GatewayGuard.objects.update(paused_at=None, paused_because="", list_from=None)
         assert closure.charge_due(as_of=AS_OF) == 1
+        charging.drive_due(as_of=AS_OF)
         assert due(account) == 0
         assert_books_hold()
 
@@ -226,20 +232,21 @@ class TestDebt:
         bad, good = owing(), owing()
         for account in (bad, good):
             close(account, debt=Debt.CHARGE)
-        real = charges.collect_all
+        real = charges.begin
 
-        def collect_all(requests, **how):
+        def begin(requests, **how):
             if requests[0].account_id == bad.pk:
                 raise fault
             return real(requests, **how)
 
         with monkeypatch.context() as patch:
-            patch.setattr(charges, "collect_all", collect_all)
+            patch.setattr(charges, "begin", begin)
             with pytest.raises(type(fault), match=str(fault)):
                 closure.charge_due(as_of=AS_OF)
 
         assert (bad.attempts.count(), good.attempts.count()) == (0, charged)
         closure.charge_due(as_of=AS_OF)
+        charging.drive_due(as_of=AS_OF)
         assert (bad.attempts.count(), good.attempts.count()) == (1, 1)
         assert due(bad) == due(good) == 0
         assert_books_hold()
@@ -463,6 +470,7 @@ class TestTheWayBack:
 
         assert closure.charge_due(as_of=DECEMBER) == 0
         assert not provider.calls
+        assert not account.attempts.exists()
 
     def test_is_gone_once(self):
         account = AccountFactory()
@@ -630,8 +638,11 @@ class TestThePages:
         account = owing()
         seen = closure.preview(account_id=account.pk, as_of=AS_OF)
 
-        staff.post(self.url(account), self.form(seen, debt="CHARGE"))
+        answer = staff.post(self.url(account), self.form(seen, debt="CHARGE"), follow=True)
+        charging.drive_due(as_of=clock.now())
 
+        assert "The charge was asked for" in answer.content.decode()
+        assert account.attempts.count() == 1
         assert due(account) == 0
 
     def test_show_the_amounts_anew_where_they_have_changed(self, staff):

@@ -186,6 +186,7 @@ class TestAfterThat:
         assert default_of(account) == other
 
         sweeper.sweep(as_of=AS_OF + timedelta(minutes=1))
+        charging.drive_due(as_of=AS_OF + timedelta(minutes=1))
 
         assert [a.state for a in PaymentAttempt.objects.order_by("created_at")] == [
             "FAILED",
@@ -261,6 +262,7 @@ class TestTold:
 
         methods.make_default(account_id=account.pk, method_id=other.pk, actor="ann", as_of=AS_OF)
         sweeper.sweep(as_of=AS_OF)
+        charging.drive_due(as_of=AS_OF)
 
         assert PaymentAttempt.objects.get().state == State.SUCCEEDED
 
