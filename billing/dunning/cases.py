@@ -119,10 +119,14 @@ def try_again_soon(account_id: int, *, as_of: datetime) -> None:
     ).update(next_try_at=as_of)
 
 
-def try_later(account_id: int, *, at: datetime) -> None:
-    """Try no sooner than this, in the case that is open, if it waits for a try: the last came to nothing by our fault."""
+def try_later(account_id: int, *, at: datetime, as_of: datetime) -> None:
+    """
+    Try no sooner than this, in the case that is open, if it waits for a try: the last came to nothing by our fault.
+
+    What is due already stays so: another card was chosen, or renewed, while that try was on its way.
+    """
     DunningCase.objects.filter(
-        account=account_id, closed_at=None, next_try_at__isnull=False, next_try_at__lt=at
+        account=account_id, closed_at=None, next_try_at__gt=as_of, next_try_at__lt=at
     ).update(next_try_at=at)
 
 

@@ -436,6 +436,7 @@ class TestOneAccountThatRaises:
 
         with pytest.raises(LookupError):
             charging.retry_due(as_of=day(3))
+        charging.drive_due(as_of=day(3))
 
         assert [due(account) for account in good] == [0, 0]
         assert all(len(tried(account)) == 2 for account in good)
@@ -460,6 +461,7 @@ class TestOneAccountThatRaises:
 
         with pytest.raises(LookupError):
             charging.retry_due(as_of=day(3))
+        charging.drive_due(as_of=day(3))
 
         assert tried(good) == ["AUTO FAILED", "RETRY FAILED"]
 
@@ -543,6 +545,25 @@ class TestAnotherCard:
 
         assert tried(cardless) == ["AUTO FAILED", "RETRY SUCCEEDED"]
 
+    @pytest.mark.parametrize("change", [add_card, renew_card], ids=["it is added", "it is renewed"])
+    def test_before_a_fault_of_ours_is_noted_is_not_tried_a_day_later(self, provider, change):
+        account = declined()
+        becomes(account, "sandbox_mastercard")
+        changes = in_a_thread_of_the_provider(lambda: change(account, as_of=day(3)))
+
+        def fail() -> None:
+            changes()
+            raise Misconfigured("a wrong key")
+
+        provider.before("prepare", fail)
+
+        retries.retry_due(as_of=day(3))
+        charging.drive_due(as_of=day(3))
+
+        assert case_of(account).next_try_at == day(3)
+        charging.retry_due(as_of=day(3))
+        assert tried(account) == ["AUTO FAILED", "RETRY RELEASED", "RETRY SUCCEEDED"]
+
     def test_added_while_a_fault_of_ours_is_found_is_not_tried_a_day_later(self, provider):
         accounts = [declined(), declined()]
         PaymentMethod.objects.update(token="sandbox_mastercard")
@@ -553,7 +574,8 @@ class TestAnotherCard:
         )
         provider.before("submit", adds)
 
-        charging.retry_due(as_of=day(3))
+        retries.retry_due(as_of=day(3))
+        charging.drive_due(as_of=day(3))
 
         assert DunningCase.objects.get(closed_at=None).next_try_at == day(3)
 

@@ -137,7 +137,8 @@ def note_unknown(attempt: PaymentAttempt, error: Exception, *, as_of: datetime) 
         changes |= {"state": then, "next_action_at": again_at}
         if then == State.RELEASED:
             # It never got to the provider, and an operator has to mend that first.
-            dunning.try_later(attempt.account_id, at=as_of + AFTER_A_FAULT_OF_OURS)
+            at = as_of + AFTER_A_FAULT_OF_OURS
+            dunning.try_later(attempt.account_id, at=at, as_of=as_of)
     PaymentAttempt.objects.filter(pk=attempt.pk, state=attempt.state).update(**changes)
 
 
