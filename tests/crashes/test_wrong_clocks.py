@@ -108,7 +108,7 @@ def test_a_payment_that_another_host_drives_is_left_to_it(wrong, provider):
     PaymentAttempt.objects.update(next_action_at=theirs_until)
 
     with wrong:
-        assert tasks.sweep()["attempts"] == 0
+        assert tasks.sweep()["rows"] == 0
 
     state = attempt.state
     attempt.refresh_from_db()

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,11 @@ from billing import gateways
 from billing.gateways import OutcomeUnknown
 from billing.gateways.standins.sandbox import SandboxGateway
 from billing.models import DunningCase, GatewayGuard, Step
-from notifications import lanes
+from billing.payments import charges, retries
+from billing.workers import doorbell
+from notifications import dispatcher, lanes
 from notifications.lanes import lane_clock
 from notifications.models import Lane, Message
-from tests import charging
 from tests.billing.builders import due
 from tests.closing import assert_books_hold, finish, start_close, work, work_once
 from tests.factories import AS_OF, EntityFactory, account_using
@@ -64,13 +66,19 @@ class World:
         # The guard goes by the database's clock: for it time passes too.
         GatewayGuard.objects.update(checked_at=Now() - timedelta(hours=1))
         work_once("CHARGE", as_of=self.at)
-        charging.drive_due(as_of=self.at)
-        charging.retry_due(as_of=self.at)
+        self._take_rows()
+        retries.retry_due(as_of=self.at)
         work_once("HOLD", as_of=self.at)
 
     def second_passes(self) -> None:
         self.at += timedelta(seconds=1)
         work_once("CHARGE", as_of=self.at)
+
+    def _take_rows(self) -> None:
+        """As the sweeper does, through their lane; it waits until the next minute where none may begin."""
+        charges.collect_the_rest(as_of=self.at)
+        with suppress(dispatcher.Throttled):
+            dispatcher.run(doorbell.CHARGE, clock=lambda: self.at, until=lambda: False)
 
 
 @pytest.fixture

@@ -54,10 +54,18 @@ class Browser:
         here = f"{parts.path}?{parts.query}"
         return self.client.get(here, follow=True).content.decode()
 
+    def come_back_from_bank(self, attempt: PaymentAttempt, address: str) -> str:
+        """The page says that the bank is asked; a worker asks it; and the page looks again by itself."""
+        assert "Your payment is on its way" in self.come_back(address)
+        charging.drive_due(as_of=timezone.now())
+        return self.see(f"payments/{attempt.pk}/")
+
     def pay(self) -> PaymentAttempt:
+        """Press the button, and wait until a worker has charged the card."""
         page = self.client.get(self.url("pay/"))
         said = {name: page.context[name] for name in ("due_minor", "seen")}
         self.client.post(self.url("pay/"), said)
+        charging.drive_due(as_of=timezone.now())
         return PaymentAttempt.objects.filter(account=self.account).latest("created_at")
 
 
@@ -185,7 +193,7 @@ class TestConfirmingAPayment:
     def test_approved_completes_the_same_payment(self, stripe, browser):
         attempt, bank = self.begin(browser)
 
-        page = browser.come_back(stripe.answer_bank(bank, "approve"))
+        page = browser.come_back_from_bank(attempt, stripe.answer_bank(bank, "approve"))
 
         assert "Paid. Thank you!" in page
         payment = Payment.objects.get(account=browser.account)
@@ -196,7 +204,7 @@ class TestConfirmingAPayment:
     def test_refused_is_said_and_frees_the_account(self, stripe, browser):
         attempt, bank = self.begin(browser)
 
-        page = browser.come_back(stripe.answer_bank(bank, "refuse"))
+        page = browser.come_back_from_bank(attempt, stripe.answer_bank(bank, "refuse"))
 
         assert "The payment was not confirmed with your bank." in page
         attempt.refresh_from_db()
@@ -237,7 +245,7 @@ class TestConfirmingAPayment:
 
         back = browser.post(f"payments/{attempt.pk}/confirm/")
 
-        assert "Confirm with your bank" in browser.come_back(back)
+        assert "Confirm with your bank" in browser.come_back_from_bank(attempt, back)
 
     def test_of_another_account_does_not_exist(self, stripe, browser):
         attempt = Browser(stripe_builders.owing(stripe, card="authenticationRequired")).pay()
@@ -260,14 +268,14 @@ class TestAnAutomaticPaymentThatTheBankAsksAbout:
         assert f"{browser.url()}payments/{asked.pk}/" in mail.body_text
 
         bank = browser.post(f"payments/{asked.pk}/confirm/")
-        browser.come_back(stripe.answer_bank(bank, "approve"))
+        browser.come_back_from_bank(asked, stripe.answer_bank(bank, "approve"))
 
         asked.refresh_from_db()
         assert asked.state == State.SUCCEEDED
 
     def test_is_not_mailed_once_it_is_confirmed(self, stripe, browser, asked):
         bank = browser.post(f"payments/{asked.pk}/confirm/")
-        browser.come_back(stripe.answer_bank(bank, "approve"))
+        browser.come_back_from_bank(asked, stripe.answer_bank(bank, "approve"))
 
         deliver(as_of=timezone.now())
 
@@ -284,7 +292,7 @@ class TestAnAutomaticPaymentThatTheBankAsksAbout:
 
     def test_refused_opens_a_case_without_a_second_mail(self, stripe, browser, asked):
         bank = browser.post(f"payments/{asked.pk}/confirm/")
-        browser.come_back(stripe.answer_bank(bank, "refuse"))
+        browser.come_back_from_bank(asked, stripe.answer_bank(bank, "refuse"))
 
         case = DunningCase.objects.get(account=browser.account)
         assert (case.decline_class, case.next_try_at) == ("NEEDS_CUSTOMER", None)

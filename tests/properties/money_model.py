@@ -8,6 +8,9 @@ then what the payment had settled, newest first, which is owed again.
 
 from dataclasses import dataclass, field
 
+# Less than that is not charged, but carried to the next invoice.
+LEAST = 50
+
 
 @dataclass(eq=False)
 class Credit:
@@ -67,6 +70,10 @@ class Account:
     @property
     def due(self) -> int:
         return sum(self.owed)
+
+    @property
+    def is_chargeable(self) -> bool:
+        return self.due >= LEAST
 
     @property
     def unused(self) -> int:

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "10"))
 State = Refund.State
 MINOR = st.integers(min_value=1, max_value=3000)
+CHARGEABLE = st.integers(min_value=money_model.LEAST, max_value=3000)
 # Which of several, and how much of what is left of it, in per cent: some, mostly all, a bit more than that.
 WHICH = st.integers(min_value=0, max_value=5)
 MEANWHILE = st.sampled_from(["taken back", "taken back", "paid back there", "disputed"])
@@ -59,7 +60,7 @@ class Account(RuleBasedStateMachine):
         self.open_disputes: list[tuple[money_model.Payment, int, str]] = []
         self.moving = 0
 
-    @initialize(amount=MINOR, meanwhile=MINOR)
+    @initialize(amount=CHARGEABLE, meanwhile=MINOR)
     def an_invoice_is_paid_twice_at_once(self, amount, meanwhile):
         """So that the payment by card leaves credit."""
         self.a_month_is_billed(amount)
@@ -85,7 +86,7 @@ class Account(RuleBasedStateMachine):
         grant(self.account, amount, as_of=self.tick())
         self.model.grant(amount)
 
-    @precondition(lambda self: self.model.due and not self.moving)
+    @precondition(lambda self: self.model.is_chargeable and not self.moving)
     @rule(is_reply_lost=st.booleans())
     def the_card_is_charged(self, is_reply_lost):
         amount = self.model.due

@@ -22,6 +22,7 @@ from billing.close import rehearsal
 from billing.invoices import drafting, issuing
 from billing.models import Invoice, LineItem, Price, Product, UsageSummary
 from billing.money import to_major
+from billing.views import numbers
 from billing.views.access import Seat
 from billing.views.customer import usage
 from tests.billing.builders import assert_books_balance
@@ -249,15 +250,24 @@ def invoice(accounts: Iterable[Account], month: date) -> drafting.Drafted:
 
 
 def assert_shows(page: dict | None, billed: Invoice, account: Account) -> None:
-    money = seat_at(account).reader.money
-    by_product: dict[tuple[str, str], int] = defaultdict(int)
+    reader = seat_at(account).reader
+    money, locale = reader.money, reader.locale
+    cost: dict[tuple[str, str], int] = defaultdict(int)
+    used: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for line in billed.lines.select_related("product", "price"):
-        unit = line.unit if line.summary_id else line.price.unit
-        by_product[line.product.name, unit] += line.amount_minor
+        key = line.product.name, line.unit if line.summary_id else line.price.unit
+        cost[key] += line.amount_minor
+        used[key] += line.quantity if line.summary_id else 0
     assert page is not None
     assert page["is_whole"]
-    assert {(row["product"], row["unit"]): row["cost"] for row in page["rows"]} == {
-        key: money(cost, "EUR") for key, cost in by_product.items()
+    assert {
+        (row["product"], row["unit"]): (row["quantity"], row["cost"]) for row in page["rows"]
+    } == {
+        (name, numbers.unit(unit, used[name, unit], locale=locale)): (
+            numbers.quantity(used[name, unit], locale=locale),
+            money(minor, "EUR"),
+        )
+        for (name, unit), minor in cost.items()
     }
     assert page["total"] == money(billed.total_minor, "EUR")
 
