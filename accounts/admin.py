@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.db import models
 from django.http import HttpRequest, HttpResponse
 
 from accounts.codes import spelled_out
@@ -91,6 +92,7 @@ class BillingEntityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
         "name", "display_name", "slug", "invoice_prefix", "payment_terms_days", "retry_days", "grace_days",
     )  # fmt: skip
+    formfield_overrides = {models.URLField: {"assume_scheme": "https"}}
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: BillingEntity | None = None

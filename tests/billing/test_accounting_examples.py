@@ -24,7 +24,8 @@ from billing import ledger, locks
 from billing.gateways import DisputeSeen, DisputeStatus
 from billing.invoices import credits, drafting, issuing
 from billing.models import CreditGrant, Invoice, LedgerAccount, Payment, Posting
-from billing.payments import booking, charges, disputes, refunds, reversals
+from billing.payments import booking, disputes, refunds, reversals
+from tests import charging
 from tests.billing.dispute_builders import seen_of
 from tests.factories import AccountFactory, CardFactory, PeriodFactory, SummaryFactory
 
@@ -52,7 +53,7 @@ class Books:
             "token": uuid.uuid4,
             "credits": credits,
             "booking": booking,
-            "charges": charges,
+            "charging": charging,
             "refunds": refunds,
             "reversals": reversals,
             "disputes": disputes,

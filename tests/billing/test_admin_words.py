@@ -15,13 +15,18 @@ from billing.close import runs
 from billing.gateways import DisputeStatus
 from billing.models import (
     BankStatement,
+    FollowUp,
     GatewayGuard,
     IncomingTransfer,
     PaymentAttempt,
     Reconciliation,
     ReconciliationBreak,
     RepeatedTransfer,
+    Restore,
+    UntalliedUsage,
     UsageBatch,
+    WaitingLimit,
+    WaitingOwner,
 )
 from billing.payments import disputes
 from notifications import lanes
@@ -69,7 +74,7 @@ class Words(HTMLParser):
 UNREADABLE = {
     "raw JSON": r"""[{\[]['"]|['"]: |^\{\}$|^null$|^None$""",
     "a number with idle zeros": r"\d\.\d{3,}0+(?!\d)|0E-\d",
-    "more decimals than the currency has": r"€-?[\d,]+\.\d{3,}|¥-?[\d,]+\.\d",
+    "more decimals than the currency has": r"€-?[\d,]+\.\d{3,}|(?<!CN)¥-?[\d,]+\.\d",
     "minor units": r"^[+-]?\d{3,} (to|Receivable|Revenue|Cash)",
     "an id": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}|\bobject \(|<\w+: ",
     "a code": r"\b[A-Z]{3,}_[A-Z_]+\b",
@@ -114,7 +119,25 @@ def everything() -> None:
         pauses.pause(account_id=account.pk, reason="MANUAL", because="they asked", as_of=AS_OF)
     message_of(account, amounts={"due_minor": 1234, "currency": "EUR"}, kind="PAYMENT_FAILED")
     _of_banks_and_providers(account)
+    _of_what_went_wrong(account)
     lanes.grant("sandbox", wanted=1)
+
+
+def _of_what_went_wrong(account: Account) -> None:
+    Restore.objects.create(known_until=AS_OF, noticed_at=AS_OF, because="the server is another")
+    batch = UsageBatch.objects.get(name="usage.csv")
+    UntalliedUsage.objects.create(
+        account=account,
+        batch=batch,
+        because="its time zone does not exist",
+        noted_at=AS_OF,
+        again_at=AS_OF,
+    )
+    FollowUp.objects.create(account=account, look_at=AS_OF, because="waits for its due date")
+    WaitingLimit.objects.create(kind="charge_in_review", seconds=7200)
+    WaitingOwner.objects.create(
+        kind="charge_in_review", ref="1", owner="ann@example.com", taken_at=AS_OF
+    )
 
 
 def _of_banks_and_providers(account: Account) -> None:

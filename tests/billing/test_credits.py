@@ -62,10 +62,19 @@ class TestGrantCredit:
         account = owing("12.34")
         hold = Hold.objects.create(account=account, reason="OVERDUE", placed_at=AS_OF)
 
-        grant(account, 1233)
+        grant(account, 1134)
 
         hold.refresh_from_db()
         assert hold.lifted_at is None
+
+    def test_lifts_the_hold_of_who_owes_too_little_to_be_charged(self):
+        account = owing("12.34")
+        hold = Hold.objects.create(account=account, reason="OVERDUE", placed_at=AS_OF)
+
+        grant(account, 1233)
+
+        hold.refresh_from_db()
+        assert hold.lifted_at == AS_OF
 
     def test_the_same_form_sent_twice_is_one_grant(self):
         account = AccountFactory()

@@ -22,10 +22,10 @@ from billing.payments.charges import (
     NoPaymentMethod,
     calls,
     collecting,
+    preparing,
     rechecking,
     reserving,
     settling,
-    storing,
 )
 from notifications.models import Message
 from tests import charging, mailing
@@ -506,7 +506,7 @@ class TestAnswersThatDoNotCome:
 
 PLACES = [
     (calls, "_prepare"),
-    (storing, "store_in"),
+    (preparing, "store_in"),
     (rechecking, "look_again"),
     (calls, "_submit"),
     (settling, "_succeed"),

@@ -450,6 +450,11 @@ class TestAtStripe:
         dispute.refresh_from_db()
         assert dispute.state == end.upper()
         assert due(payment.account) == (0 if end == "won" else 1234)
+        # After a week somebody is told of who is not charged since, and decides.
+        waits = [] if end == "won" else ["pause_after_a_dispute"]
+        assert_books_hold(as_of=LATER, waiting=waits)
+        if waits:
+            resume(payment.account)
 
     def test_of_somebody_elses_charge_is_foreign(self, stripe):
         customer = stripe.customer()

@@ -26,6 +26,7 @@ from billing.models import (
     GatewayGuard,
     IncomingTransfer,
     Invoice,
+    LeastAmount,
     LedgerAccount,
     LedgerEntry,
     LineItem,
@@ -49,6 +50,7 @@ from billing.models import (
     UsageBatch,
     UsageEvent,
     UsageSummary,
+    WaitingOwner,
 )
 from billing.payments import reversals
 from tests.billing.builders import bill, grant, pay_by_hand
@@ -306,6 +308,24 @@ class TestPeople:
 def invitation(account, **facts):
     defaults = {"email": "new@example.com", "token_digest": "a", "invited_by": "ann"}
     return Invitation(account=account, expires_at=AS_OF, **(defaults | facts))
+
+
+class TestLeastAmounts:
+    @breaks("one_least_amount_per_currency_and_entity")
+    def test_a_currency_has_one_for_every_entity(self):
+        return LeastAmount(currency="EUR", amount_minor=70).save
+
+    @breaks("least_amount_is_positive")
+    def test_none_is_not_asked_for(self):
+        return LeastAmount(currency="XTS", amount_minor=0).save
+
+
+class TestWhatWaits:
+    @breaks("one_owner_per_row_that_waits")
+    def test_has_one_owner(self):
+        owned = WaitingOwner(kind="charge_in_review", ref="1", owner="ann", taken_at=AS_OF)
+        owned.save()
+        return again(owned)
 
 
 class TestPeriods:

@@ -139,7 +139,7 @@ class TestCollect:
         account = owing()
 
         with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
-            collect(account)
+            charges.begin([charges.Request(account.pk)], as_of=AS_OF)
 
     def test_never_calls_the_provider_with_a_transaction_open(self):
         with transaction.atomic(), pytest.raises(AssertionError, match="transaction open"):

@@ -284,6 +284,7 @@ class TestIsPaidBackOnce:
             provider.before("refund", OutcomeUnknown("lost"))
             refund(payment, 500)
             lanes.note_answers("sandbox", answered=1)
+        for _ in range(count):
             provider.before("find_refunds", OutcomeUnknown("the read timed out"))
         provider.calls.clear()
 
@@ -293,8 +294,9 @@ class TestIsPaidBackOnce:
         self.silent(provider, 10)
         with monkeypatch.context() as patch:
             patch.setattr(refund_kind, "batch", 5)
-            until = iter((False, True, True, True)).__next__
-            dispatcher.run("charge", clock=lambda: SOON, until=until)
+            dispatcher.run(
+                "charge", clock=lambda: SOON, until=lambda: bool(provider.calls["find_refunds"])
+            )
 
         with pytest.raises(dispatcher.Throttled, match="does not answer"):
             dispatcher.run("charge", clock=lambda: SOON, until=lambda: False)
@@ -410,7 +412,7 @@ class TestReview:
 
         assert provider.calls["refund"] == 1
         assert Decision.objects.filter(act="REFUND", did=Decision.Did.BLOCKED).count() == 1
-        assert_books_hold(as_of=self.LATE)
+        assert_books_hold(as_of=self.LATE, waiting=["refund_review"])
 
     def test_ends_by_what_a_person_saw(self, in_review):
         ended = refunds.resolve_review(

@@ -15,7 +15,7 @@ from accounts.models import Account, PaymentMethod
 from billing import ledger, messages
 from billing.models import CreditGrant, Payment, PaymentAttempt
 from billing.payments import booking, charges
-from billing.payments.charges import calls, rechecking, reserving, settling, storing
+from billing.payments.charges import calls, preparing, rechecking, reserving, settling
 from notifications.dispatcher.loop import Work
 from notifications.models import Lane, Message
 from tests import charging
@@ -79,7 +79,7 @@ class Reaper:
 PLACES = [
     ("after", reserving, "_reserved"),  # in the transaction that reserves
     ("before", calls, "_prepare"),
-    ("before", storing, "store_in"),
+    ("before", preparing, "store_in"),
     ("after", Work, "_written"),  # stored, or settled
     ("after", rechecking, "_no_longer"),  # in the transaction that rechecks
     ("after", Work, "_rechecked"),

@@ -177,6 +177,11 @@ PATCHES = (
                 "    from accounts.models import Account\n\n"
                 "    accounts = Account.objects.in_bulk(ids)\n    stopped = guard.closed(",
             ),
+            Change(
+                ATTEMPT_KIND,
+                "    locks.accounts_for_update(attempt.account_id for attempt in attempts)\n    _refresh(",
+                "    _refresh(",
+            ),
         ),
         (f"{AT_ONCE}::test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck",),
     ),
@@ -1075,8 +1080,8 @@ PATCHES = (
         (
             Change(
                 CHARGE_STEP,
-                "for each in (*refused, *ended.order_by",
-                "for each in (*refused.none(), *ended.order_by",
+                "for each in (*refused, *unheard.order_by",
+                "for each in (*refused.none(), *unheard.order_by",
             ),
         ),
         (f"{TEST_ANOTHER_CARD}::test_is_the_closes_answer_too",),

@@ -14,7 +14,7 @@ in any process, after asking the provider. An attempt is given up only when the 
 The protocol, its crash matrix and its proof: docs/payments.md. A phase is a module:
 
     collecting.py  the acts              calls.py       the provider, called       ../booking.py  money in
-    reserving.py   T1                    storing.py     T2                         reviewing.py   a person looks
+    reserving.py   T1                    preparing.py   T2                       reviewing.py   a person looks
     rechecking.py  T3                    settling.py    T4 and T5                  drivers.py     one driver at a time
     attempt_kind.py  the dispatcher's      driving.py     the phases of a close's
 """

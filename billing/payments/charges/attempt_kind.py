@@ -29,9 +29,9 @@ from billing.models import PaymentAttempt, Step
 from billing.payments import guard, throttle
 from billing.payments.charges import (
     calls,
+    preparing,
     rechecking,
     settling,
-    storing,
     time_limits,
     writing,
 )
@@ -197,7 +197,7 @@ def write_down(
         _refresh(gone, list(ended.values()))
     made = {a: each.seen for a, each in said.items() if each.call is Call.PREPARE}
     told = {a: each.seen for a, each in said.items() if each.call is not Call.PREPARE}
-    storing.store_in(made)
+    preparing.store_in(made)
     if told:
         now = settling.settle({a.pk: seen for a, seen in told.items()}, as_of=as_of)
         _refresh(list(told), list(now.values()))

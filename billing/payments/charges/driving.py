@@ -24,9 +24,9 @@ from billing.payments import throttle
 from billing.payments.charges import (
     calls,
     drivers,
+    preparing,
     rechecking,
     settling,
-    storing,
     time_limits,
     writing,
 )
@@ -188,7 +188,7 @@ class Phases:
 
     def _store(self, prepared: Mapping[PaymentAttempt, Observation]) -> None:
         def store(attempts: Sequence[PaymentAttempt]) -> None:
-            storing.store({attempt: prepared[attempt] for attempt in attempts})
+            preparing.store({attempt: prepared[attempt] for attempt in attempts})
 
         failed = dict(bisect.failures(store, list(prepared), what="attempts"))
         self._fail(failed)

@@ -344,8 +344,11 @@ def test_an_error_has_one_meaning(error, kind):
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [
-        ("0.5", 0.5),
-        ("-1", 0),
+        ("7.5", 7.5),
+        # Sooner is none: it would be asked again and again.
+        ("0.5", 5),
+        ("0", 5),
+        ("-1", 5),
         ("tomorrow", 5),
         ("nan", 5),
         ("inf", 5),
