@@ -87,6 +87,7 @@ def every_order(sandbox, record_property):
         arrange: Act | None = None,
         check: Callable[[Account, Played], None] | None = None,
         refusals: tuple[type[Exception], ...] = (),
+        waiting: Sequence[str] = (),
         **how_many: int,
     ) -> list[Played]:
         def play(account: Account, turns: Sequence[int]) -> Played:
@@ -111,7 +112,7 @@ def every_order(sandbox, record_property):
             steps = played[0].points[0], played[1].points[1]
             mixed = list(orders(*steps, seed=SEED, **how_many))
             played += [play(*each) for each in zip(on(len(mixed)), mixed, strict=True)]
-        assert_books_hold(as_of=LATER)
+        assert_books_hold(as_of=LATER, waiting=waiting)
         record_property("schedules", len(played))
         return played
 
@@ -129,7 +130,9 @@ def a_table() -> Iterator[Table]:
 
 
 def settle(account: Account) -> None:
-    """What is on its way comes to its end, as the sweeper would see to."""
+    """What is on its way, or told and not heard, comes to its end, as the sweeper would see to."""
+    while inbound.process_due(as_of=AS_OF + timedelta(hours=2)):
+        pass
     if account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists():
         charging.drive_due(as_of=AS_OF + timedelta(hours=2))
     assert not account.attempts.filter(state__in=PaymentAttempt.IN_FLIGHT).exists()
@@ -408,6 +411,8 @@ def test_a_reversal_and_a_new_payment(every_order):
 # --- money that we pay back, or that is disputed
 
 FEW = {"all_up_to": FEWER, "sample": FEWER}
+# By then its last day is over, and somebody is told.
+UNANSWERED = ("dispute_unanswered",)
 
 
 def wanted(account: Account, amount_minor: int, *, by: str = "sandbox") -> dict[str, Any]:
@@ -500,6 +505,7 @@ def test_a_refund_and_a_dispute(every_order, paid_back):
         arrange=collect,
         check=not_sent_once_it_is_disputed,
         refusals=(CannotRefund,),
+        waiting=UNANSWERED,
         **FEW,
     )
 
@@ -568,6 +574,7 @@ def test_a_dispute_and_a_charge_by_itself(every_order, sandbox):
         arrange=paid_october_owes_november,
         check=not_sent_once_it_is_paused,
         refusals=(CannotCollect,),
+        waiting=UNANSWERED,
         **FEW,
     )
 

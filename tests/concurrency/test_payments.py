@@ -11,7 +11,13 @@ from billing import locks
 from billing.gateways import Observation
 from billing.models import Payment, PaymentAttempt
 from billing.payments import booking, charges
-from billing.payments.charges import AttemptInFlight, NothingDue, Request, driving
+from billing.payments.charges import (
+    AttemptInFlight,
+    NothingDue,
+    Request,
+    attempt_kind,
+    driving,
+)
 from tests import charging
 from tests.billing.builders import (
     assert_books_balance,
@@ -215,9 +221,18 @@ def test_the_same_payment_recorded_by_two_clicks_is_one():
     assert credit(account) == 0
 
 
-def test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck(provider):
+def test_a_payment_that_has_the_lock_first_is_seen_by_the_recheck(monkeypatch):
     account = owing("12.34")
-    gate, charge = stopped_at(provider, "after", "prepare", account)
+    gate, recheck = Gate(), attempt_kind.recheck
+
+    def stopped(attempts, **facts):
+        if attempts[0].provider_ref is not None:
+            gate()
+        return recheck(attempts, **facts)
+
+    monkeypatch.setattr(attempt_kind, "recheck", stopped)
+    charge = Aside(lambda: collect(account))
+    gate.wait_until_reached()
 
     with transaction.atomic():
         locked = locks.account_for_update(account.pk)
