@@ -19,8 +19,7 @@ from pathlib import Path
 # Of these every storm must see some, or it has shown nothing about them.
 RECOVERIES = (
     "step leases expired",
-    "attempts driven by the sweeper",
-    "refunds driven by the sweeper",
+    "attempts and refunds taken on by the sweeper",
     "unknown outcomes resolved",
     "fenced outcomes dropped",
     "queues rung by the sweeper",

@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import F
 
 from tests.storm.notes import Mark, note
 
@@ -24,9 +25,9 @@ DROPPED, REPLY_LOST, SLOW, BUSY = 4, 5, 3, 2
 # What a log line tells of a recovery.
 TOLD = {
     "outcomes came after their lease": "fenced outcomes dropped",
-    "claim was lost": "fenced mails dropped",
+    "claim was lost": "lost claims noticed",
     "has lost its database": "clusters that lost their database",
-    "one by one": "batches taken one by one",
+    "in halves": "batches taken in halves",
 }
 
 
@@ -43,7 +44,8 @@ def install() -> None:
 def _shorten_pauses() -> None:
     from billing.close.engine import claiming, runner
     from billing.payments import inbound
-    from billing.payments.charges import time_limits
+    from billing.payments.charges import attempt_kind, time_limits
+    from billing.payments.refunds import refund_kind
     from billing.payments.refunds import time_limits as refund_limits
     from notifications import delivery, dispatcher
     from notifications.lanes import breaker
@@ -59,6 +61,10 @@ def _shorten_pauses() -> None:
     refund_limits.KEY_HOLDS = timedelta(seconds=40)
     refund_limits.ASK_AGAIN_AFTER = timedelta(seconds=1)
     refund_limits.ASK_AGAIN_LATER = timedelta(seconds=8)
+    for kind, limits in ((attempt_kind, time_limits), (refund_kind, refund_limits)):
+        # A call takes two seconds where it is slow, and there may be two in a row.
+        kind.lease, kind.begin_within = timedelta(seconds=8), timedelta(seconds=2)
+        kind.freed = {"next_action_at": F("next_action_at") - limits.DRIVE_WINDOW}
     # Here whoever dies is nobody's poison.
     claiming.DEATHS_MAX = dispatcher.claims.DEATHS_MAX = 1000
     runner.RETRY_BASE, runner.RETRY_CAP = timedelta(seconds=1), timedelta(seconds=5)
@@ -169,7 +175,7 @@ def _mark_work() -> None:
     """So that the monkey finds somebody who is busy, has charges in hand, or is in the middle of a payment."""
     from billing import tasks
     from billing.close.engine.stint import Stint
-    from notifications.dispatcher import Work
+    from billing.views.customer import pay
 
     def marking(real: Callable[..., Any], what: str) -> Callable[..., Any]:
         def marked(*args: Any, **kwargs: Any) -> Any:
@@ -180,7 +186,7 @@ def _mark_work() -> None:
 
     tasks.drain = marking(tasks.drain, "busy")
     Stint._turn = marking(Stint._turn, "charging")
-    Work.work = marking(Work.work, "paying")
+    pay._collect = marking(pay._collect, "paying")
 
 
 class Listener(logging.Handler):

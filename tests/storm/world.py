@@ -41,6 +41,9 @@ def populate(rng: random.Random) -> None:
     entity, _ = BillingEntity.objects.get_or_create(
         slug="default", defaults={"name": "Month Close", "invoice_prefix": "MC"}
     )
+    # Due at once, and held without a warning: a storm has no fortnight to wait.
+    entity.payment_terms_days = entity.grace_days = None
+    entity.save()
     for number in range(ACCOUNTS):
         account = Account.objects.create(
             entity=entity,

@@ -341,7 +341,11 @@ class Writer:
 
         members = list(Member.objects.select_related("user").order_by("pk"))
         standings = ledger.standings([m.account_id for m in members], as_of=timezone.now())
-        owing = [m for m in members if standings[m.account_id].due_minor > 0]
+        owing = [
+            member
+            for member in members
+            if (standing := standings[member.account_id]).due_minor >= standing.least_minor
+        ]
         return self.rng.choice(owing or members)
 
     def _signed_in(self):
