@@ -726,7 +726,7 @@ class TestThePages:
         page = client.get(f"/accounts/{member.account_id}/").content.decode()
 
         assert "This account is closed" in page
-        assert "is charged when an invoice is due" not in page
+        assert "is charged when an invoice is issued" not in page
         assert "not charged automatically at the moment" not in page
         assert "2 November 2018" in page
 
