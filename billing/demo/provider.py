@@ -11,7 +11,7 @@ from pathlib import Path
 from django.db import connection, transaction
 
 from accounts.models import Account, BillingEntity, Member, User
-from billing.models import Price, Product
+from billing.models import LeastAmount, Price, Product
 from billing.periods import ends_at, starts_at
 
 SEED = 20261001
@@ -110,19 +110,24 @@ def clear() -> None:
             f"This database holds {strangers} accounts that are not the demo's, and the demo starts by"
             " emptying it: set EMBEDDED_DB_DIR to another folder"
         )
-    with connection.cursor() as cursor:
+    # What a migration has written stays: it is emptied with the entities, since some may be of one of them.
+    least_amounts = [
+        LeastAmount(currency=each.currency, amount_minor=each.amount_minor)
+        for each in LeastAmount.objects.filter(entity=None)
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(TABLES)
         tables = ", ".join(name for (name,) in cursor.fetchall())
         cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        LeastAmount.objects.bulk_create(least_amounts)
 
 
-# Everything of ours; permissions, content types and least amounts stay.
+# Everything of ours; permissions and content types stay.
 TABLES = """
 SELECT quote_ident(tablename) FROM pg_tables
  WHERE schemaname = 'public'
    AND (tablename LIKE ANY (ARRAY['accounts\\_%', 'billing\\_%', 'notifications\\_%', 'django\\_q\\_%'])
         OR tablename IN ('django_session', 'django_admin_log'))
-   AND tablename <> 'billing_leastamount'
 """
 
 

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import F
 
 from billing.models import Invoice, PaymentAttempt, Posting
-from billing.past_due import PAST_DUE
+from billing.past_due import LEAST, PAST_DUE, TRIED_AGAIN
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,9 @@ STANDINGS = f"""
 SELECT a.id, a.currency, coalesce(receivable.balance_minor, 0),
        CASE WHEN late.due_minor >= least.amount_minor THEN late.due_minor ELSE 0 END::bigint,
        coalesce(-credit.balance_minor, 0), coalesce(flying.amount_minor, 0)::bigint, least.amount_minor,
-       coalesce(late.due_minor, 0) > 0
-           AND EXISTS (SELECT FROM billing_dunningcase c
-                        WHERE c.account_id = a.id AND c.closed_at IS NULL AND c.next_try_at IS NOT NULL)
-           AND NOT EXISTS (SELECT FROM accounts_hold h
-                            WHERE h.account_id = a.id AND h.reason = 'OVERDUE' AND h.lifted_at IS NULL)
+       coalesce(late.due_minor, 0) > 0 AND {TRIED_AGAIN}
   FROM accounts_account a
- CROSS JOIN LATERAL (
-        SELECT coalesce((SELECT amount_minor FROM billing_leastamount l
-                          WHERE l.currency = a.currency AND (l.entity_id = a.entity_id OR l.entity_id IS NULL)
-                          ORDER BY l.entity_id NULLS LAST LIMIT 1), 1) AS amount_minor) least
+ CROSS JOIN LATERAL (SELECT {LEAST} AS amount_minor) least
   LEFT JOIN LATERAL (
         SELECT p.balance_minor FROM billing_ledgeraccount l JOIN billing_posting p ON p.ledger_account_id = l.id
          WHERE l.account_id = a.id AND l.currency = a.currency AND l.kind = 'RECEIVABLE'

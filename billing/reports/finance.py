@@ -7,7 +7,7 @@ from django.db import connection
 
 from billing.models import CloseRun, PaymentAttempt, Refund
 from billing.money import to_major
-from billing.past_due import PAST_DUE
+from billing.past_due import LEAST, PAST_DUE, TRIED_AGAIN
 
 
 def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
@@ -136,10 +136,20 @@ ANSWER = f"""{SPREAD}, issued AS (
     SELECT i.currency, sum(least(s.amount, greatest(s.back - s.newer, 0))) AS paid_back,
            sum(least(s.amount, greatest(s.back + s.disputed - s.newer, 0))) AS away
       FROM settled s JOIN invoices i ON i.id = s.invoice_id GROUP BY i.currency
+), late AS (
+    SELECT s.id, s.account_id, s.outstanding - s.in_flight AS uncovered
+      FROM spread s JOIN billing_invoice i ON i.id = s.id
+     WHERE s.outstanding > s.in_flight AND {PAST_DUE}
+), chased AS (
+    SELECT a.id AS account_id
+      FROM accounts_account a JOIN (SELECT account_id, sum(uncovered) AS uncovered FROM late GROUP BY account_id) l
+                                ON l.account_id = a.id
+     WHERE l.uncovered >= {LEAST} AND NOT ({TRIED_AGAIN})
 ), waiting AS (
     SELECT i.currency, sum(w.in_flight) AS in_flight, sum(w.overdue) AS overdue
-      FROM (SELECT s.id, s.in_flight, CASE WHEN {PAST_DUE} THEN s.outstanding - s.in_flight ELSE 0 END AS overdue
-              FROM spread s JOIN billing_invoice i ON i.id = s.id
+      FROM (SELECT id, in_flight, 0 AS overdue FROM spread
+             UNION ALL
+            SELECT id, 0, uncovered FROM late JOIN chased USING (account_id)
              UNION ALL
             SELECT id, in_flight, 0 FROM beyond) w JOIN invoices i USING (id)
      GROUP BY i.currency

@@ -11,7 +11,7 @@ from billing.close import pipeline, runs
 from billing.close.engine import runner
 from billing.demo import charging, meddling, provider
 from billing.gateways.standins.fakestripe import shared
-from billing.models import CreditGrant, Payment, PaymentAttempt
+from billing.models import CreditGrant, LeastAmount, Payment, PaymentAttempt
 from billing.usage import imports
 from tests.factories import AccountFactory
 
@@ -95,6 +95,14 @@ class TestTheDemo:
         assert (settings.GATEWAYS, settings.TRIAL) == (["stripe"], True)
         os.close(shared._used.pop(settings.PROVIDER_DIR))
         assert shared._started.pop().wait(10) == 0
+
+    def test_keeps_the_least_amounts_that_a_migration_wrote(self):
+        before = set(LeastAmount.objects.values_list("currency", "amount_minor"))
+        assert ("EUR", 50) in before
+
+        provider.clear()
+
+        assert set(LeastAmount.objects.values_list("currency", "amount_minor")) == before
 
     def test_deletes_nobody_elses_accounts(self):
         AccountFactory(external_id="a-real-customer")

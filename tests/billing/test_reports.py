@@ -18,6 +18,7 @@ from billing.gateways import DisputeStatus, RefundStatus
 from billing.models import (
     Allocation,
     CloseRun,
+    DunningCase,
     Payment,
     PaymentAttempt,
     Refund,
@@ -145,6 +146,17 @@ def on_its_way(account: Account, amount_minor: int) -> PaymentAttempt:
     )
 
 
+def in_dunning(account: Account, *, next_try_at: datetime | None) -> DunningCase:
+    return DunningCase.objects.create(
+        account=account,
+        opened_at=AS_OF,
+        decline_class="SOFT",
+        decline_code="insufficient_funds",
+        next_try_at=next_try_at,
+        ends_at=FEBRUARY + timedelta(days=14),
+    )
+
+
 def months(*, as_of: datetime = FEBRUARY) -> list[dict[str, Any]]:
     """The finance answer of every month, by currency."""
     entity = BillingEntity.objects.get()
@@ -211,29 +223,41 @@ class TestSeveralMonths:
 
         assert owed == ["12.34", "5.00"]
 
+    def test_less_than_is_asked_for_is_not_overdue(self):
+        bill(account_using("0.30"))
+
+        [euro] = months()
+
+        assert (euro["outstanding"], euro["overdue"]) == ("0.30", "0.00")
+
     @pytest.mark.parametrize("seed", range(8))
     def test_each_column_summed_over_the_runs_is_what_the_accounts_have_in_all(self, seed):
         random = Random(seed)
-        accounts = [account_using(f"{random.randint(1, 90)}.00") for _ in range(3)]
+        accounts = [account_using(f"{random.randint(1, 90)}.00") for _ in range(5)]
         accounts.append(account_using("900", currency="JPY"))
         overdue_after(random.choice([0, 14, 40]))
         for month in MONTHS:
             at = AS_OF + (month - OCTOBER)
             for account in accounts:
                 if month != OCTOBER and random.random() < 0.8:
-                    using(account, str(random.randint(-20, 90)), month=month)
+                    amount = random.choice(["0.30", str(random.randint(-20, 90))])
+                    using(account, amount, month=month)
             bill(*accounts, month=month, as_of=at)
             for account in random.sample(accounts, 2):
                 if random.random() < 0.7:
-                    pay_by_hand(account, random.randint(1, 12000), as_of=at)
+                    pay_by_hand(account, random.choice([250, 4000, 12000]), as_of=at)
                 else:
-                    grant(account, random.randint(1, 3000), as_of=at)
+                    grant(account, random.choice([100, 3000]), as_of=at)
         for account in accounts:
-            if random.random() < 0.7:
-                on_its_way(account, random.randint(1, 15000))
+            if random.random() < 0.5:
+                on_its_way(account, random.choice([100, 5000, 15000]))
             paid = account.payments.first()
             if paid is not None and random.random() < 0.5:
                 refund(paid, random.randint(1, paid.amount_minor))
+            if random.random() < 0.6:
+                in_dunning(account, next_try_at=random.choice([FEBRUARY + timedelta(days=3), None]))
+            if random.random() < 0.2:
+                Hold.objects.create(account=account, reason="OVERDUE", placed_at=AS_OF)
 
         told = Counter({})
         for row in months():
