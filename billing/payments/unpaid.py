@@ -17,10 +17,10 @@ from django.db import connection, transaction
 
 from accounts import pauses
 from accounts.models import Account, BillingEntity, Hold
-from billing import decisions, dunning, ledger, locks, messages
+from billing import decisions, dunning, ledger, locks, messages, step_kinds
 from billing.ledger import Standing
 from billing.messages import Outlook
-from billing.models import AccountClosure, Decision, DunningCase, FollowUp, Invoice
+from billing.models import AccountClosure, Decision, DunningCase, FollowUp, Invoice, Step
 from billing.payments import guard, throttle
 from notifications import bisect
 from notifications.models import Message
@@ -249,10 +249,17 @@ def _overdue(seen: _Seen) -> Next:
     if not outlook.may_be_held(as_of):
         assert outlook.held_from is not None, f"{seen.account} was not warned"
         return outlook.held_from, outlook.waits_for
+    if _is_the_closes(seen.account):
+        return as_of + SOON, "the hold step of its close looks first"
     if seen.cannot_pay:
         # Their provider is down: nobody is held for that.
         return as_of + SOON, f"nobody can pay now: {seen.cannot_pay}"
     return _hold(seen)
+
+
+def _is_the_closes(account: Account) -> bool:
+    """Whether a close that goes on is still to decide on a hold: of what happens in a close, it tells."""
+    return Step.objects.filter(account=account, kind=step_kinds.HOLD, state__in=Step.OPEN).exists()
 
 
 def _warn(seen: _Seen) -> Next:

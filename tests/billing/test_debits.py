@@ -548,7 +548,7 @@ class TestKilled:
 
     @pytest.mark.parametrize(
         "place",
-        [(calls, "_cancel"), (settling, "_end_unpaid"), (collecting, "begin")],
+        [(calls, "_cancel"), (settling, "_end_unpaid"), (collecting, "begin_each")],
         ids=lambda place: place[1],
     )
     def test_there_after_a_part_was_paid_collects_the_rest(self, debit, monkeypatch, place):

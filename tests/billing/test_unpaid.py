@@ -315,6 +315,22 @@ class TestNobodyIsHeldOrWarned:
         assert is_held(account)
 
 
+class TestInAClose:
+    def test_its_hold_step_decides_first(self):
+        account = account_using("12.34", card=None)
+        BillingEntity.objects.update(payment_terms_days=None, grace_days=None)
+        start_close()
+        work("INVOICE", "CHARGE")
+        later = AS_OF + timedelta(hours=2)
+
+        unpaid.follow_up(as_of=later)
+
+        assert not Hold.objects.exists()
+        assert FollowUp.objects.get().because == "the hold step of its close looks first"
+        work("HOLD", as_of=later)
+        assert Hold.objects.get().account == account
+
+
 class TestHeldInTheEnd:
     def test_is_who_never_confirmed_where_nothing_is_tried_again(self, waits_at):
         account = account_using("12.00", card="sandbox_visa")
