@@ -60,6 +60,9 @@ def _counts(row: Any) -> bool:
         case "Executor" | "Contribution" | "Sweep":
             # Who did it.
             return False
+        case "FollowUp":
+            # When a sweep looks next; one that is not there is made by the next.
+            return False
         case "RunProgress":
             # Counted by whoever looked.
             return False
