@@ -162,6 +162,7 @@ def _all(model: str, account: Account, field: str = "account") -> str:
 def _invoices(account: Account, *, as_of: datetime) -> Table:
     invoices = list(_newest(account.invoices.select_related("period")))
     dues = settlement.dues(invoices)
+    written_off = settlement.written_off(invoice.pk for invoice in invoices)
     return Table(
         "Invoices",
         ("Number", "Period", "Total", "Still due", "Due on", "State"),
@@ -172,7 +173,7 @@ def _invoices(account: Account, *, as_of: datetime) -> Table:
                 money(invoice.total_minor, invoice.currency),
                 money(max(dues[invoice.pk], 0), invoice.currency),
                 instant(invoice.due_at),
-                _invoice_state(invoice, as_of=as_of),
+                _invoice_state(invoice, is_written_off=invoice.pk in written_off, as_of=as_of),
             )
             for invoice in invoices
         ],
@@ -181,11 +182,11 @@ def _invoices(account: Account, *, as_of: datetime) -> Table:
     )
 
 
-def _invoice_state(invoice: Invoice, *, as_of: datetime) -> Cell:
+def _invoice_state(invoice: Invoice, *, is_written_off: bool, as_of: datetime) -> Cell:
     if invoice.is_draft:
         return Cell("Draft")
     if invoice.settled_at is not None:
-        return Cell("Settled", tone="good")
+        return Cell("Written off", tone="warn") if is_written_off else Cell("Settled", tone="good")
     return Cell("Overdue", tone="bad") if invoice.is_overdue(as_of) else Cell("Due", tone="warn")
 
 

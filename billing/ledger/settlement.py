@@ -1,7 +1,7 @@
 """Spread money over what is owed: oldest due first, each invoice marked when it is settled."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,6 +34,15 @@ def dues(invoices: Sequence[Invoice]) -> dict[int, int]:
         .annotate(Sum("amount_minor"))
     )
     return {invoice.pk: invoice.total_minor - allocated.get(invoice.pk, 0) for invoice in invoices}
+
+
+def written_off(invoice_ids: Iterable[int]) -> set[int]:
+    """The ids of those invoices of which something was written off: nobody has paid that part."""
+    of_them = Allocation.objects.filter(
+        invoice__in=[*invoice_ids], grant__kind=CreditGrant.Kind.WRITE_OFF
+    )
+    amounts = of_them.values_list("invoice").annotate(Sum("amount_minor"))
+    return {invoice_id for invoice_id, amount_minor in amounts if amount_minor > 0}
 
 
 def allocate(

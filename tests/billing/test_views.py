@@ -24,6 +24,7 @@ from billing.gateways import OutcomeUnknown
 from billing.invoices import credits
 from billing.models import (
     CloseRun,
+    CreditGrant,
     Decision,
     Invoice,
     Payment,
@@ -40,7 +41,7 @@ from billing.views.staff import run_steps
 from billing.workers import halting, heartbeats
 from notifications import formats, lanes
 from notifications.models import Lane
-from tests.billing.builders import bill
+from tests.billing.builders import bill, grant
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -468,6 +469,27 @@ class TestInvoices:
         assert by_product["x"]["amount"] == "0.05"
         assert by_product["server"]["amount"] == "-1.00"
         assert by_product["server"]["unit_price"] == ""
+
+
+@pytest.mark.django_db
+class TestAnInvoiceThatAGrantSettled:
+    @pytest.mark.parametrize("kind", CreditGrant.Kind.values)
+    def test_is_called_paid_unless_it_was_written_off(self, kind):
+        account = account_using("10.00")
+        bill(account)
+        grant(account, 1000, kind=kind)
+        client, invoice = member_of(account), account.invoices.get()
+        is_written_off = kind == CreditGrant.Kind.WRITE_OFF
+
+        for url in ("invoices/", f"invoices/{invoice.pk}/"):
+            page = text(client.get(f"/accounts/{account.pk}/{url}"))
+            assert (">Written off<" in page, ">Paid<" in page) == (
+                is_written_off,
+                not is_written_off,
+            ), url
+        client.force_login(UserFactory(is_staff=True, is_superuser=True))
+        looked_at = text(client.get(f"/admin/accounts/account/{account.pk}/change/"))
+        assert (">Written off<" in looked_at) == is_written_off
 
 
 @pytest.mark.django_db(transaction=True)

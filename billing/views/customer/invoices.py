@@ -53,7 +53,13 @@ def detail(request: HttpRequest, seat: Seat, invoice_id: int) -> HttpResponse:
         "as_of": seat.reader.instant(as_of),
         "entity": invoice.entity.name,
         "addressee": invoice.account_name,
-        "invoice": invoice_row(seat, invoice, due_minor=due_minor, as_of=as_of),
+        "invoice": invoice_row(
+            seat,
+            invoice,
+            due_minor=due_minor,
+            is_written_off=invoice.pk in settlement.written_off([invoice.pk]),
+            as_of=as_of,
+        ),
         "lines": [_line(seat, line, invoice.currency) for line in _lines(invoice)],
         "allocations": _paid_by(seat, invoice),
         "transfer": by_transfer(invoice.entity, seat.account),
@@ -143,6 +149,7 @@ CREDITS = {
     CreditGrant.Kind.SURPLUS: _("Credit from an earlier payment"),
     CreditGrant.Kind.RETURNED: _("Credit from a refund that came back"),
     CreditGrant.Kind.INVOICE: _("Credit from an earlier invoice"),
+    CreditGrant.Kind.WRITE_OFF: _("Written off"),
 }
 
 

@@ -44,12 +44,22 @@ def invoice_rows(
         invoices = invoices.filter(settled_at=None).order_by("due_at", "pk")
     shown = list(invoices[:limit])
     dues = settlement.dues(shown)
+    written_off = settlement.written_off(invoice.pk for invoice in shown)
     return [
-        invoice_row(seat, invoice, due_minor=dues[invoice.pk], as_of=as_of) for invoice in shown
+        invoice_row(
+            seat,
+            invoice,
+            due_minor=dues[invoice.pk],
+            is_written_off=invoice.pk in written_off,
+            as_of=as_of,
+        )
+        for invoice in shown
     ]
 
 
-def invoice_row(seat: Seat, invoice: Invoice, *, due_minor: int, as_of: datetime) -> dict[str, Any]:
+def invoice_row(
+    seat: Seat, invoice: Invoice, *, due_minor: int, is_written_off: bool, as_of: datetime
+) -> dict[str, Any]:
     """One invoice in words."""
     reader = seat.reader
     assert invoice.issued_at is not None, f"{invoice} is not issued"
@@ -64,15 +74,15 @@ def invoice_row(seat: Seat, invoice: Invoice, *, due_minor: int, as_of: datetime
         "total": reader.money(invoice.total_minor, invoice.currency),
         "due": reader.money(max(due_minor, 0), invoice.currency),
         "is_open": invoice.settled_at is None,
-        **_state(invoice, as_of=as_of),
+        **_state(invoice, is_written_off=is_written_off, as_of=as_of),
     }
 
 
-def _state(invoice: Invoice, *, as_of: datetime) -> dict[str, str]:
+def _state(invoice: Invoice, *, is_written_off: bool, as_of: datetime) -> dict[str, str]:
     if invoice.total_minor < 0:
         return {"state": _("Credit"), "tone": "good"}
     if invoice.settled_at is not None:
-        return {"state": _("Paid"), "tone": "good"}
+        return {"state": _("Written off") if is_written_off else _("Paid"), "tone": "good"}
     if invoice.is_overdue(as_of):
         return {"state": _("Overdue"), "tone": "bad"}
     return {"state": _("Due"), "tone": "warn"}

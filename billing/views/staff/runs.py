@@ -51,6 +51,7 @@ def listed(request: HttpRequest) -> HttpResponse:
     """All runs, newest month first."""
     found = list(CloseRun.objects.select_related("entity").order_by("-month", "entity"))
     counted = {kept.run_id: kept for kept in RunProgress.objects.filter(run__in=found)}
+    cannot, closed = unbillable.accounts(), _closed_with_usage()
     context = {
         "tab": "runs",
         "runs": [{**_summary(run), **_how_far(counted.get(run.pk))} for run in found],
@@ -58,12 +59,14 @@ def listed(request: HttpRequest) -> HttpResponse:
         **_what_stops_all(),
         "unbillable": [
             {"account": str(account), "because": because, "url": account.get_absolute_url()}
-            for account, because in unbillable.accounts()[:UNBILLABLE_SHOWN]
+            for account, because in cannot[:UNBILLABLE_SHOWN]
         ],
+        "more_unbillable": max(len(cannot) - UNBILLABLE_SHOWN, 0),
         "closed_with_usage": [
             {"account": str(account), "url": account.get_absolute_url()}
-            for account in _closed_with_usage()[:UNBILLABLE_SHOWN]
+            for account in closed[:UNBILLABLE_SHOWN]
         ],
+        "more_closed_with_usage": max(closed.count() - UNBILLABLE_SHOWN, 0),
         "untallied": UntalliedUsage.objects.values("account").distinct().count(),
         "coming": [_coming(entity) for entity in BillingEntity.objects.order_by("name")],
         "breaks_open": ReconciliationBreak.objects.filter(
