@@ -24,7 +24,14 @@ from config.embedded_postgres.programs import binaries
 # PostgreSQL cuts longer names off.
 NAME_LENGTH = 63
 
+SERVER = {"HOST": "PGHOST", "PORT": "PGPORT", "USER": "PGUSER", "PASSWORD": "PGPASSWORD"}
+ENCRYPTION = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+
 Say = Callable[[str], object]
+
+
+class ProgramFailed(Exception):
+    """A program of PostgreSQL failed, or is not there; the message says why. Nothing was changed."""
 
 
 class CannotRestore(Exception):
@@ -33,11 +40,16 @@ class CannotRestore(Exception):
 
 def back_up(path: Path) -> None:
     """
-    Write a backup of the whole database to a file.
+    Write a backup of the whole database to a file. An older one of that name stays until the new one is whole.
 
-    :raises CannotRestore: if pg_dump fails.
+    :raises ProgramFailed: if pg_dump fails; then no file is left.
     """
-    _run("pg_dump", "--format=custom", f"--file={path}", database=_name())
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        _run("pg_dump", "--format=custom", f"--file={unfinished}", database=_name())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def restore(path: Path, *, say: Say) -> str:
@@ -46,7 +58,8 @@ def restore(path: Path, *, say: Say) -> str:
 
     Whoever is connected is disconnected, and finds the restored database when they connect anew.
 
-    :raises CannotRestore: if the backup cannot be restored whole; then the database is as it was.
+    :raises CannotRestore: if the backup cannot be put in its place; then the database is as it was.
+    :raises ProgramFailed: if pg_restore cannot restore it whole; the same.
     """
     name = _name()
     # Also starts the embedded server.
@@ -99,16 +112,18 @@ def _run(program: str, *arguments: str, database: str = "") -> None:
             text=True,
         )
     except FileNotFoundError:
-        raise CannotRestore(f"{program} is not installed: it comes with PostgreSQL") from None
+        raise ProgramFailed(f"{program} is not installed: it comes with PostgreSQL") from None
     if ran.returncode:
-        raise CannotRestore(f"{program} failed: {ran.stderr.strip()[-2000:]}")
+        raise ProgramFailed(f"{program} failed: {ran.stderr.strip()[-2000:]}")
 
 
 def _environment() -> dict[str, str]:
-    """Where the server is, as PostgreSQL's programs read it; a password is no argument."""
-    names = {"HOST": "PGHOST", "PORT": "PGPORT", "USER": "PGUSER", "PASSWORD": "PGPASSWORD"}
+    """Where the server is and how it is reached, as PostgreSQL's programs read it; a password is no argument."""
     said = connection.settings_dict
-    return {ours: str(said[name]) for name, ours in names.items() if said.get(name)}
+    words = {name: said[key] for key, name in SERVER.items() if said.get(key)}
+    options = said.get("OPTIONS", {})
+    words |= {f"PG{name.upper()}": options[name] for name in ENCRYPTION if options.get(name)}
+    return {name: str(word) for name, word in words.items()}
 
 
 @contextmanager

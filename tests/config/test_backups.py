@@ -128,6 +128,24 @@ class TestTheEmbeddedOne:
         with pytest.raises(CommandError, match="Nothing was done"):
             call_command("restore", "dump")
 
+    def test_leaves_the_backup_before_where_a_new_one_cannot_be_made(self, tmp_path, monkeypatch):
+        (tmp_path / "dump").write_text("of yesterday")
+        monkeypatch.setattr(backups, "_name", lambda: "nowhere")
+
+        with pytest.raises(CommandError, match="pg_dump failed"):
+            call_command("backup", tmp_path / "dump")
+
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["of yesterday"]
+
+    def test_reaches_the_server_as_encrypted_as_we_do(self, monkeypatch):
+        options = {"sslmode": "verify-full", "sslrootcert": "/etc/root.crt"}
+        monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+
+        said = backups._environment()
+
+        assert said["PGSSLMODE"] == "verify-full"
+        assert said["PGSSLROOTCERT"] == "/etc/root.crt"
+
     def test_says_which_program_is_not_installed(self, monkeypatch):
         monkeypatch.setattr(backups, "binaries", lambda: Path("/nowhere"))
 

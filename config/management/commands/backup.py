@@ -18,7 +18,7 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, file: Path, **_options: Any) -> None:
         try:
             backups.back_up(file)
-        except backups.CannotRestore as error:
+        except backups.ProgramFailed as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
             f"{file}: {file.stat().st_size:,} bytes. Restore it with manage.py restore."

@@ -29,7 +29,7 @@ class Command(BaseCommand):
             raise CommandError("Nothing was done.")
         try:
             kept = backups.restore(file, say=self.stdout.write)
-        except backups.CannotRestore as error:
+        except (backups.CannotRestore, backups.ProgramFailed) as error:
             raise CommandError(f"{error}. The database {name} is as it was.") from error
         self.stdout.write(
             f"{name} is restored. What was there before is kept as {kept}; drop it when all is well:"
