@@ -17,6 +17,7 @@ from billing.payments import refunds
 from billing.payments.refunds import driving
 from billing.reports import progress
 from billing.usage import billing_periods, tallying
+from billing.views.staff import runs as staff_runs
 from billing.workers import heartbeats
 from tests.billing.builders import account_using
 from tests.billing.test_tallying import usage_batch
@@ -95,6 +96,19 @@ def test_is_listed_and_blocked_while_all_others_are_closed(worlds, poison, clien
     assert Invoice.objects.filter(account=bad, total_minor=50).count() == 1
     assert not UntalliedUsage.objects.exists()
     assert_books_hold()
+
+
+def test_says_how_many_more_there_are_than_are_listed(client, monkeypatch):
+    monkeypatch.setattr(staff_runs, "UNBILLABLE_SHOWN", 2)
+    for _ in range(5):
+        AccountFactory()
+    Account.objects.update(time_zone="Mars/Olympus")
+    client.force_login(UserFactory(is_staff=True, is_superuser=True))
+
+    page = client.get("/runs/").content.decode()
+
+    assert page.count("does not exist: correct it") == 2
+    assert "And 3 more." in page
 
 
 def test_a_language_that_we_have_no_texts_in_is_answered_in_english(worlds):
