@@ -9,6 +9,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from tests.sabotage.patches import PATCHES, DoesNotApply, Patch
@@ -145,13 +146,18 @@ def cases(tree: Path, test: str) -> list[str]:
     """As pytest wants to be asked: with the class, in every class that has it."""
     file, _, function = test.partition("::")
     found = []
-    for node in ast.parse((tree / file).read_text()).body:
+    for node in _parsed(tree / file).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             found.append(test)
         if isinstance(node, ast.ClassDef):
             names = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
             found += [f"{file}::{node.name}::{function}"] * (function in names)
     return found
+
+
+@cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def _short(test: str) -> str:
