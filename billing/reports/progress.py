@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Count, Max, Min, Q, QuerySet, Sum, Value
+from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Left, Now, NullIf
 
 from billing import step_kinds
@@ -99,13 +99,14 @@ def expire(run_ids: Iterable[int]) -> None:
 
 def refresh_running(*, as_of: datetime) -> int:
     """
-    Count every running run, so that its speed is known when somebody looks.
+    Count every running run, so that its speed is known when somebody looks; and once what has ended since.
 
     :raises Exception: what could not be counted of one of them, after the others.
     """
-    running = list(CloseRun.objects.filter(state=CloseRun.State.RUNNING).select_related("entity"))
+    moves = Q(state=CloseRun.State.RUNNING) | Q(finished_at__gt=F("progress__counted_at"))
+    counted = list(CloseRun.objects.filter(moves).select_related("entity"))
     errors = []
-    for run in running:
+    for run in counted:
         try:
             refresh(run, as_of=as_of)
         except Exception as error:
@@ -113,7 +114,7 @@ def refresh_running(*, as_of: datetime) -> int:
             errors.append(error)
     if errors:
         raise errors[0]
-    return len(running)
+    return len(counted)
 
 
 def _samples(kept: RunProgress) -> list[pace.Sample]:

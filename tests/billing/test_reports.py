@@ -502,11 +502,14 @@ class TestProgressThatIsKept:
 
     def test_is_counted_of_every_run_that_goes_on(self, run):
         assert progress.refresh_running(as_of=AS_OF) == 1
-
-        finish(run)
-
-        assert progress.refresh_running(as_of=AS_OF) == 0
         assert str(RunProgress.objects.get()) == f"{run} as of 2018-11-02 09:00:00"
+
+        finish(run, as_of=AS_OF + timedelta(minutes=1))
+
+        later = AS_OF + timedelta(minutes=2)
+        assert [progress.refresh_running(as_of=later) for _ in range(2)] == [1, 0]
+        seen = RunProgress.objects.get().seen
+        assert seen["steps_ended"] == seen["steps_all"]
 
 
 class TestCsvCells:
