@@ -112,3 +112,9 @@ def stripe(settings, stripe_process) -> Iterator[StripeProvider]:
 def pytest_configure() -> None:
     """The compiled catalogues are not in git; an editor's single test run needs them too."""
     compile_catalogs()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, or at the end one core waits minutes for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

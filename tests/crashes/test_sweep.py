@@ -16,6 +16,7 @@ SEED = "20181102"
 PATIENCE_SECONDS = 900
 
 
+@pytest.mark.long
 @pytest.mark.crashes
 def test_killed_anywhere_a_close_ends_as_if_nothing_had_been() -> None:
     swept = subprocess.run(

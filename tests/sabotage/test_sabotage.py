@@ -31,6 +31,7 @@ def test_one_that_does_not_apply_says_what_it_looked_for():
         Change("billing/payments/charges/calls.py", "no such line", "").made_to(settings.BASE_DIR)
 
 
+@pytest.mark.long
 def test_some_are_caught():
     done = subprocess.run(
         [sys.executable, "-m", "tests.sabotage", "--only", *QUICK],
