@@ -42,7 +42,7 @@ def back_up(path: Path) -> None:
     """
     Write a backup of the whole database to a file. An older one of that name stays until the new one is whole.
 
-    :raises ProgramFailed: if pg_dump fails; then no file is left.
+    :raises ProgramFailed: if pg_dump fails; then nothing of the new one is left.
     """
     unfinished = path.with_name(f"{path.name}.part")
     try:

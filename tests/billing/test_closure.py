@@ -25,6 +25,7 @@ from billing.models import (
 )
 from billing.payments import charges, retries
 from billing.usage import tallying
+from billing.views.staff import runs as staff_runs
 from notifications.models import Message
 from tests import charging
 from tests.billing.builders import collect, credit, due, grant, owing, pay_by_hand
@@ -376,6 +377,19 @@ class TestAfterwards:
             said = client.get(page).content.decode()
             assert "nobody has billed" in said, page
         assert_books_hold(as_of=DECEMBER)
+
+    def test_it_is_said_how_many_more_have_usage_than_are_listed(self, client, monkeypatch):
+        monkeypatch.setattr(staff_runs, "UNBILLABLE_SHOWN", 1)
+        for account in (account_using("10.00"), account_using("10.00"), account_using("10.00")):
+            close(account)
+            use(account, as_of=AS_OF)
+        tallying.tally(as_of=AS_OF)
+        client.force_login(UserFactory(is_staff=True, is_superuser=True))
+
+        page = client.get("/runs/").content.decode()
+
+        assert "nobody has billed" in page
+        assert "And 2 more." in page
 
     def test_a_run_that_was_planned_before_leaves_it_alone(self):
         account = account_using("10.00")

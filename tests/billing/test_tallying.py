@@ -330,26 +330,24 @@ class TestTally:
         assert (taken.events, open_one.events, open_one.invoice_id) == (1, 2, None)
         assert taken.period == open_one.period
 
-    def test_usage_without_a_period_is_left_and_added_up_later(self, batch, monkeypatch):
-        usage = batch((AccountFactory(), at(1)))
-        with monkeypatch.context() as patch:
-            patch.setattr(tallying, "open_periods_of", lambda _: None)
-            tallying.tally(as_of=AS_OF)
-
-        usage.refresh_from_db()
-        assert usage.tallied_at == AS_OF
-        assert not UsageSummary.objects.exists()
-        assert "of 1 events only 0" in UntalliedUsage.objects.get().because
-        tallying.tally(as_of=AS_OF + tallying.TRY_AGAIN_AFTER)
-        assert UsageSummary.objects.get().events == 1
-        assert not UntalliedUsage.objects.exists()
-
-    def test_what_was_left_is_added_up_once(self, batch, monkeypatch):
+    @pytest.fixture
+    def left(self, batch, monkeypatch):
+        """Usage of an account that had no billing period when it was tallied."""
         batch((AccountFactory(), at(1)))
         with monkeypatch.context() as patch:
             patch.setattr(tallying, "open_periods_of", lambda _: None)
             tallying.tally(as_of=AS_OF)
-        left = UntalliedUsage.objects.get()
+        return UntalliedUsage.objects.get()
+
+    def test_usage_without_a_period_is_left_and_added_up_later(self, left):
+        assert left.batch.tallied_at == AS_OF
+        assert not UsageSummary.objects.exists()
+        assert "of 1 events only 0" in left.because
+        tallying.tally(as_of=AS_OF + tallying.TRY_AGAIN_AFTER)
+        assert UsageSummary.objects.get().events == 1
+        assert not UntalliedUsage.objects.exists()
+
+    def test_what_was_left_is_added_up_once(self, left):
         tallying.tally(as_of=left.again_at)
 
         # A process that had read the row before another was done with it.
@@ -374,13 +372,7 @@ class TestTally:
         tallying.tally(as_of=AS_OF)
         assert UsageSummary.objects.get().events == 1
 
-    def test_nor_is_one_that_comes_while_what_was_left_is_tried(self, batch, monkeypatch):
-        batch((AccountFactory(), at(1)))
-        with monkeypatch.context() as patch:
-            patch.setattr(tallying, "open_periods_of", lambda _: None)
-            tallying.tally(as_of=AS_OF)
-        left = UntalliedUsage.objects.get()
-
+    def test_nor_is_one_that_comes_while_what_was_left_is_tried(self, left, monkeypatch):
         def gone(_left_id):
             raise OperationalError("the server went away")
 
