@@ -27,7 +27,7 @@ from tests.factories import AS_OF, OCTOBER, AccountFactory, CardFactory, token
 from tests.properties import money_model
 from tests.provider import Provider
 
-pytestmark = [pytest.mark.long, pytest.mark.django_db(transaction=True)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 # Longer: MONEY_EXAMPLES=500 pytest tests/properties/test_money_that_goes_back.py
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "10"))

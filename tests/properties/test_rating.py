@@ -38,7 +38,7 @@ from tests.factories import (
     SummaryFactory,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.django_db(transaction=True)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 MONTHS = [date(2018, month, 1) for month in (8, 9, 10)]
 ITEMS = st.sampled_from(["small", "large"])
