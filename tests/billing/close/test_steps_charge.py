@@ -167,6 +167,22 @@ class TestCharge:
         assert {lost.account, paid.account} == {account, other}
         assert (paid.state, Payment.objects.get().account) == ("SUCCEEDED", paid.account)
 
+    def test_a_card_that_was_charged_before_it_was_gone_has_paid(self, provider):
+        account = invoiced()
+
+        def pays_and_is_gone():
+            charging.drive_due(as_of=LATER)
+            raise MethodGone("detached")
+
+        provider.before("prepare", in_a_thread_of_the_provider(pays_and_is_gone))
+
+        work_once("CHARGE")
+
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.decline_code) == ("SUCCEEDED", "")
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert Payment.objects.get().amount_minor == 1200
+
     def test_what_another_driver_has_brought_to_its_end_is_not_sent_again(self, provider, sandbox):
         account = invoiced()
         provider.after(
