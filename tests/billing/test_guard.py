@@ -11,6 +11,7 @@ from accounts import clock
 from accounts.models import BillingEntity
 from billing import reconciliation
 from billing.close.health import sweeper
+from billing.gateways import Misconfigured
 from billing.models import DunningCase, GatewayGuard, Payment, PaymentAttempt, Reconciliation, Step
 from billing.payments import charges, guard
 from billing.payments.charges import GatewayClosed, Request
@@ -233,6 +234,13 @@ class TestCloses:
         CardFactory(account=account, gateway="elsewhere")
 
         assert collect(account).state == State.RELEASED
+
+    def test_nor_of_one_whose_key_is_refused(self, provider):
+        """Nothing can be sent through it, so nothing can be paid twice: an operator is told of the key."""
+        provider.before("newest", Misconfigured("Invalid API key"))
+
+        assert guard.watch(["sandbox"]) == {}
+        assert not GatewayGuard.objects.exists()
 
     @staticmethod
     def identity_for(role: str) -> str:

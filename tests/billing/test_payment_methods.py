@@ -1,6 +1,6 @@
 """Cards: added once, one default by choice, removed for good."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -145,6 +145,21 @@ class TestRemoveCard:
             methods.remove_card(
                 account_id=card.account_id, method_id=card.pk, actor="a", as_of=AS_OF
             )
+
+
+class TestLoseCard:
+    def test_twice_is_the_same_as_once(self):
+        """As where two charges of the same card find out at once."""
+        card = CardFactory(account__charges_other_cards=True)
+        other = CardFactory(account=card.account, token="sandbox_mastercard", is_default=False)
+
+        assert methods.lose_card(card, as_of=AS_OF) == other
+        assert methods.lose_card(card, as_of=AS_OF + timedelta(hours=1)) is None
+
+        card.refresh_from_db()
+        assert (card.state, card.gone_at) == ("REMOVED", AS_OF)
+        assert default_of(card.account) == other
+        assert [kind for kind, _ in told(card.account)].count("card.removed") == 1
 
 
 class TestBlockedCards:

@@ -32,6 +32,7 @@ from billing.payments.charges import (
     NothingDue,
     Request,
     calls,
+    rechecking,
 )
 from notifications import lanes
 from notifications.lanes import breaker
@@ -1088,6 +1089,29 @@ class TestDriving:
 
         assert driven.state == State.SUCCEEDED
         assert charging.drive([attempt], as_of=SOON) == []
+
+    def test_asked_here_and_now_a_fault_of_ours_with_one_is_told_after_the_others_are_through(
+        self, provider, monkeypatch
+    ):
+        poisoned, payer = owing("6.66"), owing("12.34")
+        for account in (poisoned, payer):
+            provider.before("submit", OutcomeUnknown("never got there"))
+            collect(account)
+        look_again = rechecking.look_again
+
+        def fail_for_one(attempts, *, as_of):
+            if poisoned.pk in {attempt.account_id for attempt in attempts}:
+                raise LookupError("a defect")
+            return look_again(attempts, as_of=as_of)
+
+        monkeypatch.setattr(rechecking, "look_again", fail_for_one)
+
+        with pytest.raises(LookupError, match="a defect"):
+            charges.collecting.ask(PaymentAttempt.objects.order_by("pk"), as_of=SOON)
+
+        assert attempt_of(payer).state == State.SUCCEEDED
+        assert attempt_of(poisoned).state == State.SUBMITTED
+        assert due(poisoned) == 666
 
     def test_holds_no_transaction_and_no_connection_while_the_provider_is_asked(self, provider):
         """A provider that takes half a minute must not hold a row of ours, nor a connection."""

@@ -55,6 +55,21 @@ class TestMonthsUpTo:
         assert [(line.free_quantity, line.is_fee) for line in rated.lines] == [(20, False)]
         assert rated.total_minor == 3000
 
+    def test_what_one_account_used_up_of_a_month_is_not_taken_from_another_month(self):
+        """Read together with an account whose late usage is of the other month."""
+        account, other = AccountFactory(), AccountFactory()
+        PriceFactory(unit_price=1, free_quantity=100, monthly_fee=9)
+        hours(account, "80", month=SEPTEMBER)
+        hours(account, "80")
+        bill(account)
+        hours(account, "50")
+        hours(other, "50", month=SEPTEMBER)
+
+        rated = rating.rate_open_usage([account, other], months_up_to=NOVEMBER)
+
+        assert [line.free_quantity for line in rated[account.pk].lines if not line.is_fee] == [20]
+        assert [line.free_quantity for line in rated[other.pk].lines if not line.is_fee] == [50]
+
 
 class TestLines:
     def test_say_what_they_cost_and_why(self):

@@ -21,6 +21,7 @@ from billing.models import (
 )
 from billing.payments import disputes, refunds, reversals
 from billing.payments.refunds import learning, refund_kind, settling
+from billing.payments.refunds.refund_kind import REFUNDS
 from notifications import dispatcher, lanes
 from notifications.models import Message
 from tests import charging
@@ -58,6 +59,18 @@ def refund(payment: Payment, amount_minor: int, **facts: object) -> Refund:
             "as_of": AS_OF,
             **facts,
         }
+    )
+
+
+def asked_for(payment: Payment, amount_minor: int) -> Refund:
+    """A refund that nobody has taken on yet."""
+    return refunds.refund(
+        payment_id=payment.pk,
+        token=token(),
+        amount_minor=amount_minor,
+        reason="Not what they wanted",
+        actor="ann@example.com",
+        as_of=AS_OF,
     )
 
 
@@ -214,6 +227,43 @@ class TestRefuses:
         }
         assert not Message.objects.filter(kind="REFUND_SENT").exists()
         assert_books_hold()
+
+
+class TestAClosedGateway:
+    """Our database may have lost refunds: whoever sent now might pay back twice."""
+
+    def close(self) -> None:
+        GatewayGuard.objects.update(paused_at=AS_OF, paused_because="restored", list_from=AS_OF)
+
+    def test_found_closed_by_who_takes_it_on_leaves_it_as_it_is(self, provider):
+        made = asked_for(paid(), 500)
+        # As after a restore that nobody has noticed yet.
+        GatewayGuard.objects.update(database_identity="another")
+
+        dispatcher.drive(REFUNDS, [made.pk], clock=lambda: AS_OF)
+
+        made.refresh_from_db()
+        assert (made.state, made.because, made.unknown_since) == (State.RESERVED, "", None)
+        assert GatewayGuard.objects.get().paused_because
+        assert not provider.calls["find_refunds"] + provider.calls["refund"]
+
+    def test_that_closes_between_looking_and_sending_keeps_it_from_being_sent(
+        self, provider, sandbox
+    ):
+        payment = paid()
+        provider.before("find_refunds", in_a_thread_of_the_provider(self.close))
+
+        made = refund(payment, 500)
+
+        assert made.state == State.RESERVED
+        assert at_the_provider(sandbox, payment) == []
+
+        GatewayGuard.objects.update(paused_at=None, paused_because="", list_from=None)
+        charging.drive_refunds_due(as_of=SOON)
+        made.refresh_from_db()
+        assert made.state == State.SUCCEEDED
+        assert at_the_provider(sandbox, payment) == [500]
+        assert_books_hold(as_of=SOON)
 
 
 class TestIsPaidBackOnce:
@@ -449,6 +499,20 @@ class TestReview:
 
         theirs = Refund.objects.exclude(pk=in_review.pk).get()
         assert (theirs.state, theirs.requested_by) == (State.SUCCEEDED, "provider")
+        assert_books_hold(as_of=self.LATE)
+
+    def test_that_no_answer_comes_for_is_ended_by_what_the_person_saw(self, provider, in_review):
+        provider.before("find_refunds", OutcomeUnknown("down"))
+
+        ended = refunds.resolve_review(
+            refund_id=in_review.pk, reason="not there", actor="ann@example.com", as_of=self.LATE
+        )
+
+        assert (ended.state, ended.because) == (
+            State.FAILED,
+            "released by ann@example.com: not there",
+        )
+        assert provider.calls["refund"] == 1
         assert_books_hold(as_of=self.LATE)
 
     def test_and_keeps_no_other_that_there_is_enough_left_for_from_being_sent(

@@ -154,6 +154,16 @@ class TestADeclinedAutomaticCharge:
 
         assert (case.decline_class, case.next_try_at) == ("STOP", None)
 
+    def test_that_its_holder_then_tries_in_vain_is_waited_for_as_before(self):
+        account = declined("sandbox_expired")
+
+        assert collect(account, kind=Kind.ON_SESSION, as_of=day(1)).state == State.FAILED
+
+        case = case_of(account)
+        assert (case.next_try_at, case.ends_at) == (None, day(14))
+        charging.retry_due(as_of=day(5))
+        assert tried(account) == ["AUTO FAILED", "ON_SESSION FAILED"]
+
     def test_without_a_schedule_opens_none(self):
         declined(days=[])
 

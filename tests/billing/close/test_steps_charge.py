@@ -5,14 +5,24 @@ from datetime import date, timedelta
 import pytest
 from django.conf import settings
 
+from billing import messages
 from billing.close.step import Chunk
 from billing.close.steps import charge
-from billing.gateways import Capabilities, OutcomeUnknown, RateLimited
+from billing.gateways import Capabilities, MethodGone, OutcomeUnknown, RateLimited, Status
 from billing.models import GatewayGuard, Payment, PaymentAttempt
 from billing.payments.charges import Request
 from tests import charging
 from tests.billing.builders import collect
-from tests.closing import cancel, decision_on, retry, start_close, step_of, work, work_once
+from tests.closing import (
+    cancel,
+    decision_on,
+    in_a_thread_of_the_provider,
+    retry,
+    start_close,
+    step_of,
+    work,
+    work_once,
+)
 from tests.factories import AS_OF, account_using
 from tests.provider import Killed
 
@@ -139,8 +149,96 @@ class TestCharge:
         assert "'unheard of'" in step_of(account, "CHARGE").because
         assert step_of(good, "CHARGE").state == "DONE"
 
+    def test_a_card_that_its_provider_has_no_more_is_a_decline_and_stops_no_other(self, provider):
+        account = account_using("12.00", card="sandbox_visa_gone")
+        other = invoiced("3.00")
+        provider.before("prepare", MethodGone("no such card"))
+
+        work("CHARGE")
+
+        lost, paid = PaymentAttempt.objects.order_by("state")
+        assert (lost.state, lost.decline_code, lost.provider_ref) == (
+            "FAILED",
+            "payment_method_unusable",
+            None,
+        )
+        assert not lost.account.payment_methods.filter(state="ACTIVE").exists()
+        assert decision_on(lost.account, "CHARGE").because == "declined: payment_method_unusable"
+        assert {lost.account, paid.account} == {account, other}
+        assert (paid.state, Payment.objects.get().account) == ("SUCCEEDED", paid.account)
+
+    def test_a_card_that_was_charged_before_it_was_gone_has_paid(self, provider):
+        account = invoiced()
+
+        def pays_and_is_gone():
+            charging.drive_due(as_of=LATER)
+            raise MethodGone("detached")
+
+        provider.before("prepare", in_a_thread_of_the_provider(pays_and_is_gone))
+
+        work_once("CHARGE")
+
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.decline_code) == ("SUCCEEDED", "")
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert Payment.objects.get().amount_minor == 1200
+
+    def test_what_another_driver_has_brought_to_its_end_is_not_sent_again(self, provider, sandbox):
+        account = invoiced()
+        provider.after(
+            "prepare", in_a_thread_of_the_provider(lambda: charging.drive_due(as_of=LATER))
+        )
+
+        work_once("CHARGE")
+
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert [seen.amount_minor for seen in sandbox.book()] == [1200]
+        assert provider.calls["submit"] == 1
+
 
 class TestAnAnswerThatDidNotCome:
+    def test_is_what_an_answer_is_that_says_no_more_than_before(self, provider):
+        account = invoiced()
+        provider.says("submit", status=Status.UNSUBMITTED)
+
+        work_once("CHARGE")
+
+        attempt = PaymentAttempt.objects.get()
+        assert (attempt.state, attempt.unknown_since) == ("SUBMITTED", AS_OF)
+        assert attempt.because == "OutcomeUnknown: after submit it is UNSUBMITTED as before"
+        assert step_of(account, "CHARGE").state == "UNKNOWN"
+
+        provider.heals()
+        work_once("CHARGE", as_of=LATER)
+        assert decision_on(account, "CHARGE").because == "charged"
+        assert Payment.objects.get().amount_minor == 1200
+
+    def test_is_what_one_is_that_cannot_be_written_down_and_stops_no_others_money(
+        self, provider, monkeypatch
+    ):
+        poisoned = account_using("6.66")
+        payer = invoiced("12.00")
+        receipts = messages.payments_received
+
+        def fail_for_one(told, *, as_of):
+            if poisoned.pk in {receipt.account.pk for receipt in told}:
+                raise ValueError("no such time zone")
+            return receipts(told, as_of=as_of)
+
+        monkeypatch.setattr(messages, "payments_received", fail_for_one)
+
+        work_once("CHARGE")
+
+        attempt = PaymentAttempt.objects.get(account=poisoned)
+        assert (attempt.state, attempt.because) == ("SUBMITTED", "ValueError: no such time zone")
+        assert step_of(poisoned, "CHARGE").state == "UNKNOWN"
+        assert decision_on(payer, "CHARGE").because == "charged"
+
+        monkeypatch.undo()
+        work_once("CHARGE", as_of=LATER)
+        assert decision_on(poisoned, "CHARGE").because == "charged"
+        assert Payment.objects.get(account=poisoned).amount_minor == 666
+
     def test_is_asked_for_when_the_attempt_says_so(self, provider):
         account = invoiced()
         provider.after("submit", OutcomeUnknown("the reply was lost"))

@@ -15,6 +15,8 @@ from billing.invoices import credits
 from billing.models import CreditGrant, PaymentAttempt, Step
 from billing.payments import inbound, retries
 from billing.workers import heartbeats
+from notifications import lanes
+from notifications.models import Lane
 from tests.billing.builders import collect, grant, owing
 from tests.closing import start_close, states, step_of, work
 from tests.factories import AS_OF, account_using
@@ -137,6 +139,73 @@ class TestSweep:
             sweeper.sweep(as_of=AS_OF)
 
         assert turns == ["process_due", "take_rows"]
+
+
+class TestTakeRows:
+    """Retries that are due, for which no person waits, behind a lane that lets few begin."""
+
+    IN_A_MINUTE = AS_OF + timedelta(minutes=1)
+
+    @pytest.fixture
+    def due(self, provider) -> PaymentAttempt:
+        provider.after("submit", OutcomeUnknown("the reply was lost"))
+        return collect(owing("3.00"), kind=PaymentAttempt.Kind.RETRY)
+
+    @pytest.fixture
+    def slept(self, monkeypatch) -> list[float]:
+        """How long it slept, each time; nobody waits for it."""
+        slept: list[float] = []
+        now = [0.0]
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            now[0] += seconds
+            self.limit_lane(rate=1, tokens=1)
+
+        patched = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+        monkeypatch.setattr(sweeper, "time", patched)
+        return slept
+
+    def limit_lane(self, **limits: float) -> None:
+        lanes.grant("sandbox", wanted=0)
+        Lane.objects.filter(provider="sandbox").update(burst=1, refilled_at=Now(), **limits)
+
+    def test_waits_until_the_lane_lets_the_next_begin(self, due, slept):
+        self.limit_lane(rate=0.1, tokens=0)
+
+        assert sweeper.take_rows(as_of=self.IN_A_MINUTE) == 1
+
+        [seconds] = slept
+        assert 0 < seconds <= 10
+        due.refresh_from_db()
+        assert due.state == "SUCCEEDED"
+
+    def test_leaves_to_the_next_sweep_what_may_begin_only_after_its_time(self, due, slept):
+        self.limit_lane(rate=0.01, tokens=0)
+
+        assert sweeper.take_rows(as_of=self.IN_A_MINUTE) == 0
+
+        assert slept == []
+        due.refresh_from_db()
+        assert due.state == "SUBMITTED"
+
+    def test_that_woke_up_too_late_begins_nothing(self, due, provider, monkeypatch):
+        self.limit_lane(rate=0.1, tokens=0)
+        now = [0.0]
+
+        def oversleep(_seconds: float) -> None:
+            now[0] += 60
+            self.limit_lane(rate=1, tokens=1)
+
+        patched = SimpleNamespace(monotonic=lambda: now[0], sleep=oversleep)
+        monkeypatch.setattr(sweeper, "time", patched)
+        provider.calls.clear()
+
+        assert sweeper.take_rows(as_of=self.IN_A_MINUTE) == 0
+
+        assert not provider.calls["read"]
+        due.refresh_from_db()
+        assert due.state == "SUBMITTED"
 
 
 class TestFreeExpiredLeases:

@@ -1,5 +1,6 @@
 """`manage.py fakestripe`."""
 
+import fcntl
 import io
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from billing.gateways.standins.fakestripe import shared
 from billing.gateways.standins.fakestripe.server import Server
 from tests.billing.fakestripe.conftest import speaking_to
 
@@ -27,6 +29,17 @@ def test_it_says_where_it_listens_and_stops_on_ctrl_c(tmp_path, monkeypatch):
     call_command("fakestripe", port=0, book=tmp_path / "sub" / "book", stdout=said)
 
     assert said.getvalue().startswith("fakestripe listens on http://127.0.0.1:")
+
+
+def test_it_ends_once_nobody_shares_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared, "POLL_SECONDS", 0.01)
+    users = tmp_path / "provider.users"
+
+    call_command("fakestripe", port=0, book=tmp_path / "book", users=users, stdout=io.StringIO())
+
+    with users.open() as lock, pytest.raises(BlockingIOError):
+        # Whoever comes now waits until the process is gone.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize("odds", ["rain=1", "429=often"])

@@ -110,6 +110,16 @@ class TestSharing:
         with pytest.raises(shared.DoesNotStart, match="in use by another process"):
             shared.renew(folder)
 
+    def test_waits_for_the_old_one_to_notice_that_its_last_user_is_gone(self, folder, user):
+        before, last = shared.access(folder), user()
+        last.kill()
+        last.wait()
+
+        after = shared.renew(folder)
+
+        assert after.secret_key != before.secret_key
+        assert not shared._answers(before)
+
     def test_there_is_none_where_none_was_set_up(self, tmp_path):
         assert shared.access(tmp_path) is None
 

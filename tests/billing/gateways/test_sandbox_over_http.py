@@ -2,10 +2,11 @@
 
 import socket
 import threading
+import time
 
 import pytest
 
-from billing.gateways import Misconfigured, NotSent, OutcomeUnknown, RateLimited
+from billing.gateways import Misconfigured, NotSent, OutcomeUnknown, RateLimited, patience
 from billing.gateways.standins.sandbox_remote import RemoteSandbox
 from billing.gateways.standins.sandbox_server import Limit
 from tests.served_sandbox import served_sandbox
@@ -35,6 +36,21 @@ def test_a_rate_gives_back_what_it_took_as_time_passes():
 def test_nobody_listening_means_that_nothing_was_sent():
     with pytest.raises(NotSent, match="no sandbox listens at"):
         RemoteSandbox("http://127.0.0.1:1").newest()
+
+
+def test_a_page_whose_time_is_over_sends_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gateway = RemoteSandbox(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+        with (
+            patience.until(time.monotonic()),
+            pytest.raises(NotSent, match="the page's time is over"),
+        ):
+            gateway.newest()
+
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_process_that_goes_away_in_the_middle_may_have_done_it():

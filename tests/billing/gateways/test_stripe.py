@@ -15,11 +15,14 @@ from billing import gateways
 from billing.gateways import (
     About,
     Foreign,
+    MethodGone,
     Misconfigured,
     NotAuthentic,
     NotSent,
     OutcomeUnknown,
     RateLimited,
+    RefundRefused,
+    RefundSpec,
     Status,
 )
 from billing.gateways import stripe as module
@@ -69,6 +72,18 @@ class TestPrepare:
     def test_refuses_a_card_without_its_customer(self, gateway, stripe):
         with pytest.raises(Misconfigured, match="without its customer"):
             gateway.prepare(stripe.spec(customer_ref=""), key=new_key())
+
+    def test_says_nothing_of_a_card_that_it_cannot_look_at(self, gateway, stripe, monkeypatch):
+        """Whoever may not read cards knows of none that it is gone: nobody's is removed."""
+
+        def refuse(*_):
+            raise sdk.InvalidRequestError("Not with this key", "payment_method", code="other")
+
+        monkeypatch.setattr(gateway._client.v1.payment_methods, "retrieve", refuse)
+
+        with pytest.raises(Misconfigured, match="Not with this key") as refused:
+            gateway.prepare(stripe.spec(customer_ref=stripe.customer()), key=new_key())
+        assert not isinstance(refused.value, MethodGone)
 
     @pytest.mark.parametrize(
         ("amount_minor", "currency"),
@@ -418,6 +433,36 @@ class TestCancel:
     def test_of_nothing_says_that_the_key_is_of_another_account(self, gateway):
         with pytest.raises(Misconfigured):
             gateway.cancel("pi_unknown", key=new_key())
+
+
+class TestRefund:
+    def spec(self, **facts: object) -> RefundSpec:
+        return RefundSpec(
+            **{
+                "own_reference": "ours",
+                "account_ref": "acme",
+                "payment_ref": "pi_unknown",
+                "amount_minor": 500,
+                "currency": "EUR",
+                **facts,
+            }
+        )
+
+    def test_of_an_amount_that_cannot_be_paid_back_is_not_sent(self, gateway, stripe):
+        ref = stripe.prepared(amount_minor=5120, currency="KWD")
+        gateway.submit(ref, key=new_key())
+
+        with pytest.raises(Misconfigured):
+            gateway.refund(
+                self.spec(payment_ref=ref, amount_minor=5124, currency="KWD"), key=new_key()
+            )
+        assert gateway.find_refunds(ref) == []
+
+    def test_of_nothing_says_that_the_key_is_of_another_account(self, gateway):
+        """Not that it was refused: else we would undo one that another account's key can still send."""
+        with pytest.raises(Misconfigured, match="pi_unknown") as refused:
+            gateway.refund(self.spec(), key=new_key())
+        assert not isinstance(refused.value, RefundRefused)
 
 
 class TestFind:
