@@ -102,8 +102,6 @@ def recheck_payment_failed(messages: Sequence[Message], as_of: datetime) -> list
 
 def _told_later(attempts: Collection[PaymentAttempt]) -> set[object]:
     """Those after which another attempt of the account was declined whose message is not cancelled."""
-    if not attempts:
-        return set()
     told = (
         Message.objects.filter(
             kind=PAYMENT_FAILED, account__in={attempt.account_id for attempt in attempts}

@@ -1,5 +1,6 @@
 """Signing in: tries are counted before a password is looked at, and few are looked at at once."""
 
+import re
 import threading
 
 import pytest
@@ -76,6 +77,14 @@ class TestTries:
         assert sign_in(page, "wrong").status_code == 200
         assert sign_in(page, "secret").status_code == 302
 
+    def test_one_without_a_password_counts_and_begins_nothing_anew(self, page, ann):
+        for _ in range(tries.PER_ACCOUNT_AND_ADDRESS - 1):
+            sign_in(page, "wrong")
+
+        sign_in(page, "")
+
+        assert b"Too many tries" in sign_in(page, "wrong").content
+
     def test_the_window_ends(self, page, ann):
         for _ in range(tries.PER_ACCOUNT_AND_ADDRESS + 1):
             sign_in(page, "wrong")
@@ -110,6 +119,15 @@ def test_old_rows_are_cleared_away(ann):
 
     # That of the address alone.
     assert SignInTries.objects.count() == 1
+
+
+def test_a_row_says_how_many_tries_there_were_and_nothing_of_who_tried(ann):
+    sign_in("/sign-in/", "wrong")
+
+    said = {str(row) for row in SignInTries.objects.all()}
+
+    assert all(re.match(r"1 tries since \d{4}-", each) for each in said)
+    assert not [each for each in said if "ann" in each or "198.51.100.7" in each]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -211,3 +229,7 @@ def test_where_a_request_comes_from(settings, proxies, remote, forwarded, addres
     request = RequestFactory().get("/", REMOTE_ADDR=remote, headers={"X-Forwarded-For": forwarded})
 
     assert address_of(request) == address
+
+
+def test_who_signs_in_without_a_request_comes_from_nowhere():
+    assert address_of(None) == ""

@@ -10,6 +10,7 @@ from billing.models import (
     Allocation,
     BillingPeriod,
     CreditGrant,
+    GatewayGuard,
     Invoice,
     LineItem,
     Payment,
@@ -56,6 +57,7 @@ def issued(of: Account, *, lines: dict[str, int] | None = None, **said: Any) -> 
     invoice.state = Invoice.State.ISSUED
     invoice.sequence, invoice.number = sequence, f"AC-{sequence:06}"
     invoice.issued_at, invoice.due_at = AS_OF, said.pop("due_at", AS_OF + timedelta(days=14))
+    invoice.due_date = said.pop("due_date", None)
     invoice.save()
     if invoice.total_minor:
         ledger.post([ledger.invoice_issued(invoice)])
@@ -128,6 +130,34 @@ def card(of: Account, **said: Any) -> PaymentMethod:
             "is_default": True,
             **said,
         }
+    )
+
+
+def in_flight(of: Account, state: str, **said: Any) -> PaymentAttempt:
+    """The close's charge of €10.00, by a card that is added for it."""
+    return PaymentAttempt.objects.create(
+        **{
+            "account": of,
+            "kind": PaymentAttempt.Kind.AUTO,
+            "currency": of.currency,
+            "amount_minor": 1000,
+            "payment_method": card(of),
+            "gateway": "sandbox",
+            "state": state,
+            **said,
+        }
+    )
+
+
+def close_gateway() -> None:
+    """The sandbox waits until its provider was listed."""
+    GatewayGuard.objects.create(
+        gateway="sandbox",
+        database_identity="another",
+        server_started_at=LATER,
+        checked_at=LATER,
+        paused_at=LATER,
+        paused_because="the database was restored",
     )
 
 

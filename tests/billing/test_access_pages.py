@@ -39,6 +39,17 @@ def invite(account, email="New@example.com", role="BILLER", client=None):
     )
 
 
+def before_the_lock(monkeypatch, happens):
+    """Have something happen between the look at an invitation and the lock of its account."""
+    real = people._locked
+
+    def locked(account_id):
+        happens()
+        return real(account_id)
+
+    monkeypatch.setattr(people, "_locked", locked)
+
+
 class TestInvitation:
     def test_of_somebody_new_makes_a_user_by_their_own_password(self):
         account = AccountFactory(language="hu")
@@ -110,6 +121,69 @@ class TestInvitation:
         delivery.deliver(as_of=clock.now(), message_ids=[mail("INVITATION").pk])
 
         assert mail("INVITATION").state == "CANCELLED"
+
+    def test_of_who_has_become_a_member_meanwhile_changes_nothing(self):
+        account, known = AccountFactory(), UserFactory(email="known@example.com")
+        invite(account, "known@example.com", role="OWNER")
+        MemberFactory(account=account, user=known, role="VIEWER")
+
+        response = signed_in(known).post(link_in(mail("INVITATION")))
+
+        assert response.url == f"/accounts/{account.pk}/"
+        assert Member.objects.get(user=known).role == "VIEWER"
+        assert not TimelineEvent.objects.filter(kind="member.joined").exists()
+
+    def test_is_read_before_it_is_accepted(self):
+        account, known = AccountFactory(name="Acme Tools"), UserFactory(email="known@example.com")
+        invite(account, "known@example.com")
+
+        page = text(signed_in(known).get(link_in(mail("INVITATION"))))
+
+        assert "Acme Tools" in page
+        assert "known@example.com" in page
+        assert not Member.objects.filter(user=known).exists()
+
+    def test_that_is_taken_back_while_it_is_accepted_makes_nobody_a_member(self, monkeypatch):
+        account, known = AccountFactory(), UserFactory(email="known@example.com")
+        invite(account, "known@example.com")
+        to_known = link_in(mail("INVITATION"))
+        invite(account, "new@example.com")
+        to_new = link_in(mail("INVITATION"))
+        form = {"new_password1": PASSWORD, "new_password2": PASSWORD}
+        before_the_lock(monkeypatch, lambda: Invitation.objects.update(revoked_at=AS_OF))
+
+        accepted = signed_in(known).post(to_known)
+        Invitation.objects.update(revoked_at=None)
+        signed_up = Client().post(to_new, form)
+
+        assert (accepted.status_code, signed_up.status_code) == (410, 410)
+        assert not Member.objects.filter(user=known).exists()
+        assert not User.objects.filter(email="new@example.com").exists()
+
+    def test_gives_nobody_the_user_that_was_made_meanwhile(self, monkeypatch):
+        account = AccountFactory()
+        invite(account, "new@example.com")
+        form = {"new_password1": PASSWORD, "new_password2": PASSWORD}
+        before_the_lock(monkeypatch, lambda: UserFactory(email="New@example.com"))
+
+        refused = Client().post(link_in(mail("INVITATION")), form)
+
+        assert refused.status_code == 410
+        assert not Member.objects.filter(user__email__iexact="new@example.com").exists()
+
+    @pytest.mark.parametrize(
+        ("email", "role", "said"),
+        [
+            ("no address", "VIEWER", "Enter a valid email address."),
+            ("new@example.com", "KING", "KING is not one of the available choices."),
+        ],
+    )
+    def test_of_no_address_or_for_no_role_is_refused(self, email, role, said):
+        page = text(invite(AccountFactory(), email, role))
+
+        assert said in page
+        assert not Invitation.objects.exists()
+        assert not Message.objects.exists()
 
     def test_of_a_member_is_refused(self):
         account = AccountFactory()
@@ -229,6 +303,16 @@ class TestLanguageAndZone:
         account.refresh_from_db()
         assert (account.language, account.time_zone) == ("en", "UTC")
 
+    def test_that_are_the_same_as_before_are_no_change_on_the_timeline(self):
+        account = AccountFactory(language="hu", time_zone="Europe/Budapest")
+
+        response = member_of(account).post(
+            f"/accounts/{account.pk}/settings/writing/", OWNERS_ONLY["writing/"]
+        )
+
+        assert response.status_code == 302
+        assert not TimelineEvent.objects.filter(kind="account.changed").exists()
+
     def test_keep_an_old_name_of_a_zone(self):
         account = AccountFactory(time_zone="EST5EDT")
         said = {"writing-language": "hu", "writing-time_zone": "EST5EDT"}
@@ -282,6 +366,12 @@ class TestBillingContacts:
 
         assert [each.recipient for each in Message.objects.all()] == ["New@example.com"]
 
+    def test_are_addresses(self):
+        account = AccountFactory()
+
+        assert "Enter a valid email address." in text(self.contact(account, "no address"))
+        assert not account.contacts.exists()
+
     def test_are_kept_once_and_taken_out(self):
         account = AccountFactory()
         self.contact(account, "tax@example.com")
@@ -322,6 +412,14 @@ class TestPassword:
 
     def test_of_nobody_known_is_asked_for_with_the_same_answer_and_no_mail(self):
         response = Client().post("/password/forgotten/", {"email": "nobody@example.com"})
+
+        assert response.url == "/password/forgotten/sent/"
+        assert not Message.objects.exists()
+
+    def test_of_staff_who_are_no_members_is_not_mailed(self):
+        UserFactory(email="staff@example.com", is_staff=True)
+
+        response = Client().post("/password/forgotten/", {"email": "staff@example.com"})
 
         assert response.url == "/password/forgotten/sent/"
         assert not Message.objects.exists()
@@ -388,6 +486,30 @@ class TestAddress:
         assert not people.change_email(user=member.user, email="other@EXAMPLE.com")
         other.user.refresh_from_db()
         assert other.user.email == "Other@example.com"
+
+    def test_may_be_confirmed_where_nobody_is_signed_in_and_by_who_is_no_member_any_more(self):
+        member = MemberFactory(user__email="old@example.com")
+        signed_in(member.user).post("/profile/", {"email": "new@example.com"})
+        member.delete()
+
+        response = Client().post(link_in(mail("EMAIL_CHANGE")))
+
+        assert response.url == "/"
+        assert User.objects.get(pk=member.user.pk).email == "new@example.com"
+        assert not Message.objects.filter(kind="EMAIL_CHANGED").exists()
+
+    def test_that_somebody_else_has_taken_meanwhile_does_not_change(self):
+        member = MemberFactory(user__email="old@example.com")
+        client = signed_in(member.user)
+        client.post("/profile/", {"email": "new@example.com"})
+        UserFactory(email="New@example.com")
+
+        response = client.post(link_in(mail("EMAIL_CHANGE")))
+
+        assert response.status_code == 410
+        member.user.refresh_from_db()
+        assert member.user.email == "old@example.com"
+        assert not Message.objects.filter(kind="EMAIL_CHANGED").exists()
 
     def test_by_a_link_that_is_too_old_or_made_up_does_not_change(self, monkeypatch):
         member = MemberFactory(user__email="old@example.com")

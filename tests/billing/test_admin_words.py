@@ -11,6 +11,7 @@ from django.db.models import Model
 
 from accounts import pauses, people
 from accounts.models import Account, BillingEntity, Hold
+from billing.admin import in_words
 from billing.close import runs
 from billing.gateways import DisputeStatus
 from billing.models import (
@@ -236,3 +237,28 @@ def test_a_price_that_can_be_edited_reads_well_in_its_form_too():
 
     assert 'value="0.0116"' in page
     assert 'value="100"' in page
+
+
+class TestFacts:
+    @pytest.mark.parametrize(
+        ("stored", "said"),
+        [
+            ({"is_paused": True, "is_held": False}, "Is paused: yes<br>Is held: no"),
+            ({"hold": None, "because": ""}, "Hold: –<br>Because: –"),
+            ({"due_minor": 1234, "currency": "EUR"}, "Due: €12.34"),
+            (
+                {"as_of": "2018-11-02T09:00:00+00:00"},
+                "As of: 2 November 2018, 09:00 (UTC)",
+            ),
+            # Nobody knows in which zone it was, or it is no instant at all.
+            ({"paused_at": "2018-11-02T09:00:00"}, "Paused at: 2018-11-02T09:00:00"),
+            ({"paused_at": "not known"}, "Paused at: not known"),
+        ],
+    )
+    def test_are_lines_of_words(self, stored, said):
+        assert in_words.facts(stored) == said
+
+
+def test_an_amount_without_a_currency_is_not_shown_as_if_it_had_one():
+    with pytest.raises(TypeError, match="has an amount, and no currency"):
+        in_words._amount(WaitingLimit(kind="charge_in_review", seconds=7200), 100)

@@ -13,6 +13,8 @@ from billing.close.health import sweeper
 from billing.models import Halt, Payment, PaymentAttempt
 from billing.payments import charges
 from billing.workers import halting, heartbeats
+from notifications import lanes
+from notifications.models import Lane
 from tests.billing.builders import collect, owing
 from tests.closing import start_close, work
 from tests.factories import AS_OF, account_using
@@ -55,6 +57,17 @@ class TestAHalt:
         halting.lift(by="ops")
         tasks.drain("charge")
         assert {payment.account for payment in Payment.objects.all()} == {theirs, supports, late}
+
+    def test_waits_without_a_word_where_the_lane_lets_no_customer_pay(self):
+        account = owing()
+        charges.begin([charges.Request(account.pk, "ON_SESSION")], as_of=AS_OF)
+        lanes.grant("sandbox", wanted=0)
+        lanes.pause(Lane.objects.get(provider="sandbox").pk, by="ops", because="maintenance")
+        halting.order(because="release 1.4", by="ops")
+
+        assert tasks.drain("charge") == 0
+
+        assert not Payment.objects.exists()
 
     def test_is_met_in_silence_so_that_no_queue_rings_for_itself_as_long_as_it_stands(self):
         account_using("12.00")

@@ -31,6 +31,7 @@ from billing.usage.imports import (
     RowsRejected,
     following_up,
     price_book,
+    rejects,
     staging,
     storing,
 )
@@ -800,6 +801,20 @@ class TestTheFileOfRejects:
             "many",
         ]
         assert second.batch.rejects_file == str(second.rejects_path)
+
+    def test_of_too_many_imports_are_cleaned_up_first(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(rejects, "MOST_FILES", 3)
+        path = write(tmp_path / "usage.csv", [OUR_ROW, OUR_ROW | {"quantity": "NaN"}])
+        (tmp_path / "r.csv").write_text("one")
+        (tmp_path / "r.2.csv").write_text("two")
+
+        with pytest.raises(FileRefused, match=r"There are 3 files like .*: name another"):
+            imports.import_usage(
+                path=path, form=FORMATS["csv"], as_of=AS_OF, rejects_path=tmp_path / "r.csv"
+            )
+
+        assert (tmp_path / "r.csv").read_text() == "one"
+        assert sorted(each.name for each in tmp_path.glob("r*.csv")) == ["r.2.csv", "r.csv"]
 
     def test_that_has_the_usual_name_is_numbered_before_its_ending(self, tmp_path):
         path = write(tmp_path / "usage.csv", [OUR_ROW, OUR_ROW | {"quantity": "NaN"}])

@@ -1,24 +1,27 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 
-from accounts.models import ChargingPause, Hold, PaymentMethod, TimelineEvent
-from billing import messages
+from accounts.models import Account, ChargingPause, Hold, PaymentMethod, TimelineEvent
+from billing import ledger, messages
+from billing.charge_protocol import CUSTOMER_MAY_TAKE
 from billing.messages import Bill
 from billing.messages.decline_words import DECLINES
-from billing.models import Decision, DunningCase, PaymentAttempt
+from billing.models import Decision, DunningCase, Invoice, PaymentAttempt
 from config.locale_catalogs import compile_catalogs
 from notifications import outbox
 from notifications.models import Message
 from tests.billing.message_builders import (
     LATER,
     card,
+    close_gateway,
     declined,
     grant,
     held,
+    in_flight,
     issued,
     pay,
     tell_of,
@@ -530,6 +533,139 @@ class TestRecheckInvoice:
         assert deliver(as_of=LATER) == Delivered(sent=1)
 
 
+class TestRecheckCardGone:
+    def told(self, **of_account: Any) -> tuple[Account, Message | None]:
+        payer = account(**of_account)
+        issued(payer)
+        gone = card(payer, state="REMOVED", removed_at=AS_OF, is_default=False)
+        return payer, messages.card_gone(gone, None, account=payer, due_minor=1000, as_of=AS_OF)
+
+    def another_card(self, payer: Account) -> None:
+        card(payer, token="tok_2", brand="Mastercard", last_four="5100")
+
+    def test_sends_it_as_written_while_there_is_no_other_card(self) -> None:
+        _payer, message = self.told()
+
+        assert deliver(as_of=LATER) == Delivered(sent=1)
+
+        assert "Please add another card" in mail.outbox[0].body
+        assert reread(message).because == ""
+
+    def test_cancels_it_when_the_customer_has_chosen_another_card(self) -> None:
+        payer, message = self.told(charges_other_cards=False)
+        self.another_card(payer)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+        assert reread(message).because == "they have another card by now"
+        assert mail.outbox == []
+
+    def test_names_the_other_card_that_is_charged_as_the_customer_has_allowed(self) -> None:
+        payer, _message = self.told(charges_other_cards=True)
+        self.another_card(payer)
+
+        assert deliver(as_of=LATER) == Delivered(sent=1)
+
+        body = mail.outbox[0].body
+        assert "As you have chosen, we charge Mastercard ···· 5100 from now on." in body
+        assert "Please add another card" not in body
+
+
+class TestRecheckHoldWarning:
+    def overdue(self, payer: Account, *, days: int = 1) -> Invoice:
+        return issued(payer, due_at=AS_OF - timedelta(days=days))
+
+    def warned(self) -> tuple[Invoice, Message | None]:
+        invoice = self.overdue(account())
+        standing = ledger.standing(invoice.account_id, as_of=AS_OF)
+        message = messages.hold_warning([invoice], account=invoice.account, standing=standing)
+        return invoice, message
+
+    def test_sends_it_while_the_invoice_is_overdue(self) -> None:
+        self.warned()
+
+        assert deliver(as_of=AS_OF) == Delivered(sent=1)
+
+    @pytest.mark.parametrize(
+        ("happens", "because"),
+        [
+            (lambda on: pay(on, 1000), "nothing is overdue"),
+            (lambda on: in_flight(on.account, "PROCESSING"), "a payment is on its way"),
+            (
+                lambda on: ChargingPause.objects.create(
+                    account=on.account, reason="MANUAL", because="they called", paused_at=LATER
+                ),
+                "charging is paused: they called",
+            ),
+            (lambda on: held(on.account), "the account is on hold already"),
+        ],
+    )
+    def test_threatens_nobody_with_a_hold_that_will_not_come(
+        self, happens: Callable[[Invoice], object], because: str
+    ) -> None:
+        invoice, message = self.warned()
+        happens(invoice)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+        assert reread(message).because == because
+        assert mail.outbox == []
+
+    def test_does_not_ask_for_an_invoice_that_is_settled_while_another_is_overdue(self) -> None:
+        invoice, message = self.warned()
+        self.overdue(invoice.account)
+        pay(invoice, 1000)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+        assert reread(message).because == "that invoice is settled"
+
+
+class TestRecheckPaymentReminder:
+    def reminded(self) -> tuple[Invoice, Message | None]:
+        due_at = AS_OF + timedelta(days=3)
+        invoice = issued(account(), due_at=due_at, due_date=due_at.date())
+        message = messages.payment_reminder(
+            invoice, account=invoice.account, due_minor=1000, as_of=AS_OF
+        )
+        return invoice, message
+
+    @pytest.mark.parametrize(
+        ("happens", "because"),
+        [
+            (lambda on: pay(on, 1000), "settled meanwhile"),
+            (lambda on: in_flight(on.account, "PROCESSING"), "a payment is on its way"),
+            (lambda on: pay(on, 970), "less is due than is asked for"),
+        ],
+    )
+    def test_asks_nobody_for_what_is_not_to_be_paid(
+        self, happens: Callable[[Invoice], object], because: str
+    ) -> None:
+        invoice, message = self.reminded()
+        happens(invoice)
+
+        assert deliver(as_of=LATER) == Delivered(cancelled=1)
+
+        assert reread(message).because == because
+        assert mail.outbox == []
+
+    def test_names_no_day_that_is_over(self) -> None:
+        _invoice, message = self.reminded()
+
+        assert deliver(as_of=AS_OF + timedelta(days=3)) == Delivered(cancelled=1)
+
+        assert reread(message).because == "its last day to pay is over"
+
+    def test_says_what_is_left_when_a_part_was_paid(self) -> None:
+        invoice, _message = self.reminded()
+        pay(invoice, 400)
+
+        assert deliver(as_of=LATER) == Delivered(sent=1)
+
+        assert "€6.00" in mail.outbox[0].body
+        assert "€10.00" not in mail.outbox[0].body
+
+
 class TestWhatComesNext:
     """Each cell of the table is in test_message_truth; these are the promises that were broken once."""
 
@@ -643,3 +779,56 @@ class TestWhatComesNext:
 
         assert not messages.was_asked_to_confirm(attempt)
         assert "Your bank wants you to confirm the payment." in self.sent()
+
+    def test_an_invoice_speaks_of_no_payment_that_is_being_given_up(self) -> None:
+        payer = account()
+        in_flight(payer, PaymentAttempt.State.CANCELING, kind=PaymentAttempt.Kind.ON_SESSION)
+
+        body = tell_of(issued(payer)).body_text
+
+        assert "is on its way" not in body
+        assert "Your card Visa ···· 4242 will be charged." in body
+
+    def test_nobody_is_asked_to_confirm_once_the_time_for_it_is_over(self) -> None:
+        payer = account()
+        in_flight(
+            payer,
+            PaymentAttempt.State.REQUIRES_ACTION,
+            submitted_at=AS_OF - CUSTOMER_MAY_TAKE,
+        )
+
+        body = tell_of(issued(payer)).body_text
+
+        assert "Your bank wants you to confirm" not in body
+        assert "Your card Visa ···· 4242 will be charged." in body
+
+    def test_a_charge_that_has_merely_begun_waits_for_its_provider(self) -> None:
+        payer = account()
+        in_flight(payer, PaymentAttempt.State.RESERVED)
+        close_gateway()
+
+        body = tell_of(issued(payer)).body_text
+
+        assert "Payments are paused for a short while." in body
+        assert "After that Visa ···· 4242 will be charged." in body
+
+    def test_a_retry_whose_day_has_come_waits_for_its_provider(self) -> None:
+        payer = account()
+        issued(payer)
+        attempt = declined(payer)
+        DunningCase.objects.create(
+            account=payer,
+            opened_at=AS_OF,
+            decline_class="SOFT",
+            decline_code="insufficient_funds",
+            next_try_at=AS_OF,
+            ends_at=LATER,
+        )
+        close_gateway()
+
+        message = messages.payment_failed(attempt, account=payer, due_minor=1000, as_of=AS_OF)
+
+        body = reread(message).body_text
+        assert "After that Visa ···· 4242 will be charged." in body
+        assert "We will try again on" not in body
+        assert "Please pay here" not in body

@@ -355,6 +355,17 @@ class TestRetries:
 
         assert case_of(account).next_try_at == day(3) + timedelta(hours=1)
 
+    def test_while_the_last_charge_is_being_given_up_are_made_a_moment_later(self, provider):
+        account = declined()
+        provider.before("cancel", NotSent("connection refused"))
+        assert collect(account, kind=Kind.AUTO, as_of=day(2)).state == State.CANCELING
+        DunningCase.objects.update(next_try_at=day(3))
+
+        retries.retry_due(as_of=day(3))
+
+        assert case_of(account).next_try_at == day(3) + retries.AFTER_A_CANCEL
+        assert not Decision.objects.filter(act="RETRY").exists()
+
     def test_whose_charge_on_its_way_ends_meanwhile_go_by_how_it_ended(self, provider):
         undecided, _ = declined(), declined()
         becomes(undecided, "sandbox_expired")

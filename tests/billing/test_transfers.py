@@ -145,6 +145,14 @@ class TestLeftToAPerson:
         assert because in only().because
         assert not Payment.objects.exists()
 
+    def test_is_what_names_two_accounts_by_their_references(self, statement):
+        one, other = owing("12.34"), owing("12.34")
+
+        take(statement(row(f"{reference_of(one.pk)} {reference_of(other.pk)}")))
+
+        assert (only().state, only().because) == ("WAITING", "it names 2 accounts")
+        assert not Payment.objects.exists()
+
     def test_is_another_currency(self, statement):
         account = owing("12.34")
 

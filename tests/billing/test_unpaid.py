@@ -21,7 +21,8 @@ from billing.models import (
 )
 from billing.payments import charges, unpaid
 from billing.payments.charges import NothingDue
-from notifications.models import Message
+from notifications import lanes
+from notifications.models import Lane, Message
 from tests.billing.builders import bill, collect, owing, pay_by_hand
 from tests.billing.test_invoicing import NOVEMBER, using
 from tests.closing import decision_on, finish, start_close, work
@@ -178,6 +179,24 @@ class TestTheWay:
 
         assert mails(account) == []
 
+    def test_has_one_reminder_though_it_is_followed_up_anew(self):
+        account = patient()
+        sweep(13)
+        FollowUp.objects.all().delete()
+
+        sweep(14)
+
+        assert mails(account) == ["PAYMENT_REMINDER"]
+        assert Decision.objects.filter(act="REMIND").count() == 1
+
+    def test_has_no_reminder_where_there_is_nobody_to_write_to(self):
+        account = patient(email="")
+
+        sweep(14)
+
+        assert not Message.objects.filter(account=account).exists()
+        assert not Decision.objects.filter(act="REMIND").exists()
+
     def test_begins_anew_for_what_is_owed_again(self):
         account = patient()
         sweep(18)
@@ -299,6 +318,16 @@ class TestNobodyIsHeldOrWarned:
         sweep(26)
         assert mails(account) == ["PAYMENT_FAILED", "HOLD_WARNING"]
 
+    def test_whose_provider_is_down_so_that_they_cannot_pay(self):
+        account = patient(card="sandbox_visa", grace=None)
+        lanes.grant("sandbox", wanted=0)
+        lanes.pause(Lane.objects.get(provider="sandbox").pk, by="ops", because="maintenance")
+
+        sweep(PAST_DUE)
+
+        assert (is_held(account), mails(account)) == (False, [])
+        assert FollowUp.objects.get().because.startswith("nobody can pay now: ")
+
     def test_whose_hold_a_person_has_lifted_before_something_else_is_overdue(self):
         account = patient(grace=None)
         sweep(18)
@@ -412,6 +441,17 @@ class TestLess:
 
         LeastAmount.objects.create(entity=account.entity, currency="EUR", amount_minor=1201)
         unpaid.look_at_once(entity_id=account.entity_id, currency="EUR", as_of=at(18))
+        sweep(18)
+
+        assert not is_held(account)
+
+    def test_has_held_accounts_looked_at_whichever_entity_they_are_of(self):
+        account = owing("12.00", card=None)
+        sweep(18)
+        assert is_held(account)
+
+        LeastAmount.objects.create(entity=account.entity, currency="EUR", amount_minor=1201)
+        unpaid.look_at_once(entity_id=None, currency="EUR", as_of=at(18))
         sweep(18)
 
         assert not is_held(account)

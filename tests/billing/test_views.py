@@ -25,6 +25,7 @@ from billing.invoices import credits
 from billing.models import (
     CloseRun,
     Decision,
+    DunningCase,
     Invoice,
     Payment,
     PaymentAttempt,
@@ -42,6 +43,7 @@ from notifications import formats, lanes
 from notifications.models import Lane
 from tests import charging
 from tests.billing.builders import bill
+from tests.billing.message_builders import close_gateway
 from tests.factories import (
     AS_OF,
     OCTOBER,
@@ -261,6 +263,21 @@ class TestOverview:
         assert "Bank transfer 17" in page
         assert "€7.77" in page
         assert "has expired" in page
+
+    def test_says_nothing_of_a_decline_before_there_was_one(self):
+        account = invoiced("12.34")
+        DunningCase.objects.create(
+            account=account,
+            opened_at=AS_OF,
+            decline_class="SOFT",
+            decline_code="payment_method_unusable",
+            ends_at=AS_OF + timedelta(days=14),
+        )
+
+        response = member_of(account).get(f"/accounts/{account.pk}/")
+
+        assert response.status_code == 200
+        assert response.context["dunning"] is None
 
     def test_shows_what_is_on_its_way_instead_of_the_button(self):
         account = invoiced("12.34")
@@ -588,6 +605,18 @@ class TestPayNow:
         response = member_of(account).post(f"/accounts/{account.pk}/pay/", {"due_minor": "1234"})
 
         assert "No card is chosen to be charged." in text(response)
+
+    def test_says_when_payments_are_paused_and_charges_nothing(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+        form = self.form(client, account)
+        close_gateway()
+
+        page = text(client.post(f"/accounts/{account.pk}/pay/", form))
+
+        assert "Payments are paused for a short while; nothing was charged." in page
+        assert not PaymentAttempt.objects.exists()
+        assert Decision.objects.get(act="PAY_NOW").did == "SKIPPED"
 
     def test_says_when_the_card_has_expired(self):
         account = invoiced("12.34")

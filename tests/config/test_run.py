@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from accounts.models import User
-from billing.demo import provider
+from billing.demo import charging, provider
 from config.management.commands import run
 from tests.config.real_cluster import wait_until
 from tests.factories import UserFactory
@@ -122,6 +123,22 @@ class TestWhatItSays:
         UserFactory(is_staff=True)
 
         assert "createsuperuser" not in self.said(capsys)
+
+    def test_to_a_shared_provider_where_its_events_go(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        settings: Any,
+    ) -> None:
+        told: list[str] = []
+        monkeypatch.setattr(charging, "tell", told.append)
+
+        self.said(capsys)
+        assert told == []
+        settings.SHARES_PROVIDER = True
+        self.said(capsys)
+
+        assert told == ["http://127.0.0.1:8000/webhooks/stripe/"]
 
     def test_the_logins_of_the_demo_unless_their_password_was_changed(
         self, capsys: pytest.CaptureFixture[str]

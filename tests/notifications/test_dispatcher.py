@@ -307,6 +307,17 @@ class TestALostClaim:
         # It is another's to end.
         assert parcel.lease_token is not None
 
+    def test_writes_no_failure_on_what_is_anothers_by_now(self, monkeypatch):
+        def fails(answers, *, as_of):
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setattr(kind, "write_down", fails)
+
+        parcel = self.lost_while_it_was_out(monkeypatch)
+
+        assert (parcel.state, parcel.because) == ("ON_ITS_WAY", "")
+        assert parcel.lease_token is not None
+
     def test_drops_what_the_provider_said_where_a_kind_says_so(self, monkeypatch):
         monkeypatch.setattr(kind, "always_applies", False)
 
