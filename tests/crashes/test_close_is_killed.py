@@ -100,6 +100,7 @@ def a_minute_passes() -> None:
     Step.objects.filter(state="RUNNING").update(lease_until=Now())
     Step.objects.filter(state__in=Step.CLAIMABLE).update(run_at=Now())
     PaymentAttempt.objects.exclude(next_action_at=None).update(next_action_at=timezone.now())
+    PaymentAttempt.objects.exclude(lease_until=None).update(lease_until=Now())
     Message.objects.filter(state="SENDING").update(lease_until=Now())
 
 
