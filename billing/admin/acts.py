@@ -169,7 +169,6 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
         collected.attempts.get(account.pk),
         collected.refused.get(account.pk),
     )
-    standing = refused.standing if refused else ledger.standing(account.pk, as_of=as_of)
     decisions.record(
         decisions.decision(
             act="CHARGE_NOW",
@@ -177,7 +176,7 @@ def _charge(request: HttpRequest, account: Account, *, because: str) -> None:
             because=f"{refused.because} (asked: {because})" if refused else because,
             account_id=account.pk,
             expected={"due_minor": shown_minor, "currency": account.currency},
-            saw=standing.facts,
+            saw=collected.standings[account.pk].facts,
             world_changed=refused is not None,
             attempt=attempt,
             actor=email_of(request),

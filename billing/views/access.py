@@ -77,7 +77,7 @@ def members_only(page: Page[P]) -> View:
     def view(request: HttpRequest, account_id: int, *args: Any, **kwargs: Any) -> HttpResponse:
         seat = _seat(request, account_id)
         if not seat.looks_on:
-            request.session[LAST_ACCOUNT] = seat.account.pk
+            _remember(request, seat.account)
         elif request.method not in {"GET", "HEAD"}:
             raise PermissionDenied
         with translation.override(seat.reader.locale), timezone.override(seat.reader.time_zone):
@@ -127,6 +127,12 @@ def show(
         "seller": seat.account.entity.seller,
     }
     return render(request, template, frame | context, status=status)
+
+
+def _remember(request: HttpRequest, account: Account) -> None:
+    """Where they were last; a page that changes nothing of it writes no session."""
+    if request.session.get(LAST_ACCOUNT) != account.pk:
+        request.session[LAST_ACCOUNT] = account.pk
 
 
 def _seat(request: HttpRequest, account_id: int) -> Seat:

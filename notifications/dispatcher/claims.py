@@ -129,11 +129,7 @@ def _claim(
     is_urgent: bool,
     as_of: datetime,
 ) -> Claimed:
-    """
-    The lane's row stays locked until its rows are claimed, so that the cap counts what is true.
-
-    A chunk that writes rows which are claimed from birth asks for its tokens elsewhere: see `loop.Work._feed`.
-    """
+    """The lane's row stays locked until its rows are claimed, so that the cap counts what is true."""
     granted = lanes.grant(
         provider, wanted=limit, in_flight=lambda: in_flight(provider), is_urgent=is_urgent
     )

@@ -96,14 +96,7 @@ class Work:
     # --- what comes in
 
     def _feed(self) -> None:
-        """
-        Take more rows, where there is room.
-
-        Here a kind whose rows are born claimed will be asked for `n` more (charges, in a later stage): as many
-        as its lane has granted, in a transaction that is over before it is asked; it writes at most `n`, with our
-        token, and what it does not use goes back to the lane. The tokens of those are spent there; those of
-        unclaimed rows in `claims.claim`, and never both.
-        """
+        """Take more rows, where there is room."""
         room = 2 * self._kind.batch - len(self._held)
         if self._held and (self._holds_suspect or self._is_near or not self._is_time(room)):
             return

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts import clock
@@ -224,6 +225,16 @@ class TestOverview:
         assert '<html lang="hu">' in text(response)
         assert "1 234,50 EUR" in text(response).replace("\xa0", " ")
         assert "(Budapest)" in text(response)
+
+    def test_writes_nothing_when_it_is_looked_at_again(self):
+        account = invoiced("12.34")
+        client = member_of(account)
+        client.get(f"/accounts/{account.pk}/")
+
+        with CaptureQueriesContext(connection) as asked:
+            client.get(f"/accounts/{account.pk}/")
+
+        assert {query["sql"].split()[0] for query in asked} == {"SELECT"}
 
     def test_is_empty_but_kind_for_a_new_account(self):
         account = AccountFactory()
@@ -528,6 +539,8 @@ class TestPayNow:
         assert Payment.objects.get().amount_minor == 1234
         decision = Decision.objects.get(act="PAY_NOW")
         assert (decision.did, decision.attempt) == ("DONE", PaymentAttempt.objects.get())
+        # As it was under the lock, before the payment was on its way.
+        assert (decision.saw["due_minor"], decision.saw["in_flight_minor"]) == (1234, 0)
 
     def test_twice_is_the_same_as_once(self):
         account = invoiced("12.34")

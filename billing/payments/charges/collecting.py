@@ -45,6 +45,7 @@ def begin_each(requests: Sequence[Request], *, as_of: datetime) -> Collected:
     def reserve(some: Sequence[Request]) -> None:
         reserved = reserving.reserve(some, shut, as_of=as_of, is_dispatched=True)
         begun.attempts.update(reserved.attempts)
+        begun.standings.update(reserved.standings)
         begun.refused.update(reserved.refused)
 
     for request, error in bisect.failures(reserve, requests, what="requests"):

@@ -60,6 +60,8 @@ class Collected:
     """What became of each account's request: an attempt, wherever it stands, or why there is none."""
 
     attempts: dict[int, PaymentAttempt] = field(default_factory=dict)
+    # What was seen of each account under the lock.
+    standings: dict[int, Standing] = field(default_factory=dict)
     refused: dict[int, CannotCollect] = field(default_factory=dict)
     # What could not be done for a fault of ours. There may be an attempt all the same, which goes on later.
     failed: dict[int, Exception] = field(default_factory=dict)
@@ -94,7 +96,7 @@ def reserve(
     stopped = stopped | guard.closed(method.gateway for method in cards.values())
     paused = pauses.because_of(ids)
     closed = AccountClosure.objects.accounts_among(ids)
-    collected = Collected()
+    collected = Collected(standings=dict(standings))
     for request in requests:
         pk = request.account_id
         refusal = (

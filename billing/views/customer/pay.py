@@ -60,10 +60,9 @@ def _collect(request: HttpRequest, seat: Seat) -> HttpResponse:
         )
         return _refused(request, seat, refused)
     attempt = collected.attempts[seat.account.pk]
-    standing = ledger.standing(seat.account.pk, as_of=as_of)
     _decide(
         seat,
-        standing,
+        collected.standings[seat.account.pk],
         shown_minor,
         did=Decision.Did.DONE,
         because="the customer asked to pay",
