@@ -80,23 +80,26 @@ def claim(
     """
     due = claimable(kind, queue, as_of=as_of, at_least=at_least)
     refused: list[Grant] = []
-    for is_urgent in (True, False):
-        in_line = due.filter(priority__gte=URGENT) if is_urgent else due
-        for provider in _in_turn(kind, in_line):
-            claimed = _claim(
-                kind,
-                in_line,
-                provider,
-                limit=limit,
-                suspects=suspects,
-                is_urgent=is_urgent,
-                as_of=as_of,
-            )
-            if claimed.rows:
-                _last_turn[kind.name] = provider
-                return claimed
-            if claimed.granted and not claimed.granted.count:
-                refused.append(claimed.granted)
+    providers = _in_turn(kind, due)
+    # Mostly nothing is: then it is not asked a second time what of it is urgent.
+    urgent = due.filter(priority__gte=URGENT)
+    in_line = [(urgent, name, True) for name in (_in_turn(kind, urgent) if providers else [])]
+    in_line += [(due, name, False) for name in providers]
+    for rows, provider, is_urgent in in_line:
+        claimed = _claim(
+            kind,
+            rows,
+            provider,
+            limit=limit,
+            suspects=suspects,
+            is_urgent=is_urgent,
+            as_of=as_of,
+        )
+        if claimed.rows:
+            _last_turn[kind.name] = provider
+            return claimed
+        if claimed.granted and not claimed.granted.count:
+            refused.append(claimed.granted)
     if refused:
         raise Throttled(refused)
     return Claimed([])

@@ -41,29 +41,34 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
             yield later(step, because, run_at=chunk.as_of + LOOK_AGAIN_AFTER)
         return
     standings = ledger.standings(chunk.accounts, as_of=chunk.as_of)
+    closed = AccountClosure.objects.accounts_among(chunk.accounts)
+    # Most have paid by now: of them nothing else is asked.
+    owing = {pk: a for pk, a in chunk.accounts.items() if standings[pk].due_minor > 0}
     on_their_way = {
         attempt.account_id: attempt
         for attempt in PaymentAttempt.objects.filter(
-            account__in=chunk.accounts, state__in=PaymentAttempt.IN_FLIGHT
+            account__in=owing, state__in=PaymentAttempt.IN_FLIGHT
         ).select_related("account")
     }
-    cannot_pay = throttle.nobody_can_pay(chunk.accounts)
+    cannot_pay = throttle.nobody_can_pay(owing)
     cases = {
         case.account_id: case
-        for case in DunningCase.objects.filter(account__in=chunk.accounts, closed_at=None)
+        for case in DunningCase.objects.filter(account__in=owing, closed_at=None)
     }
-    paused = pauses.because_of(chunk.accounts)
-    outlooks = messages.outlooks(chunk.accounts, as_of=chunk.as_of)
-    closed = AccountClosure.objects.accounts_among(chunk.accounts)
-    lost = methods.lost_untold(chunk.accounts)
+    paused = pauses.because_of(owing)
+    outlooks = messages.outlooks(owing, as_of=chunk.as_of)
+    lost = methods.lost_untold(owing)
     for step in chunk.steps:
         pk = chunk.account_of(step).pk
         if pk in closed:
             because = "the account was closed meanwhile"
             yield skipped(step, because, saw=standings[pk].facts, world_changed=True)
             continue
-        owes = standings[pk].due_minor > 0 and not standings[pk].is_too_little
-        if pk in lost and pk not in cases and pk not in paused and owes:
+        if pk not in owing:
+            yield _nothing_due(step, standings[pk])
+            continue
+        is_to_pay = not standings[pk].is_too_little
+        if pk in lost and pk not in cases and pk not in paused and is_to_pay:
             # Their card is gone without their doing: they are waited for before they are held.
             case = dunning.wait_for_a_card(chunk.account_of(step), as_of=chunk.as_of)
             yield skipped(step, f"{lost[pk]} is gone: {case}", saw=standings[pk].facts)
@@ -80,6 +85,12 @@ def perform(chunk: Chunk) -> Iterator[Outcome]:
         )
 
 
+def _nothing_due(step: Step, standing: Standing) -> Outcome:
+    changed = step.expected.get("due_minor", 0) > 0
+    because = "settled meanwhile" if changed else "nothing is due"
+    return skipped(step, because, saw=standing.facts, world_changed=changed)
+
+
 def _decide(
     chunk: Chunk,
     step: Step,
@@ -90,10 +101,6 @@ def _decide(
     outlook: Outlook,
     cannot_pay: str | None,
 ) -> Outcome:
-    if not standing.due_minor:
-        changed = step.expected.get("due_minor", 0) > 0
-        because = "settled meanwhile" if changed else "nothing is due"
-        return skipped(step, because, saw=standing.facts, world_changed=changed)
     if standing.is_too_little:
         because = "less is due than is asked for: carried to the next invoice"
         return skipped(step, because, saw=standing.facts)
