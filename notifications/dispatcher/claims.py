@@ -230,8 +230,39 @@ def extend(kind: Kind, rows: Iterable[Row]) -> set[Any]:
 
 
 def renew(kind: Kind, rows: Sequence[Row]) -> int:
-    """Extend claims to their full time, in the recheck's transaction, though one has run out; says how many are ours."""
-    return _ours(kind, rows).update(lease_until=Now() + kind.lease) if rows else 0
+    """
+    Lock the rows that are still ours, in the recheck's transaction, though a claim has run out; says how many.
+
+    Those whose claim has lost a quarter of its time have all of it again; the others are not written.
+    """
+    if not rows:
+        return 0
+    meta = kind.model._meta
+    with connection.cursor() as cursor:
+        cursor.execute(
+            RENEW.format(table=meta.db_table, key=meta.pk.column),
+            {
+                "ids": [row.pk for row in rows],
+                "tokens": list({row.lease_token for row in rows}),
+                "lease": kind.lease.total_seconds(),
+                "enough": kind.lease.total_seconds() * 3 / 4,
+            },
+        )
+        return int(cursor.fetchone()[0])
+
+
+RENEW = """
+WITH ours AS MATERIALIZED (
+    SELECT {key} AS key, lease_until FROM {table}
+     WHERE {key} = ANY(%(ids)s) AND lease_token = ANY(%(tokens)s)
+       FOR NO KEY UPDATE
+), extended AS (
+    UPDATE {table} r SET lease_until = statement_timestamp() + %(lease)s * interval '1 second'
+      FROM ours
+     WHERE r.{key} = ours.key AND ours.lease_until < statement_timestamp() + %(enough)s * interval '1 second'
+)
+SELECT count(*) FROM ours
+"""
 
 
 def held(kind: Kind, rows: Iterable[Row]) -> set[Any]:

@@ -184,8 +184,10 @@ def _spend(lane: Lane, count: int, at: datetime) -> None:
 
 def give_back(granted: Grant, *, unused: int) -> None:
     """Return what was granted and not begun, in the transaction that was to claim it."""
+    if not unused or granted.is_free:
+        return
     lane = _lane(granted.provider)
-    if not unused or granted.is_free or _is_free(lane):
+    if _is_free(lane):
         return
     with transaction.atomic():
         lane, at = _locked(lane)

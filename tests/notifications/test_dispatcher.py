@@ -432,6 +432,32 @@ class TestExtends:
         assert seen == [True]
         assert reread(parcel).state == "TAKEN"
 
+    @pytest.mark.parametrize(
+        ("left", "more_than", "is_it"), [(-1, 45, True), (30, 45, True), (58, 59, False)]
+    )
+    def test_at_the_recheck_those_that_have_lost_a_quarter_of_their_time(
+        self, left, more_than, is_it, monkeypatch
+    ):
+        [parcel] = parcels()
+        recheck, write_down = kind.recheck, kind.write_down
+        seen: list[bool] = []
+
+        def takes_its_time(rows, *, as_of):
+            Parcel.objects.update(lease_until=Now() + timedelta(seconds=left))
+            return recheck(rows, as_of=as_of)
+
+        def looks(answers, *, as_of):
+            until = Now() + timedelta(seconds=more_than)
+            seen.append(Parcel.objects.filter(lease_until__gt=until).exists())
+            return write_down(answers, as_of=as_of)
+
+        monkeypatch.setattr(kind, "recheck", takes_its_time)
+        monkeypatch.setattr(kind, "write_down", looks)
+        run()
+
+        assert seen == [is_it]
+        assert reread(parcel).state == "TAKEN"
+
 
 class TestAProcess:
     """A worker of an installation of which the kind is part, killed and followed by another."""
