@@ -106,6 +106,7 @@ def date(moment: dt.datetime, locale: str, time_zone: str) -> str:
     return in_full(moment.astimezone(ZoneInfo(time_zone)).date(), locale)
 
 
+@lru_cache(MOMENTS_KEPT)
 def in_full(day: dt.date, locale: str) -> str:
     """ "1 November 2026", for a day that is the same everywhere."""
     return format_date(day, "long", babel_locale(locale))

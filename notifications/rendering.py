@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from html import escape
 from typing import Any, TypeAlias
 
 from django.template import Context, Engine
 from django.utils import translation
 from django.utils.functional import Promise
-from django.utils.html import escape
 
 # A page is about 15 kB: no more than some megabytes of them, however many shapes there are.
 PAGES_KEPT = 512
@@ -72,22 +72,23 @@ def render(kind: str, *, locale: str, context: Mapping[str, Any]) -> Said:
 
 def _shape(said: Any, values: list[str], locale: str) -> Shape:
     """The shape of a value, whatever its text; the text is added to the values."""
+    # The commonest first: here are some fifty values of each message.
     if isinstance(said, Promise):
         with translation.override(locale):
             said = str(said)
-    if type(said) is str and said and not LINE_BREAK.search(said):
-        values.append(said)
-        return VALUE
-    if isinstance(said, Mapping):
-        return ("rows", tuple((name, _shape(each, values, locale)) for name, each in said.items()))
+    if type(said) is str:
+        if said and not LINE_BREAK.search(said):
+            values.append(said)
+            return VALUE
+        return ("literal", str, MARKS.sub("", said))
+    if isinstance(said, str | bool | int):
+        # With its type: 1 and True would be the same key.
+        return ("literal", type(said), said)
     if isinstance(said, list):
         return ("list", tuple(_shape(each, values, locale) for each in said))
-    if not isinstance(said, str | bool | int):
-        raise TypeError(f"{said!r} is not plain: format it before it goes into a message")
-    if type(said) is str:
-        said = MARKS.sub("", said)
-    # With its type: 1 and True would be the same key.
-    return ("literal", type(said), said)
+    if isinstance(said, Mapping):
+        return ("rows", tuple((name, _shape(each, values, locale)) for name, each in said.items()))
+    raise TypeError(f"{said!r} is not plain: format it before it goes into a message")
 
 
 @lru_cache(maxsize=PAGES_KEPT)
