@@ -386,6 +386,23 @@ class TestWhileItIsClosed:
         assert stopped.state == State.SUCCEEDED
         assert_books_hold()
 
+    def test_nor_does_one_of_a_close_go_on_between_prepare_and_submit(self, provider, sandbox):
+        collect(owing())
+        account = account_using("12.34")
+        start_close()
+        work("INVOICE")
+
+        def close():
+            becomes_another_database()
+            connection.close()
+
+        provider.after("prepare", close)
+        work("CHARGE")
+        stopped = account.attempts.get()
+
+        assert stopped.state == State.PREPARED
+        assert sandbox.read(stopped.provider_ref).status == "UNSUBMITTED"
+
     def test_one_that_may_have_been_sent_is_not_sent_again(self, provider, sandbox):
         account = owing()
         provider.before("submit", ConnectionResetError())

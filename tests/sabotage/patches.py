@@ -54,7 +54,7 @@ STANDING = "billing/ledger/standing.py"
 PAST_DUE = "billing/past_due.py"
 SWEEPER = "billing/close/health/sweeper.py"
 CHARGE_STEP = "billing/close/steps/charge.py"
-HOW_ATTEMPTS_MOVE = "billing/migrations/0018_what_goes_back_twice_and_how_attempts_move.py"
+HOW_ATTEMPTS_MOVE = "billing/migrations/0040_attempts_end_without_a_card.py"
 FIRST_MIGRATION = "billing/migrations/0001_initial.py"
 
 TEST_PAYMENTS = "tests/billing/test_payments.py"
@@ -415,6 +415,22 @@ PATCHES = (
     Patch(
         "the recheck does not ask whether charging is paused",
         (
+            Change(
+                RECHECKING,
+                "stopped = guard.closed(attempt.gateway for attempt in attempts)",
+                "stopped: dict[str, str] = {}",
+            ),
+        ),
+        (f"{TEST_GUARD}::test_nor_does_one_of_a_close_go_on_between_prepare_and_submit",),
+    ),
+    Patch(
+        "the dispatcher does not ask whether charging is paused",
+        (
+            Change(
+                ATTEMPT_KIND,
+                "    closed = guard.closed(attempt.gateway for attempt in attempts)\n",
+                "    closed: dict[str, str] = {}\n",
+            ),
             Change(
                 RECHECKING,
                 "stopped = guard.closed(attempt.gateway for attempt in attempts)",
