@@ -461,6 +461,7 @@ class TestOneAccountThatRaises:
 
         assert [due(account) for account in good] == [0, 0]
         assert all(len(tried(account)) == 2 for account in good)
+        assert Decision.objects.filter(act="RETRY", account__in=good).count() == 2
         with pytest.raises(LookupError) if name == "_refusal" else nullcontext():
             charging.retry_due(as_of=day(3) + retries.TRY_WINDOW)
         assert len(tried(bad)) == (1 if name == "_refusal" else 2)

@@ -770,12 +770,25 @@ PATCHES = (
         "a card that is gone is a fault of our set-up",
         (
             Change(
+                ATTEMPT_KIND,
+                "            case gateways.MethodGone() if attempt.state in charge_protocol.TO_PREPARE:\n",
+                "            case ZeroDivisionError():\n",
+            ),
+        ),
+        (f"{TEST_LOST_CARDS}::test_when_it_is_prepared_is_a_decline",),
+    ),
+    Patch(
+        "in a close a card that is gone is a fault of our set-up",
+        (
+            Change(
                 DRIVING,
                 "            elif isinstance(answer, gateways.MethodGone) and self._out[attempt] is Call.PREPARE:\n",
                 "            elif isinstance(answer, ZeroDivisionError):\n",
             ),
         ),
-        (f"{TEST_LOST_CARDS}::test_when_it_is_prepared_is_a_decline",),
+        (
+            f"{TEST_CHARGE_STEP}::test_a_card_that_its_provider_has_no_more_is_a_decline_and_stops_no_other",
+        ),
     ),
     Patch(
         "a refused request takes the card away, with the wrong key as well",
