@@ -80,7 +80,11 @@ class Customer:
         headers = {"Cookie": self._cookies, "Host": "127.0.0.1"}
         if data is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-        self._connection.request(method, path, data, headers)
+        try:
+            self._connection.request(method, path, data, headers)
+        except OSError:
+            self._connection.close()
+            raise
         answer = self._connection.getresponse()
         return answer.status, answer.headers.get("Location", ""), answer.read().decode()
 
