@@ -1,12 +1,9 @@
 """The finance answer: did we collect the money yet? By currency, for one close run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 
 from billing.models import CloseRun, PaymentAttempt, Refund
 from billing.money import to_major
@@ -29,7 +26,7 @@ def answer(run: CloseRun, *, as_of: datetime) -> dict[str, Any]:
     also those on their way) and `disputed` (what banks hold until a dispute is decided) are part of what is
     collected: collected = in_hand + paid_back + disputed.
     """
-    with _read_once() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(ANSWER, {**_about(run), "unpaid": list(Refund.UNPAID), "as_of": as_of})
         names = [column.name for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -47,31 +44,21 @@ def waits_for(run: CloseRun) -> list[dict[str, Any]]:
 
     Each with the last day it may take, or none. A row whose count is zero is left out.
     """
-    with _read_once() as cursor:
-        cursor.execute(WAITS_FOR, _about(run))
-        return [
-            {
-                "what": what,
-                "count": count,
-                "until": last.isoformat() if (last := day or at) else None,
-            }
-            for what, count, day, at in cursor.fetchall()
-            if count
-        ]
-
-
-@contextmanager
-def _read_once() -> Iterator[CursorWrapper]:
-    """
-    Read each table once, however few rows the planner hopes for.
-
-    In the middle of a close its statistics are of before it: it would loop over a hundred thousand rows for each
-    of as many.
-    """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_nestloop = off")
-        yield cursor
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
+        # In the middle of a close the tables' statistics are of before it: the planner would have it loop over a
+        # hundred thousand rows for each of as many.
+        cursor.execute(f"SET LOCAL enable_nestloop = off; {WAITS_FOR}", _about(run))
+        counted = cursor.fetchall()
         cursor.execute("SET LOCAL enable_nestloop = on")
+    return [
+        {
+            "what": what,
+            "count": count,
+            "until": last.isoformat() if (last := day or at) else None,
+        }
+        for what, count, day, at in counted
+        if count
+    ]
 
 
 def _about(run: CloseRun) -> dict[str, Any]:

@@ -1277,7 +1277,7 @@ class TestALargeRunsPage:
         client.get(f"/runs/{run.pk}/")
 
         # A small one is counted for each page.
-        with django_assert_max_num_queries(42):
+        with django_assert_max_num_queries(35):
             client.get(f"/runs/{run.pk}/")
         monkeypatch.setattr(progress, "QUICK_MS", -1)
         # Session, user, permissions, run, what was counted, whether work is halted, paused gateways, restores,
