@@ -1,7 +1,9 @@
 """Accounts that owe money, and the acts that change it, each in one line; and whether the books balance."""
 
 from datetime import datetime
+from typing import Any
 
+import pytest
 from django.db import connection, transaction
 
 from accounts.models import Account, Hold
@@ -34,6 +36,18 @@ def place_hold(account: Account, *, as_of: datetime = AS_OF) -> Hold:
     """Place a hold on a (locked) account as the close does, without the decision."""
     outlook = messages.outlooks({account.pk: account}, as_of=as_of)[account.pk]
     return dunning.place_hold(account, ledger.standing(account.pk, as_of=as_of), outlook)
+
+
+def cannot_be_receipted(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no payment of this account be written down: its receipt fails, in the same transaction."""
+    receipts = messages.payments_received
+
+    def fail_for_one(told: Any, *, as_of: datetime) -> Any:
+        if account.pk in {receipt.account.pk for receipt in told}:
+            raise ValueError("no such time zone")
+        return receipts(told, as_of=as_of)
+
+    monkeypatch.setattr(messages, "payments_received", fail_for_one)
 
 
 def pay_by_hand(

@@ -7,7 +7,7 @@ from django.db import IntegrityError, connection, connections, transaction
 from django_q.models import OrmQ
 
 from accounts.models import BillingEntity, Hold, PaymentMethod, TimelineEvent
-from billing import gateways, messages
+from billing import gateways
 from billing.gateways import (
     Misconfigured,
     NotSent,
@@ -41,6 +41,7 @@ from tests import charging
 from tests.billing.builders import (
     assert_books_balance,
     bill,
+    cannot_be_receipted,
     collect,
     credit,
     due,
@@ -964,14 +965,7 @@ class TestApplyProviderState:
 
     def test_one_that_cannot_be_written_down_stops_no_others_money(self, provider, monkeypatch):
         poisoned, payer = owing("6.66"), owing("12.34")
-        receipts = messages.payments_received
-
-        def fail_for_one(told, *, as_of):
-            if poisoned.pk in {receipt.account.pk for receipt in told}:
-                raise ValueError("no such time zone")
-            return receipts(told, as_of=as_of)
-
-        monkeypatch.setattr(messages, "payments_received", fail_for_one)
+        cannot_be_receipted(poisoned, monkeypatch)
 
         collected = charging.collect_all([Request(poisoned.pk), Request(payer.pk)], as_of=AS_OF)
 

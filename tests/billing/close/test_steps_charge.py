@@ -5,14 +5,13 @@ from datetime import date, timedelta
 import pytest
 from django.conf import settings
 
-from billing import messages
 from billing.close.step import Chunk
 from billing.close.steps import charge
 from billing.gateways import Capabilities, MethodGone, OutcomeUnknown, RateLimited, Status
 from billing.models import GatewayGuard, Payment, PaymentAttempt
 from billing.payments.charges import Request
 from tests import charging
-from tests.billing.builders import collect
+from tests.billing.builders import cannot_be_receipted, collect
 from tests.closing import (
     cancel,
     decision_on,
@@ -218,14 +217,7 @@ class TestAnAnswerThatDidNotCome:
     ):
         poisoned = account_using("6.66")
         payer = invoiced("12.00")
-        receipts = messages.payments_received
-
-        def fail_for_one(told, *, as_of):
-            if poisoned.pk in {receipt.account.pk for receipt in told}:
-                raise ValueError("no such time zone")
-            return receipts(told, as_of=as_of)
-
-        monkeypatch.setattr(messages, "payments_received", fail_for_one)
+        cannot_be_receipted(poisoned, monkeypatch)
 
         work_once("CHARGE")
 
