@@ -80,7 +80,7 @@ class CloseMonth:
         return self.end()[1]
 
     def end(self) -> tuple[str, str]:
-        said = self.process.communicate(timeout=180)
+        said = self.process.communicate(timeout=60)
         wait_until(nobody_else_is_connected, "the end of its connections")
         return said
 
@@ -240,7 +240,7 @@ class TestAWorkerIsPaused:
         a_minute_passes()
         sweeper.sweep(as_of=timezone.now())
 
-        told, _ = CloseMonth(environment).process.communicate(timeout=180)
+        told, _ = CloseMonth(environment).process.communicate(timeout=60)
         slow.process.send_signal(signal.SIGCONT)
         slow.end()
 
